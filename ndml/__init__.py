@@ -1,0 +1,3 @@
+"""NDML: long-term memory for LLM applications."""
+
+__version__ = "0.1.0"

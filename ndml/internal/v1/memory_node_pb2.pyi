@@ -1,0 +1,261 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.rpc import status_pb2 as _status_pb2
+from ndml.v1 import memory_pb2 as _memory_pb2
+from ndml.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ExecuteRequest(_message.Message):
+    __slots__ = ("batch_id", "epoch", "operations")
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    batch_id: int
+    epoch: int
+    operations: _containers.RepeatedCompositeFieldContainer[Operation]
+    def __init__(self, batch_id: _Optional[int] = ..., epoch: _Optional[int] = ..., operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ...) -> None: ...
+
+class ExecuteResponse(_message.Message):
+    __slots__ = ("batch_id", "results")
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    batch_id: int
+    results: _containers.RepeatedCompositeFieldContainer[OperationResult]
+    def __init__(self, batch_id: _Optional[int] = ..., results: _Optional[_Iterable[_Union[OperationResult, _Mapping]]] = ...) -> None: ...
+
+class Operation(_message.Message):
+    __slots__ = ("tenant", "user", "traceparent", "deadline_ms", "min_sequence", "put", "search", "get", "list", "update", "delete", "stats")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    MIN_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    PUT_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
+    GET_FIELD_NUMBER: _ClassVar[int]
+    LIST_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    DELETE_FIELD_NUMBER: _ClassVar[int]
+    STATS_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    user: str
+    traceparent: str
+    deadline_ms: int
+    min_sequence: int
+    put: PutAction
+    search: SearchAction
+    get: GetAction
+    list: ListAction
+    update: UpdateAction
+    delete: DeleteAction
+    stats: StatsAction
+    def __init__(self, tenant: _Optional[str] = ..., user: _Optional[str] = ..., traceparent: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., min_sequence: _Optional[int] = ..., put: _Optional[_Union[PutAction, _Mapping]] = ..., search: _Optional[_Union[SearchAction, _Mapping]] = ..., get: _Optional[_Union[GetAction, _Mapping]] = ..., list: _Optional[_Union[ListAction, _Mapping]] = ..., update: _Optional[_Union[UpdateAction, _Mapping]] = ..., delete: _Optional[_Union[DeleteAction, _Mapping]] = ..., stats: _Optional[_Union[StatsAction, _Mapping]] = ...) -> None: ...
+
+class OperationResult(_message.Message):
+    __slots__ = ("error", "put", "search", "trace", "list", "delete", "stats")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    PUT_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
+    LIST_FIELD_NUMBER: _ClassVar[int]
+    DELETE_FIELD_NUMBER: _ClassVar[int]
+    STATS_FIELD_NUMBER: _ClassVar[int]
+    error: _status_pb2.Status
+    put: PutResult
+    search: bytes
+    trace: TraceResult
+    list: ListResult
+    delete: DeleteResult
+    stats: _memory_pb2.GetMemoryStatsResponse
+    def __init__(self, error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., put: _Optional[_Union[PutResult, _Mapping]] = ..., search: _Optional[bytes] = ..., trace: _Optional[_Union[TraceResult, _Mapping]] = ..., list: _Optional[_Union[ListResult, _Mapping]] = ..., delete: _Optional[_Union[DeleteResult, _Mapping]] = ..., stats: _Optional[_Union[_memory_pb2.GetMemoryStatsResponse, _Mapping]] = ...) -> None: ...
+
+class PutAction(_message.Message):
+    __slots__ = ("traces", "skip_existing")
+    TRACES_FIELD_NUMBER: _ClassVar[int]
+    SKIP_EXISTING_FIELD_NUMBER: _ClassVar[int]
+    traces: _containers.RepeatedCompositeFieldContainer[_types_pb2.MemoryTrace]
+    skip_existing: bool
+    def __init__(self, traces: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., skip_existing: _Optional[bool] = ...) -> None: ...
+
+class PutResult(_message.Message):
+    __slots__ = ("outcomes", "sequence")
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    outcomes: _containers.RepeatedCompositeFieldContainer[PutOutcome]
+    sequence: int
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[PutOutcome, _Mapping]]] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class PutOutcome(_message.Message):
+    __slots__ = ("existed", "learned_at", "error")
+    EXISTED_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_AT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    existed: bool
+    learned_at: _timestamp_pb2.Timestamp
+    error: _status_pb2.Status
+    def __init__(self, existed: _Optional[bool] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class SearchAction(_message.Message):
+    __slots__ = ("vector", "k", "agent", "session", "filter", "min_score", "include_embedding", "explain")
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    vector: bytes
+    k: int
+    agent: str
+    session: str
+    filter: _types_pb2.Filter
+    min_score: float
+    include_embedding: bool
+    explain: bool
+    def __init__(self, vector: _Optional[bytes] = ..., k: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ...) -> None: ...
+
+class GetAction(_message.Message):
+    __slots__ = ("trace_id", "include_embedding")
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    trace_id: str
+    include_embedding: bool
+    def __init__(self, trace_id: _Optional[str] = ..., include_embedding: _Optional[bool] = ...) -> None: ...
+
+class ListAction(_message.Message):
+    __slots__ = ("limit", "before_sequence", "agent", "session", "filter", "include_embedding")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    before_sequence: int
+    agent: str
+    session: str
+    filter: _types_pb2.Filter
+    include_embedding: bool
+    def __init__(self, limit: _Optional[int] = ..., before_sequence: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., include_embedding: _Optional[bool] = ...) -> None: ...
+
+class ListResult(_message.Message):
+    __slots__ = ("traces", "next_before_sequence")
+    TRACES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_BEFORE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    traces: _containers.RepeatedCompositeFieldContainer[_types_pb2.MemoryTrace]
+    next_before_sequence: int
+    def __init__(self, traces: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., next_before_sequence: _Optional[int] = ...) -> None: ...
+
+class UpdateAction(_message.Message):
+    __slots__ = ("trace", "fields", "expected_version")
+    TRACE_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    trace: _types_pb2.MemoryTrace
+    fields: _containers.RepeatedScalarFieldContainer[str]
+    expected_version: int
+    def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ..., fields: _Optional[_Iterable[str]] = ..., expected_version: _Optional[int] = ...) -> None: ...
+
+class TraceResult(_message.Message):
+    __slots__ = ("trace", "sequence")
+    TRACE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    trace: _types_pb2.MemoryTrace
+    sequence: int
+    def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class DeleteAction(_message.Message):
+    __slots__ = ("trace_id",)
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    trace_id: str
+    def __init__(self, trace_id: _Optional[str] = ...) -> None: ...
+
+class DeleteResult(_message.Message):
+    __slots__ = ("deleted", "sequence")
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    deleted: bool
+    sequence: int
+    def __init__(self, deleted: _Optional[bool] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class StatsAction(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ExportRequest(_message.Message):
+    __slots__ = ("tenant", "user", "agent", "session", "include_embedding", "epoch")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    user: str
+    agent: str
+    session: str
+    include_embedding: bool
+    epoch: int
+    def __init__(self, tenant: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class ExportResponse(_message.Message):
+    __slots__ = ("traces", "total")
+    TRACES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    traces: _containers.RepeatedCompositeFieldContainer[_types_pb2.MemoryTrace]
+    total: int
+    def __init__(self, traces: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., total: _Optional[int] = ...) -> None: ...
+
+class CreateSnapshotRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CreateSnapshotResponse(_message.Message):
+    __slots__ = ("path", "size_bytes", "traces", "sha256", "created_at")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TRACES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    size_bytes: int
+    traces: int
+    sha256: str
+    created_at: _timestamp_pb2.Timestamp
+    def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., traces: _Optional[int] = ..., sha256: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GetNodeStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetNodeStatusResponse(_message.Message):
+    __slots__ = ("node_id", "version", "started_at", "traces", "owners", "resident_traces", "index_bytes", "store_bytes", "epoch", "sequence")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    TRACES_FIELD_NUMBER: _ClassVar[int]
+    OWNERS_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_TRACES_FIELD_NUMBER: _ClassVar[int]
+    INDEX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    version: str
+    started_at: _timestamp_pb2.Timestamp
+    traces: int
+    owners: int
+    resident_traces: int
+    index_bytes: int
+    store_bytes: int
+    epoch: int
+    sequence: int
+    def __init__(self, node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., traces: _Optional[int] = ..., owners: _Optional[int] = ..., resident_traces: _Optional[int] = ..., index_bytes: _Optional[int] = ..., store_bytes: _Optional[int] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,167 @@
+import datetime
+
+from buf.validate import validate_pb2 as _validate_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class TraceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TRACE_KIND_UNSPECIFIED: _ClassVar[TraceKind]
+    TRACE_KIND_EPISODIC: _ClassVar[TraceKind]
+    TRACE_KIND_SEMANTIC: _ClassVar[TraceKind]
+    TRACE_KIND_PROCEDURAL: _ClassVar[TraceKind]
+TRACE_KIND_UNSPECIFIED: TraceKind
+TRACE_KIND_EPISODIC: TraceKind
+TRACE_KIND_SEMANTIC: TraceKind
+TRACE_KIND_PROCEDURAL: TraceKind
+
+class Scope(_message.Message):
+    __slots__ = ("tenant", "user", "agent", "session")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    user: str
+    agent: str
+    session: str
+    def __init__(self, tenant: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ...) -> None: ...
+
+class Embedding(_message.Message):
+    __slots__ = ("vector", "model")
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    vector: bytes
+    model: str
+    def __init__(self, vector: _Optional[bytes] = ..., model: _Optional[str] = ...) -> None: ...
+
+class MemoryTrace(_message.Message):
+    __slots__ = ("trace_id", "scope", "kind", "text", "speaker", "said_at", "learned_at", "updated_at", "metadata", "salience", "provenance", "version", "embedding")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SPEAKER_FIELD_NUMBER: _ClassVar[int]
+    SAID_AT_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_AT_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    SALIENCE_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    trace_id: str
+    scope: Scope
+    kind: TraceKind
+    text: str
+    speaker: str
+    said_at: _timestamp_pb2.Timestamp
+    learned_at: _timestamp_pb2.Timestamp
+    updated_at: _timestamp_pb2.Timestamp
+    metadata: _containers.ScalarMap[str, str]
+    salience: float
+    provenance: Provenance
+    version: int
+    embedding: Embedding
+    def __init__(self, trace_id: _Optional[str] = ..., scope: _Optional[_Union[Scope, _Mapping]] = ..., kind: _Optional[_Union[TraceKind, str]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., version: _Optional[int] = ..., embedding: _Optional[_Union[Embedding, _Mapping]] = ...) -> None: ...
+
+class Provenance(_message.Message):
+    __slots__ = ("source", "trust")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TRUST_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    trust: float
+    def __init__(self, source: _Optional[str] = ..., trust: _Optional[float] = ...) -> None: ...
+
+class TimeRange(_message.Message):
+    __slots__ = ("until",)
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    until: _timestamp_pb2.Timestamp
+    def __init__(self, until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., **kwargs) -> None: ...
+
+class NumberRange(_message.Message):
+    __slots__ = ("at_least", "less_than")
+    AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    LESS_THAN_FIELD_NUMBER: _ClassVar[int]
+    at_least: float
+    less_than: float
+    def __init__(self, at_least: _Optional[float] = ..., less_than: _Optional[float] = ...) -> None: ...
+
+class AnyOf(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, values: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class MetadataCondition(_message.Message):
+    __slots__ = ("key", "equals", "any_of", "exists", "range")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    EQUALS_FIELD_NUMBER: _ClassVar[int]
+    ANY_OF_FIELD_NUMBER: _ClassVar[int]
+    EXISTS_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    equals: str
+    any_of: AnyOf
+    exists: bool
+    range: NumberRange
+    def __init__(self, key: _Optional[str] = ..., equals: _Optional[str] = ..., any_of: _Optional[_Union[AnyOf, _Mapping]] = ..., exists: _Optional[bool] = ..., range: _Optional[_Union[NumberRange, _Mapping]] = ...) -> None: ...
+
+class Filter(_message.Message):
+    __slots__ = ("metadata", "said_at", "learned_at", "kinds", "speakers")
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    SAID_AT_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_AT_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    SPEAKERS_FIELD_NUMBER: _ClassVar[int]
+    metadata: _containers.RepeatedCompositeFieldContainer[MetadataCondition]
+    said_at: TimeRange
+    learned_at: TimeRange
+    kinds: _containers.RepeatedScalarFieldContainer[TraceKind]
+    speakers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, metadata: _Optional[_Iterable[_Union[MetadataCondition, _Mapping]]] = ..., said_at: _Optional[_Union[TimeRange, _Mapping]] = ..., learned_at: _Optional[_Union[TimeRange, _Mapping]] = ..., kinds: _Optional[_Iterable[_Union[TraceKind, str]]] = ..., speakers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class StageTimings(_message.Message):
+    __slots__ = ("embed_ms", "queue_ms", "index_ms", "fetch_ms", "total_ms")
+    EMBED_MS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
+    INDEX_MS_FIELD_NUMBER: _ClassVar[int]
+    FETCH_MS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_MS_FIELD_NUMBER: _ClassVar[int]
+    embed_ms: float
+    queue_ms: float
+    index_ms: float
+    fetch_ms: float
+    total_ms: float
+    def __init__(self, embed_ms: _Optional[float] = ..., queue_ms: _Optional[float] = ..., index_ms: _Optional[float] = ..., fetch_ms: _Optional[float] = ..., total_ms: _Optional[float] = ...) -> None: ...
+
+class SearchStats(_message.Message):
+    __slots__ = ("shards_total", "shards_answered", "partial", "timings", "traces_in_scope", "index")
+    SHARDS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    TRACES_IN_SCOPE_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    shards_total: int
+    shards_answered: int
+    partial: bool
+    timings: StageTimings
+    traces_in_scope: int
+    index: str
+    def __init__(self, shards_total: _Optional[int] = ..., shards_answered: _Optional[int] = ..., partial: _Optional[bool] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., traces_in_scope: _Optional[int] = ..., index: _Optional[str] = ...) -> None: ...

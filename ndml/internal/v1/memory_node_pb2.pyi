@@ -59,7 +59,7 @@ class Operation(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., user: _Optional[str] = ..., traceparent: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., min_sequence: _Optional[int] = ..., put: _Optional[_Union[PutAction, _Mapping]] = ..., search: _Optional[_Union[SearchAction, _Mapping]] = ..., get: _Optional[_Union[GetAction, _Mapping]] = ..., list: _Optional[_Union[ListAction, _Mapping]] = ..., update: _Optional[_Union[UpdateAction, _Mapping]] = ..., delete: _Optional[_Union[DeleteAction, _Mapping]] = ..., stats: _Optional[_Union[StatsAction, _Mapping]] = ...) -> None: ...
 
 class OperationResult(_message.Message):
-    __slots__ = ("error", "put", "search", "trace", "list", "delete", "stats")
+    __slots__ = ("error", "put", "search", "trace", "list", "delete", "stats", "busy_ms")
     ERROR_FIELD_NUMBER: _ClassVar[int]
     PUT_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,7 @@ class OperationResult(_message.Message):
     LIST_FIELD_NUMBER: _ClassVar[int]
     DELETE_FIELD_NUMBER: _ClassVar[int]
     STATS_FIELD_NUMBER: _ClassVar[int]
+    BUSY_MS_FIELD_NUMBER: _ClassVar[int]
     error: _status_pb2.Status
     put: PutResult
     search: bytes
@@ -74,7 +75,8 @@ class OperationResult(_message.Message):
     list: ListResult
     delete: DeleteResult
     stats: _memory_pb2.GetMemoryStatsResponse
-    def __init__(self, error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., put: _Optional[_Union[PutResult, _Mapping]] = ..., search: _Optional[bytes] = ..., trace: _Optional[_Union[TraceResult, _Mapping]] = ..., list: _Optional[_Union[ListResult, _Mapping]] = ..., delete: _Optional[_Union[DeleteResult, _Mapping]] = ..., stats: _Optional[_Union[_memory_pb2.GetMemoryStatsResponse, _Mapping]] = ...) -> None: ...
+    busy_ms: float
+    def __init__(self, error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., put: _Optional[_Union[PutResult, _Mapping]] = ..., search: _Optional[bytes] = ..., trace: _Optional[_Union[TraceResult, _Mapping]] = ..., list: _Optional[_Union[ListResult, _Mapping]] = ..., delete: _Optional[_Union[DeleteResult, _Mapping]] = ..., stats: _Optional[_Union[_memory_pb2.GetMemoryStatsResponse, _Mapping]] = ..., busy_ms: _Optional[float] = ...) -> None: ...
 
 class PutAction(_message.Message):
     __slots__ = ("traces", "skip_existing")

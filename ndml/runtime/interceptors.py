@@ -1,0 +1,227 @@
+"""The chain that every call passes, whichever door it came through: telemetry, log, error mapping, admission, auth, tenancy, validation,
+deadline. One object, so that gRPC and REST cannot differ, and one Python frame, because at thousands of calls a second each nested
+interceptor costs as much as the work it guards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import Token
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind
+
+from ndml.errors import CallCancelled, DeadlinePassed, Draining, InternalFault, NdmlError, Overloaded, RequestMalformed, TenantDenied
+from ndml.runtime import metrics, semconv
+from ndml.runtime.auth import Authenticator, choose_tenant
+from ndml.runtime.call import Call
+from ndml.runtime.log import get_logger
+from ndml.runtime.telemetry import TRACEPARENT, format_traceparent, parent_context, parse_traceparent, set_error, tracer
+from ndml.wire import rpc_error_to_ndml
+
+log = get_logger(__name__)
+
+Reply = Message | bytes
+"""Bytes are a message that is serialised already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC as its descriptor and its servicer give it."""
+
+    path: str
+    request: type[Message]
+    response: type[Message]
+    handler: Callable[..., Any]
+    client_streaming: bool
+    server_streaming: bool
+
+
+class Validator(Protocol):
+    """Checks a request against the rules in its proto."""
+
+    def __call__(self, message: Message) -> None:
+        """Raises FieldInvalid."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChainOptions:
+    """What differs between services.
+
+    authenticator      None behind the gateway, where callers are ours
+    root_spans         start a trace for a call that brings none: at the edge only, else every heartbeat becomes a trace
+    max_in_flight      calls at once; one more is refused
+    default_deadline_s for a unary call without one
+    slow_call_s        calls slower than this are logged at info
+    """
+
+    authenticator: Authenticator | None
+    root_spans: bool
+    max_in_flight: int
+    default_deadline_s: float
+    slow_call_s: float
+
+
+class Chain:
+    """Runs handlers with everything that must happen around them. Raises NdmlError only, and CancelledError."""
+
+    def __init__(self, options: ChainOptions, validate: Validator, is_serving: Callable[[], bool]) -> None:
+        self._options = options
+        self._validate = validate
+        self._is_serving = is_serving
+        self.in_flight = 0
+
+    async def unary(self, method: Method, request: Any, call: Call) -> Reply:
+        """Unary or client-streaming call. `request`: bytes or a message, or an async iterator of them."""
+        with _Observed(self, method, call):
+            self._admit(call)
+            limit = call.remaining()
+            if limit is None:
+                limit = None if method.client_streaming else self._options.default_deadline_s
+                call.deadline = None if limit is None else time.monotonic() + limit
+            prepared = self._stream_of(method, request) if method.client_streaming else self._prepare(method, request)
+            reply: Reply = await within(limit, method.handler(prepared, call))
+            return reply
+
+    async def stream(self, method: Method, request: Any, call: Call) -> AsyncIterator[Reply]:
+        """Server-streaming or bidirectional call; it lives as long as the caller listens."""
+        with _Observed(self, method, call):
+            self._admit(call)
+            prepared = self._stream_of(method, request) if method.client_streaming else self._prepare(method, request)
+            async for reply in method.handler(prepared, call):
+                yield reply
+
+    def _admit(self, call: Call) -> None:
+        if not self._is_serving():
+            raise Draining("this instance is starting or stopping: another one serves", retry_after_s=0.2)
+        if self.in_flight > self._options.max_in_flight:
+            raise Overloaded(f"{self._options.max_in_flight} calls are under way (server.max_in_flight): come back shortly")
+        if self._options.authenticator is not None:
+            principal = self._options.authenticator.authenticate(call)
+            call.principal = principal.name
+            call.tenant = choose_tenant(principal, call)
+            if "AdminService" in call.method and not principal.operator:
+                raise TenantDenied(f"{call.method} is for operators: use a token whose entry says `operator: true`")
+
+    def _prepare(self, method: Method, request: Any) -> Message:
+        message = parse(method.request, request) if isinstance(request, bytes) else request
+        self._validate(message)
+        return message
+
+    async def _stream_of(self, method: Method, requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
+        async for request in requests:
+            yield self._prepare(method, request)
+
+
+class _Observed:
+    """Telemetry, log and error mapping around one call."""
+
+    __slots__ = ("_call", "_chain", "_method", "_span", "_token")
+
+    def __init__(self, chain: Chain, method: Method, call: Call) -> None:
+        self._chain, self._method, self._call = chain, method, call
+        self._span: Span | None = None
+        self._token: Token[otel_context.Context] | None = None
+
+    def __enter__(self) -> None:
+        self._chain.in_flight += 1
+        metrics.RPC_IN_FLIGHT.inc()
+        incoming = self._call.metadata.get(TRACEPARENT, "")
+        if incoming or self._chain._options.root_spans:
+            self._start_span(incoming)
+
+    def _start_span(self, incoming: str) -> None:
+        service, _, name = self._method.path.lstrip("/").partition("/")
+        attributes = {semconv.RPC_SYSTEM: "grpc", semconv.RPC_SERVICE: service, semconv.RPC_METHOD: name}
+        span = tracer().start_span(
+            f"{service}/{name}", context=parent_context(incoming) or otel_context.Context(), kind=SpanKind.SERVER, attributes=attributes
+        )
+        context = span.get_span_context()
+        if span.is_recording():
+            self._span = span
+            self._token = otel_context.attach(trace.set_span_in_context(span))
+            self._call.traceparent = format_traceparent(context)
+        else:
+            # No exporter here, but the next service may have one.
+            remote = parse_traceparent(incoming)
+            self._call.traceparent = incoming if remote is not None and remote.trace_flags.sampled else ""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
+        self._chain.in_flight -= 1
+        metrics.RPC_IN_FLIGHT.dec()
+        elapsed = time.monotonic() - self._call.started
+        metrics.RPC_DURATION.labels(self._method.path).observe(elapsed)
+        mapped = None if error is None or isinstance(error, GeneratorExit) else as_ndml_error(error)
+        if mapped is not None:
+            metrics.RPC_ERRORS.labels(self._method.path, mapped.code.name, mapped.reason).inc()
+        self._log(mapped, error, elapsed)
+        if self._span is not None:
+            if mapped is not None:
+                set_error(self._span, mapped)
+            else:
+                self._span.set_attribute(semconv.RPC_GRPC_STATUS_CODE, 0)
+            self._span.end()
+            self._detach()
+        if mapped is not None and mapped is not error and isinstance(error, Exception):
+            raise mapped from error
+
+    def _detach(self) -> None:
+        if self._token is None:
+            return
+        # A stream that its caller abandoned is closed in another task's context, where the token means nothing.
+        try:
+            self._token.var.reset(self._token)
+        except ValueError:
+            log.debug("span_context_of_other_task", method=self._method.path)
+
+    def _log(self, mapped: NdmlError | None, error: BaseException | None, elapsed: float) -> None:
+        row = {"method": self._method.path, "ms": round(elapsed * 1000, 2)}
+        if mapped is None:
+            if elapsed > self._chain._options.slow_call_s and not self._method.server_streaming:
+                log.info("rpc_slow", **row)
+            return
+        row |= {"code": mapped.code.name, "reason": mapped.reason}
+        if isinstance(mapped, InternalFault) and not isinstance(error, NdmlError):
+            log.error("rpc_fault", exc_info=error, **row)
+        elif isinstance(mapped, CallCancelled):
+            log.debug("rpc_cancelled", **row)
+        else:
+            log.info("rpc_refused", message=mapped.message, fields=[v.field for v in mapped.violations], **row)
+
+
+def as_ndml_error(error: BaseException) -> NdmlError:
+    """Any exception as a leaf of the tree; one that is not ours is an InternalFault."""
+    if isinstance(error, NdmlError):
+        return error
+    if isinstance(error, TimeoutError):
+        return DeadlinePassed("the deadline passed; a write may have happened: repeat it with the same request_id")
+    if isinstance(error, grpc.RpcError):
+        return rpc_error_to_ndml(error)
+    if isinstance(error, asyncio.CancelledError):
+        return CallCancelled("the caller went away")
+    return InternalFault("internal fault: the server's log has the details under this call's trace id")
+
+
+def parse(kind: type[Message], data: bytes) -> Message:
+    """Raises RequestMalformed where `data` is not a `kind` (wrong UTF-8 in a string, truncated)."""
+    try:
+        return kind.FromString(data)
+    except (DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise RequestMalformed(f"not a valid {kind.DESCRIPTOR.full_name}: strings must be UTF-8 ({error})") from None
+
+
+async def within(limit: float | None, work: Awaitable[Any]) -> Any:
+    """Await `work` for at most `limit` seconds. Raises TimeoutError."""
+    if limit is None:
+        return await work
+    async with asyncio.timeout(limit):
+        return await work

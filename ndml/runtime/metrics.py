@@ -1,0 +1,56 @@
+"""Prometheus metrics of all services; a process exports those it touches, on its metrics port.
+
+The seed's names stand first: counters get the `_total` suffix that Prometheus puts there.
+"""
+
+from __future__ import annotations
+
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from ndml.runtime import semconv as names
+
+_LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+# The seed's
+MEMORY_TOTAL_TRACES = Gauge(names.METRIC_TOTAL_TRACES, "Traces stored on this memory node")
+MEMORY_UTILIZATION = Gauge(names.METRIC_UTILIZATION, "Traces stored / max_traces of this memory node, 0 to 1")
+MEMORY_QUERY_LATENCY = Histogram(
+    names.METRIC_QUERY_LATENCY, "Seconds from a search's arrival at the memory node to its result", buckets=_LATENCY_S
+)
+MEMORY_UPDATE_RATE = Counter(names.METRIC_UPDATE_RATE, "Traces added, changed or deleted; take rate() of it", ["action"])
+CONSENSUS_OPERATIONS = Counter(names.METRIC_CONSENSUS_OPERATIONS, "Operations of the consensus node", ["operation"])
+
+# RPC: rate, errors, duration
+RPC_DURATION = Histogram(names.METRIC_RPC_DURATION, "Seconds a call took in this server", ["method"], buckets=_LATENCY_S)
+RPC_ERRORS = Counter(names.METRIC_RPC_ERRORS, "Calls that failed", ["method", "code", "reason"])
+RPC_IN_FLIGHT = Gauge(names.METRIC_RPC_IN_FLIGHT, "Calls under way in this server")
+
+# Queues and batches
+BATCH_SIZE = Histogram(names.METRIC_BATCH_SIZE, "Items in a batch", ["queue"], buckets=_SIZES)
+QUEUE_DEPTH = Gauge(names.METRIC_QUEUE_DEPTH, "Items waiting", ["queue"])
+
+# Memory node
+COMMIT_DURATION = Histogram(names.METRIC_COMMIT_DURATION, "Seconds of one group commit, fsync included", buckets=_LATENCY_S)
+INDEX_BYTES = Gauge(names.METRIC_INDEX_BYTES, "Bytes of vectors and columns in memory")
+RESIDENT_TRACES = Gauge(names.METRIC_RESIDENT_TRACES, "Traces whose vectors are in memory")
+
+# Gateway
+EMBED_CACHE = Counter(names.METRIC_EMBED_CACHE, "Look-ups in the embedding cache", ["result"])
+HEDGES = Counter(names.METRIC_HEDGES, "Second attempts that a hedged read started", ["outcome"])
+STALE_EPOCH_RETRIES = Counter(names.METRIC_STALE_EPOCH_RETRIES, "Operations repeated because the placement had moved on")
+
+# llm
+EMBEDDED_TEXTS = Counter(names.METRIC_EMBEDDED_TEXTS, "Texts embedded")
+
+# Placement
+PLACEMENT_EPOCH = Gauge(names.METRIC_PLACEMENT_EPOCH, "Placement epoch as this process sees it")
+MEMBERS = Gauge(names.METRIC_MEMBERS, "Memory nodes by liveness, as this consensus node sees them", ["state"])
+
+
+def serve_metrics(host: str, port: int) -> WSGIServer:
+    """Serve /metrics on host:port from a daemon thread; returns the server with a `shutdown()` method."""
+    server, _ = start_http_server(port, addr=host)
+    return server

@@ -1,0 +1,168 @@
+"""The gRPC door: descriptors become handlers that run the chain; and the same chain for doors that are not gRPC."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from ndml.errors import CallCancelled, NdmlError, NotAvailable
+from ndml.runtime.call import Call
+from ndml.runtime.interceptors import Chain, Method, Reply
+from ndml.runtime.settings import ServerSettings
+from ndml.wire import to_grpc_status
+
+LIVENESS = "liveness"
+READINESS = "readiness"
+
+
+def methods_of(descriptor: ServiceDescriptor, servicer: object) -> dict[str, Method]:
+    """Every RPC of the service bound to its method in `servicer`. Raises TypeError where the servicer lacks one."""
+    found: dict[str, Method] = {}
+    for rpc in descriptor.methods:
+        handler = getattr(servicer, rpc.name, None)
+        if handler is None:
+            raise TypeError(f"{type(servicer).__name__} lacks {rpc.name} of {descriptor.full_name}")
+        path = f"/{descriptor.full_name}/{rpc.name}"
+        found[path] = Method(
+            path, GetMessageClass(rpc.input_type), GetMessageClass(rpc.output_type), handler, rpc.client_streaming, rpc.server_streaming
+        )
+    return found
+
+
+class GrpcServer:
+    """grpc.aio server with health (liveness, readiness, each service) and reflection."""
+
+    def __init__(self, settings: ServerSettings, chain: Chain) -> None:
+        self._settings = settings
+        self._chain = chain
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._services: list[str] = []
+        self._server = grpc.aio.server(options=_options(settings))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    def add(self, descriptor: ServiceDescriptor, methods: Mapping[str, Method]) -> None:
+        handlers = {path.rsplit("/", 1)[1]: _handler(self._chain, method) for path, method in methods.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(descriptor.full_name, handlers),))
+        self._services.append(descriptor.full_name)
+
+    async def start(self) -> int:
+        """Listen; alive but not ready. Returns the port. Raises OSError with the address where it is taken."""
+        reflection.enable_server_reflection([*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+        address = f"{self._settings.host}:{self._settings.port}"
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: is another process there? ({error})") from None
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        await self.set_ready(False)
+        await self._server.start()
+        return port
+
+    async def set_ready(self, ready: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", READINESS, *self._services):
+            await self._health.set(name, status)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, let those under way finish for `grace_s` seconds, then cancel them."""
+        await self._server.stop(grace_s)
+
+
+class Dispatcher:
+    """Calls the service's methods through the chain without gRPC: what the REST door stands on."""
+
+    def __init__(self, chain: Chain, methods: Mapping[str, Method]) -> None:
+        self._chain = chain
+        self._methods = methods
+
+    async def unary(self, method: str, request: Message, metadata: Mapping[str, str], timeout_s: float | None = None) -> Message:
+        """Raises NdmlError."""
+        found = self._find(method)
+        reply = await self._chain.unary(found, request, _call(method, metadata, timeout_s))
+        return reply if isinstance(reply, Message) else self._reply_class(method).FromString(reply)
+
+    async def stream(
+        self, method: str, request: Message, metadata: Mapping[str, str], timeout_s: float | None = None
+    ) -> AsyncIterator[Message]:
+        """Raises NdmlError."""
+        async for reply in self._chain.stream(self._find(method), request, _call(method, metadata, timeout_s)):
+            yield reply if isinstance(reply, Message) else self._reply_class(method).FromString(reply)
+
+    def _find(self, method: str) -> Method:
+        if method not in self._methods:
+            raise NotAvailable(f"no method {method}")
+        return self._methods[method]
+
+    def _reply_class(self, method: str) -> type[Message]:
+        return self._methods[method].response
+
+
+def _call(method: str, metadata: Mapping[str, str], timeout_s: float | None) -> Call:
+    return Call(method, metadata, None if timeout_s is None else time.monotonic() + timeout_s)
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.so_reuseport", 0),  # a second process on the port must fail loudly, not share it by accident
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 0),
+    ]
+
+
+def _serialize(reply: Reply) -> bytes:
+    return reply if isinstance(reply, bytes) else reply.SerializeToString()
+
+
+def _call_of(method: Method, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    remaining = context.time_remaining()
+    return Call(method.path, metadata, None if remaining is None else time.monotonic() + remaining, context.peer() if metadata else "")
+
+
+def _handler(chain: Chain, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+    """Requests stay bytes until the chain parses them: a broken one is then a clear error and not a stack trace inside grpc."""
+    if method.server_streaming:
+        make: Callable[..., Any] = (
+            grpc.stream_stream_rpc_method_handler if method.client_streaming else grpc.unary_stream_rpc_method_handler
+        )
+        return make(_streaming(chain, method), response_serializer=_serialize)  # type: ignore[no-any-return]
+    make = grpc.stream_unary_rpc_method_handler if method.client_streaming else grpc.unary_unary_rpc_method_handler
+    return make(_unary(chain, method), response_serializer=_serialize)
+
+
+def _unary(chain: Chain, method: Method) -> Callable[..., Any]:
+    async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Reply:
+        try:
+            return await chain.unary(method, request, _call_of(method, context))
+        except NdmlError as error:
+            await _abort(context, error)
+            raise
+
+    return handle
+
+
+def _streaming(chain: Chain, method: Method) -> Callable[..., Any]:
+    async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Reply]:
+        try:
+            async for reply in chain.stream(method, request, _call_of(method, context)):
+                yield reply
+        except NdmlError as error:
+            await _abort(context, error)
+
+    return handle
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: NdmlError) -> None:
+    if not isinstance(error, CallCancelled):
+        await context.abort_with_status(to_grpc_status(error))  # type: ignore[attr-defined]

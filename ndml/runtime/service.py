@@ -1,0 +1,165 @@
+"""One lifecycle for all services.
+
+    start    listen (alive, not ready) -> start components in order -> ready
+    SIGTERM  not ready, serve on for drain_s -> refuse new calls, let those under way finish -> stop components in reverse -> flush spans
+
+Readiness means "can serve what it owns"; it never depends on a peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+import ndml
+from ndml.runtime.auth import Authenticator
+from ndml.runtime.interceptors import Chain, ChainOptions, Method
+from ndml.runtime.log import configure_logging, get_logger
+from ndml.runtime.metrics import serve_metrics
+from ndml.runtime.server import Dispatcher, GrpcServer, methods_of
+from ndml.runtime.settings import ServiceSettings, parse_command_line
+from ndml.runtime.telemetry import configure_telemetry
+from ndml.runtime.validation import ProtoValidator
+
+log = get_logger(__name__)
+
+DEFAULT_PORTS = {"ndml-gateway": 7700, "ndml-memory-node": 7710, "ndml-consensus": 7720, "ndml-llm": 7730}
+_METRICS_OFFSET = 1000
+
+
+class Component(Protocol):
+    """A part with a life of its own: a store, a pool of links, a second server."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+C = TypeVar("C", bound=Component)
+S = TypeVar("S", bound=ServiceSettings)
+
+
+class Service:
+    """What `build` in a service's main.py fills: components, and the gRPC services it exposes."""
+
+    def __init__(self, name: str, settings: ServiceSettings) -> None:
+        server = settings.server
+        if server.port == 0:
+            server = server.model_copy(update={"port": DEFAULT_PORTS.get(name, 0)})
+        self.name = name
+        self.version = ndml.__version__
+        self.instance = server.instance or f"{name}-{server.port}"
+        self.address = server.advertise or f"{server.host}:{server.port}"
+        self.started_at = time.time()
+        self._settings = settings
+        self._server_settings = server
+        self._components: list[Component] = []
+        self._descriptors: dict[ServiceDescriptor, object] = {}
+        self._authenticator: Authenticator | None = None
+        self._serving = False
+        self._methods: dict[str, Method] = {}
+        self._chain: Chain | None = None
+
+    def attach(self, component: C) -> C:
+        """Start `component` after those attached before it, stop it before them."""
+        self._components.append(component)
+        return component
+
+    def expose(self, descriptor: ServiceDescriptor, servicer: object) -> None:
+        """Serve every RPC of `descriptor` by the method of that name in `servicer`. Raises TypeError where one is missing."""
+        self._descriptors[descriptor] = servicer
+        self._methods.update(methods_of(descriptor, servicer))
+
+    def authenticate_with(self, authenticator: Authenticator) -> None:
+        """Make this service an edge: calls are authenticated and start traces."""
+        self._authenticator = authenticator
+
+    def dispatcher(self) -> Dispatcher:
+        """The exposed methods for a door that is not gRPC."""
+        return Dispatcher(self.chain, self._methods)
+
+    @property
+    def chain(self) -> Chain:
+        """Made on first use: after `authenticate_with`."""
+        if self._chain is None:
+            server, edge = self._server_settings, self._authenticator is not None
+            slow_s = self._settings.logging.slow_call_ms / 1000
+            options = ChainOptions(self._authenticator, edge, server.max_in_flight, server.default_deadline_s, slow_s)
+            self._chain = Chain(options, ProtoValidator(), lambda: self._serving)
+        return self._chain
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set. Raises what a component's start raises, after stopping those that had started."""
+        telemetry = configure_telemetry(self._settings.telemetry, self.name, self.instance)
+        server = GrpcServer(self._server_settings, self.chain)
+        for descriptor, servicer in self._descriptors.items():
+            server.add(descriptor, methods_of(descriptor, servicer))
+        started: list[Component] = []
+        metrics_server = None
+        try:
+            port = await server.start()
+            metrics_server = self._serve_metrics(port)
+            for component in self._components:
+                await component.start()
+                started.append(component)
+            self._serving = True
+            await server.set_ready(True)
+            log.info("ready", address=self.address, version=self.version)
+            await stop.wait()
+            await self._drain(server)
+        finally:
+            self._serving = False
+            for component in reversed(started):
+                await component.stop()
+            await server.stop(0)
+            if metrics_server is not None:
+                metrics_server.shutdown()
+            if telemetry is not None:
+                await asyncio.to_thread(telemetry.shutdown)
+            log.info("stopped")
+
+    async def _drain(self, server: GrpcServer) -> None:
+        log.info("draining", in_flight=self.chain.in_flight)
+        await server.set_ready(False)
+        await asyncio.sleep(self._server_settings.drain_s)
+        await server.stop(self._server_settings.grace_s)
+
+    def _serve_metrics(self, port: int) -> _Stoppable | None:
+        wanted = self._server_settings.metrics_port
+        if wanted < 0:
+            return None
+        return serve_metrics(self._server_settings.host, wanted or port + _METRICS_OFFSET)
+
+
+class _Stoppable(Protocol):
+    def shutdown(self) -> None: ...
+
+
+def run_service(name: str, settings_class: type[S], build: Callable[[S, Service], None]) -> None:
+    """The whole of a service's `__main__`: settings, logs, the object graph, and life until SIGTERM or SIGINT."""
+    settings = parse_command_line(name, settings_class, sys.argv[1:])
+    service = Service(name, settings)
+    configure_logging(settings.logging, name, service.instance)
+    try:
+        asyncio.run(_run(service, settings, build))
+    except OSError as error:
+        log.error("cannot_start", error=str(error))
+        raise SystemExit(1) from None
+
+
+async def _run(service: Service, settings: S, build: Callable[[S, Service], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, stop.set)
+        except NotImplementedError:  # Windows has no loop signal handlers
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    build(settings, service)
+    await service.run(stop)

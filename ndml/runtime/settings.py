@@ -1,0 +1,168 @@
+"""Settings of a service: defaults < YAML file < environment. Every knob has its reason as the field's description.
+
+`NDML_<SERVICE>__SECTION__KEY=value` overrides `section: {key: value}` of the file that `--config` names. An unknown key is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+
+class Section(BaseModel):
+    """A nested group of knobs; refuses keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class ServerSettings(Section):
+    """The gRPC server of a service."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Loopback by default: opening it to a network is a decision; pods set 0.0.0.0."
+    )
+    port: int = Field(0, ge=0, le=65535, description="gRPC port. 0: the service's usual port.")
+    metrics_port: int = Field(0, ge=-1, le=65535, description="Port of /metrics. 0: gRPC port + 1000; -1: no metrics server.")
+    advertise: str = Field("", description="host:port under which others reach this process. Empty: host:port as above.")
+    instance: str = Field("", description="Name of this process in logs, traces and the roster. Empty: service name and port.")
+    zone: str = Field("", description="Failure domain; replicas spread over zones first.")
+    max_message_bytes: int = Field(
+        32 << 20, ge=1 << 20, description="Largest message taken: a batch of 256 traces of 64 KiB and their vectors fits."
+    )
+    max_in_flight: int = Field(
+        2048, ge=1, description="Calls under way at once; one more is answered OVERLOADED instead of queueing without bound."
+    )
+    default_deadline_s: float = Field(30.0, gt=0, description="Deadline of a unary call that brings none: nothing waits forever.")
+    drain_s: float = Field(
+        0.5, ge=0, description="After SIGTERM: serve on this long while not ready, so that load balancers turn away first."
+    )
+    grace_s: float = Field(10.0, ge=0, description="Then: let calls under way finish this long before they are cancelled.")
+
+
+class LogSettings(Section):
+    """Logs."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level written.")
+    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, JSON elsewhere.")
+    file: str | None = Field(None, description="Also write JSON lines to this file, rotated by size.")
+    file_max_bytes: int = Field(20 << 20, ge=1 << 16, description="Rotate at this size: five files of it stay below 120 MB.")
+    file_backups: int = Field(5, ge=0, le=100, description="Rotated files kept.")
+    slow_call_ms: float = Field(1000.0, ge=0, description="A call slower than this is logged at info; faster ones at debug.")
+
+
+class TelemetrySettings(Section):
+    """Traces."""
+
+    otlp_endpoint: str = Field(
+        "", description="host:port of an OTLP/gRPC collector. Empty: no spans are made, trace context still passes through."
+    )
+    otlp_insecure: bool = Field(True, description="Plain text to the collector: it usually is a sidecar or in the same network policy.")
+    sample_ratio: float = Field(1.0, ge=0, le=1, description="Share of new traces that are sampled; a caller's decision is followed.")
+    export_interval_ms: int = Field(500, ge=10, description="How long spans gather before they are sent.")
+
+
+class ServiceSettings(BaseSettings):
+    """What every service has. A subclass sets `model_config = settings_config("NDML_X__")` and adds its sections."""
+
+    model_config = SettingsConfigDict(extra="forbid")
+    server: ServerSettings = Field(default_factory=ServerSettings, description="gRPC server.")
+    logging: LogSettings = Field(default_factory=LogSettings, description="Logs.")
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings, description="Traces.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def settings_config(env_prefix: str) -> SettingsConfigDict:
+    """model_config of a service's settings."""
+    return SettingsConfigDict(env_prefix=env_prefix, env_nested_delimiter="__", extra="forbid", nested_model_default_partial_update=True)
+
+
+def load_settings(cls: type[S], path: Path | None) -> S:
+    """Read `path` (YAML, may be None) and the environment. Raises SystemExit(2) with one line a problem."""
+    if path is not None and not path.is_file():
+        raise SystemExit(f"config: {path} is not a file")
+    bound = type(cls.__name__, (cls,), {"model_config": SettingsConfigDict(**{**cls.model_config, "yaml_file": path})})
+    _refuse_unknown_environment(cls)
+    try:
+        loaded: S = bound()
+        return loaded
+    except ValidationError as error:
+        lines = [f"config: {'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        print("\n".join(lines), file=sys.stderr)
+        raise SystemExit(2) from None
+    except yaml.YAMLError as error:
+        print(f"config: {path}: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _refuse_unknown_environment(cls: type[ServiceSettings]) -> None:
+    """pydantic-settings passes over a mistyped top-level variable; a knob that silently does nothing is worse than an error."""
+    prefix = str(cls.model_config.get("env_prefix", ""))
+    for name in os.environ:
+        head = name.removeprefix(prefix).split("__")[0].lower()
+        if prefix and name.startswith(prefix) and head not in cls.model_fields:
+            print(f"config: {name}: unknown setting; known sections: {', '.join(cls.model_fields)}", file=sys.stderr)
+            raise SystemExit(2)
+
+
+def render_config(settings: BaseModel) -> str:
+    """The effective settings as YAML, each knob under its reason, secrets redacted."""
+    return "\n".join(_render(settings, ""))
+
+
+def _render(model: BaseModel, pad: str) -> Iterator[str]:
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if info.description:
+            yield f"{pad}# {info.description}"
+        if isinstance(value, BaseModel):
+            yield f"{pad}{name}:"
+            yield from _render(value, pad + "  ")
+        else:
+            flow = yaml.safe_dump(_plain(value), default_flow_style=True, width=10_000).removesuffix("...\n").strip()
+            yield f"{pad}{name}: {flow}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "**********" if value.get_secret_value() else ""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def parse_command_line(name: str, cls: type[S], argv: Sequence[str]) -> S:
+    """Options that every service takes: --config FILE, --print-config."""
+    parser = argparse.ArgumentParser(prog=name, description=(cls.__doc__ or "").strip())
+    parser.add_argument("--config", type=Path, help="YAML file with settings")
+    parser.add_argument("--print-config", action="store_true", help="print the effective settings and exit")
+    options = parser.parse_args(argv)
+    settings = load_settings(cls, options.config)
+    if options.print_config:
+        print(render_config(settings))
+        raise SystemExit(0)
+    return settings

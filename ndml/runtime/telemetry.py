@@ -1,0 +1,127 @@
+"""Traces: OpenTelemetry set-up and the few calls that services need. Without an OTLP endpoint context passes through, no span is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.util.types import AttributeValue
+
+import ndml
+from ndml.errors import Code, NdmlError
+from ndml.runtime import semconv
+from ndml.runtime.settings import TelemetrySettings
+
+TRACEPARENT = "traceparent"
+_QUEUE_LIMIT = 8192
+
+# Codes that are the caller's doing: the RPC conventions leave a server span's status unset for them.
+_CALLERS_FAULT = {
+    Code.CANCELLED,
+    Code.INVALID_ARGUMENT,
+    Code.NOT_FOUND,
+    Code.ALREADY_EXISTS,
+    Code.PERMISSION_DENIED,
+    Code.UNAUTHENTICATED,
+    Code.RESOURCE_EXHAUSTED,
+    Code.FAILED_PRECONDITION,
+    Code.ABORTED,
+}
+
+
+def configure_telemetry(settings: TelemetrySettings, service: str, instance: str) -> TracerProvider | None:
+    """Export spans to `otlp_endpoint`; None when it is empty. The caller shuts the provider down to flush it."""
+    if not settings.otlp_endpoint:
+        return None
+    resource = Resource.create(
+        {semconv.SERVICE_NAME: service, semconv.SERVICE_INSTANCE_ID: instance, semconv.SERVICE_VERSION: ndml.__version__}
+    )
+    provider = TracerProvider(resource=resource, sampler=ParentBasedTraceIdRatio(settings.sample_ratio))
+    exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=settings.otlp_insecure)
+    provider.add_span_processor(
+        BatchSpanProcessor(exporter, max_queue_size=_QUEUE_LIMIT, schedule_delay_millis=settings.export_interval_ms)
+    )
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def tracer() -> trace.Tracer:
+    return trace.get_tracer("ndml", ndml.__version__)
+
+
+@contextmanager
+def span(name: str, kind: SpanKind = SpanKind.INTERNAL, **attributes: AttributeValue) -> Iterator[Span]:
+    """A span below the current one; makes none where nothing is being traced. Keys of `attributes` come from semconv."""
+    current = trace.get_current_span()
+    if not current.is_recording():
+        yield current
+        return
+    with tracer().start_as_current_span(name, kind=kind, attributes=attributes) as inner:
+        yield inner
+
+
+def parse_traceparent(value: str) -> SpanContext | None:
+    """W3C `00-<32 hex>-<16 hex>-<2 hex>`; None when it is anything else."""
+    parts = value.split("-")
+    if len(parts) != 4 or [len(p) for p in parts] != [2, 32, 16, 2]:
+        return None
+    try:
+        trace_id, span_id, flags = int(parts[1], 16), int(parts[2], 16), int(parts[3], 16)
+    except ValueError:
+        return None
+    context = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+    return context if context.is_valid else None
+
+
+def format_traceparent(context: SpanContext) -> str:
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+
+
+def current_traceparent() -> str:
+    """Of the current span if it is sampled, else ""."""
+    context = trace.get_current_span().get_span_context()
+    return format_traceparent(context) if context.is_valid and context.trace_flags.sampled else ""
+
+
+def parent_context(traceparent: str) -> otel_context.Context | None:
+    parsed = parse_traceparent(traceparent) if traceparent else None
+    return None if parsed is None else trace.set_span_in_context(NonRecordingSpan(parsed), otel_context.Context())
+
+
+def server_span_at(
+    name: str,
+    traceparent: str,
+    start_ns: int,
+    end_ns: int,
+    attributes: Mapping[str, AttributeValue] | None = None,
+    error: NdmlError | None = None,
+) -> None:
+    """Record a finished server span below a remote parent: for operations that run inside a batch. Times are `time.time_ns()`."""
+    parent = parent_context(traceparent)
+    if parent is None:
+        return
+    made = tracer().start_span(name, context=parent, kind=SpanKind.SERVER, attributes=attributes, start_time=start_ns)
+    if error is not None:
+        set_error(made, error)
+    made.end(end_ns)
+
+
+def links(traceparents: list[str]) -> list[Link]:
+    """Links to the requests that a shared batch serves."""
+    return [Link(c) for c in map(parse_traceparent, traceparents) if c is not None]
+
+
+def set_error(made: Span, error: NdmlError, *, server: bool = True) -> None:
+    """Record the outcome as the RPC conventions want it: a server span is an error only when the server is at fault."""
+    made.set_attribute(semconv.RPC_GRPC_STATUS_CODE, int(error.code))
+    made.set_attribute(semconv.ERROR_TYPE, error.reason)
+    if not server or error.code not in _CALLERS_FAULT:
+        made.set_status(Status(StatusCode.ERROR, error.message))

@@ -1,0 +1,81 @@
+"""Domain errors on the wire: NdmlError <-> google.rpc.Status, with ErrorInfo, BadRequest and RetryInfo as details."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from ndml import errors
+from ndml.errors import BY_REASON, DOMAIN, Code, FieldViolation, NdmlError
+
+# What a status without our ErrorInfo means: it was made by grpc itself (deadline, dead connection, message too large).
+_BY_CODE: dict[int, type[NdmlError]] = {
+    Code.CANCELLED: errors.CallCancelled,
+    Code.INVALID_ARGUMENT: errors.RequestMalformed,
+    Code.DEADLINE_EXCEEDED: errors.DeadlinePassed,
+    Code.RESOURCE_EXHAUSTED: errors.Overloaded,
+    Code.UNIMPLEMENTED: errors.NotAvailable,
+    Code.UNAVAILABLE: errors.OwnerUnavailable,
+    Code.UNAUTHENTICATED: errors.CredentialsInvalid,
+    Code.PERMISSION_DENIED: errors.TenantDenied,
+}
+
+
+def error_to_status(error: NdmlError) -> status_pb2.Status:
+    """The error as google.rpc.Status: canonical code, message, ErrorInfo always, BadRequest and RetryInfo where they fit."""
+    status = status_pb2.Status(code=int(error.code), message=error.message)
+    _add(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
+    if error.violations:
+        rows = [error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description) for v in error.violations]
+        for row, violation in zip(rows, error.violations, strict=True):
+            row.reason = violation.rule
+        _add(status, error_details_pb2.BadRequest(field_violations=rows))
+    if error.retry_after_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(int(error.retry_after_s * 1000))
+        _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
+    return status
+
+
+def status_to_error(status: status_pb2.Status) -> NdmlError:
+    """Inverse of `error_to_status`; a status without our ErrorInfo becomes the leaf that its code stands for."""
+    info = error_details_pb2.ErrorInfo()
+    bad = error_details_pb2.BadRequest()
+    retry = error_details_pb2.RetryInfo()
+    found = {kind.DESCRIPTOR.full_name for kind in (info, bad, retry) for detail in status.details if detail.Unpack(kind)}
+    kind = BY_REASON.get(info.reason) if info.domain == DOMAIN else None
+    return (kind or _BY_CODE.get(status.code, errors.InternalFault))(
+        status.message,
+        violations=[FieldViolation(v.field, v.description, v.reason) for v in bad.field_violations],
+        retry_after_s=retry.retry_delay.ToMilliseconds() / 1000 if "google.rpc.RetryInfo" in found else None,
+        metadata=dict(info.metadata),
+    )
+
+
+def rpc_error_to_ndml(error: grpc.RpcError) -> NdmlError:
+    """What a failed call means. Takes the grpc and the grpc.aio error alike."""
+    metadata: Iterable[tuple[str, Any]] = error.trailing_metadata() or ()  # type: ignore[assignment]
+    for key, value in metadata:
+        if key == "grpc-status-details-bin":
+            return status_to_error(status_pb2.Status.FromString(value))
+    code: grpc.StatusCode = error.code()
+    return status_to_error(status_pb2.Status(code=code.value[0], message=error.details() or code.name))
+
+
+def to_grpc_status(error: NdmlError) -> grpc.Status:
+    """The error in the form that `ServicerContext.abort_with_status` takes."""
+    result: grpc.Status = rpc_status.to_status(error_to_status(error))
+    return result
+
+
+def _add(
+    status: status_pb2.Status, detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo
+) -> None:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    status.details.append(packed)

@@ -80,6 +80,11 @@ class Service:
         """Make this service an edge: calls are authenticated and start traces."""
         self._authenticator = authenticator
 
+    @property
+    def serving(self) -> bool:
+        """Ready: between the start of its components and the end of the drain."""
+        return self._serving
+
     def dispatcher(self) -> Dispatcher:
         """The exposed methods for a door that is not gRPC."""
         return Dispatcher(self.chain, self._methods)
@@ -91,7 +96,7 @@ class Service:
             server, edge = self._server_settings, self._authenticator is not None
             slow_s = self._settings.logging.slow_call_ms / 1000
             options = ChainOptions(self._authenticator, edge, server.max_in_flight, server.default_deadline_s, slow_s)
-            self._chain = Chain(options, ProtoValidator(), lambda: self._serving)
+            self._chain = Chain(options, ProtoValidator(), lambda: self.serving)
         return self._chain
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -58,13 +58,13 @@ def tracer() -> trace.Tracer:
 
 
 @contextmanager
-def span(name: str, kind: SpanKind = SpanKind.INTERNAL, **attributes: AttributeValue) -> Iterator[Span]:
+def span(name: str, attributes: Mapping[str, AttributeValue] | None = None) -> Iterator[Span]:
     """A span below the current one; makes none where nothing is being traced. Keys of `attributes` come from semconv."""
     current = trace.get_current_span()
     if not current.is_recording():
         yield current
         return
-    with tracer().start_as_current_span(name, kind=kind, attributes=attributes) as inner:
+    with tracer().start_as_current_span(name, attributes=attributes) as inner:
         yield inner
 
 

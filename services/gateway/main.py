@@ -1,0 +1,83 @@
+"""The object graph of the gateway: reading it is reading the service."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ndml.runtime.auth import AnonymousAuthenticator, Authenticator, Principal, TokenAuthenticator
+from ndml.runtime.placement import PlacementWatcher
+from ndml.runtime.service import Service
+from ndml.v1 import admin_pb2, chat_pb2, memory_pb2
+from services.gateway.admin import Admin, Peers
+from services.gateway.chat import Chat
+from services.gateway.embedding import BatchingEmbedder
+from services.gateway.manage import Manage
+from services.gateway.recall import Recall
+from services.gateway.remember import Remember
+from services.gateway.remotes import ClusterRemote, LlmRemote, MemoryNodes
+from services.gateway.rest import HealthReport, RestServer, build_app
+from services.gateway.servicer import AdminServicer, ChatServicer, MemoryServicer
+from services.gateway.settings import AuthSettings, GatewaySettings
+from services.gateway.vectors import VectorSpace
+
+
+def build(settings: GatewaySettings, service: Service) -> None:
+    """Wire the gateway into `service`."""
+    space = VectorSpace(settings.embedding.model, settings.embedding.dimension)
+    service.authenticate_with(authenticator(settings.auth))
+
+    # What it talks to
+    placement = service.attach(PlacementWatcher(settings.placement, service.instance))
+    nodes = service.attach(MemoryNodes(placement, settings.links))
+    llm = service.attach(LlmRemote(settings.llm.addresses, space, settings.embedding.timeout_s))
+    embedder = service.attach(
+        BatchingEmbedder(
+            llm.encode,
+            cache_entries=settings.embedding.cache_entries,
+            max_batch=settings.embedding.max_batch,
+            max_batches=settings.embedding.max_batches_in_flight,
+            max_queued=settings.embedding.max_queued,
+        )
+    )
+
+    # What it does
+    remember = Remember(nodes, embedder, space, _now_ms, os.urandom)
+    recall = Recall(nodes, embedder, space)
+    manage = Manage(nodes, embedder, space, _now_ms)
+    chat = Chat(recall, llm, settings.chat.recall_k, settings.chat.memory_bytes)
+    peers = Peers(lambda: _status(service), settings.placement.consensus, settings.llm.addresses)
+    admin = Admin(placement, ClusterRemote(), peers, time.time)
+
+    # Where it is reached
+    service.expose(memory_pb2.DESCRIPTOR.services_by_name["MemoryService"], MemoryServicer(remember, recall, manage))
+    service.expose(chat_pb2.DESCRIPTOR.services_by_name["ChatService"], ChatServicer(chat))
+    service.expose(admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServicer(admin))
+    if settings.rest.enabled:
+        app = build_app(service.dispatcher(), settings.rest, lambda: _health(service))
+        service.attach(RestServer(app, settings.rest))
+
+
+def authenticator(settings: AuthSettings) -> Authenticator:
+    """Tokens where there are any, else everybody."""
+    if not settings.tokens:
+        return AnonymousAuthenticator(frozenset(settings.tenants) or None)
+    return TokenAuthenticator(
+        {t.token.get_secret_value(): Principal(t.name, frozenset(t.tenants), operator=t.operator) for t in settings.tokens}
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _health(service: Service) -> HealthReport:
+    return HealthReport(service.serving, service.name, service.instance, service.version, time.time() - service.started_at)
+
+
+def _status(service: Service) -> admin_pb2.ServiceStatus:
+    status = admin_pb2.ServiceStatus(
+        service=service.name, instance=service.instance, address=service.address, reachable=True, version=service.version
+    )
+    status.uptime.FromSeconds(int(time.time() - service.started_at))
+    return status

@@ -1,0 +1,152 @@
+"""Single traces and whole scopes: get, list, update, delete, count, export."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+from ndml.errors import FieldInvalid, TraceNotFound
+from ndml.internal.v1 import memory_node_pb2 as node_pb2
+from ndml.runtime.call import Call
+from ndml.v1 import memory_pb2, types_pb2
+from services.gateway.ports import Embedder, Nodes
+from services.gateway.remember import check_time
+from services.gateway.scopes import Owner, owner_of, tenant_of
+from services.gateway.tokens import fingerprint, read_consistency_token, read_page_token, write_consistency_token, write_page_token
+from services.gateway.vectors import VectorSpace
+
+DEFAULT_PAGE = 50
+CHANGEABLE = ("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding")
+
+
+class Manage:
+    """Everything about memories but adding and searching. `now_ms` is the wall clock in milliseconds."""
+
+    def __init__(self, nodes: Nodes, embedder: Embedder, space: VectorSpace, now_ms: Callable[[], int]) -> None:
+        self._nodes = nodes
+        self._embedder = embedder
+        self._space = space
+        self._now_ms = now_ms
+
+    async def get(self, request: memory_pb2.GetMemoryRequest, call: Call) -> memory_pb2.GetMemoryResponse:
+        """Raises TraceNotFound."""
+        owner = owner_of(request.scope, call)
+        action = node_pb2.GetAction(trace_id=request.trace_id, include_embedding=request.include_embedding)
+        seen = read_consistency_token(request.consistency_token)
+        _, result = await self._nodes.execute(owner, _operation(owner, call, get=action), call, seen)
+        return memory_pb2.GetMemoryResponse(trace=result.trace.trace)
+
+    async def list_(self, request: memory_pb2.ListMemoriesRequest, call: Call) -> memory_pb2.ListMemoriesResponse:
+        """Raises PageTokenInvalid."""
+        owner = owner_of(request.scope, call)
+        query = fingerprint(*owner, request.scope.agent, request.scope.session, request.filter)
+        action = node_pb2.ListAction(
+            limit=request.page_size or DEFAULT_PAGE,
+            before_sequence=read_page_token(request.page_token, query),
+            agent=request.scope.agent,
+            session=request.scope.session,
+            filter=request.filter,
+            include_embedding=request.include_embedding,
+        )
+        seen = read_consistency_token(request.consistency_token)
+        _, result = await self._nodes.execute(owner, _operation(owner, call, list_=action), call, seen)
+        token = write_page_token(query, result.list.next_before_sequence)
+        return memory_pb2.ListMemoriesResponse(traces=result.list.traces, next_page_token=token)
+
+    async def update(self, request: memory_pb2.UpdateMemoryRequest, call: Call) -> memory_pb2.UpdateMemoryResponse:
+        """Raises TraceNotFound, VersionConflict, FieldInvalid for a mask that names what cannot change."""
+        owner = owner_of(request.trace.scope, call, "trace.scope")
+        fields = list(request.update_mask.paths)
+        trace = await self._changed(request.trace, fields, call)
+        action = node_pb2.UpdateAction(trace=trace, fields=fields, expected_version=request.expected_version)
+        node_id, result = await self._nodes.execute(owner, _operation(owner, call, update=action), call)
+        token = write_consistency_token({node_id: result.trace.sequence})
+        return memory_pb2.UpdateMemoryResponse(trace=result.trace.trace, consistency_token=token)
+
+    async def _changed(self, given: types_pb2.MemoryTrace, fields: list[str], call: Call) -> types_pb2.MemoryTrace:
+        """The new values, with a vector where text or vector change; `fields` gains "embedding" then."""
+        unknown = [name for name in fields if name not in CHANGEABLE]
+        if unknown or not fields:
+            raise FieldInvalid(f"update_mask may name {', '.join(CHANGEABLE)}; got {', '.join(unknown) or 'nothing'}", field="update_mask")
+        if not given.trace_id:
+            raise FieldInvalid("trace_id is required", field="trace.trace_id")
+        if "text" in fields and not given.text:
+            raise FieldInvalid("must be at least 1 character; to remove a memory use DeleteMemory", field="trace.text")
+        if "said_at" in fields and given.HasField("said_at"):
+            check_time(given.said_at, "trace.said_at")
+        trace = types_pb2.MemoryTrace()
+        trace.CopyFrom(given)
+        trace.updated_at.FromMilliseconds(self._now_ms())
+        if "embedding" in fields:
+            [trace.embedding.vector] = self._space.accept([given.embedding], lambda _: "trace.embedding")
+        elif "text" in fields:
+            fields.append("embedding")
+            [trace.embedding.vector] = await self._embedder.embed([given.text], call)
+        return trace
+
+    async def delete(self, request: memory_pb2.DeleteMemoryRequest, call: Call) -> memory_pb2.DeleteMemoryResponse:
+        """Raises TraceNotFound unless allow_missing."""
+        owner = owner_of(request.scope, call)
+        action = node_pb2.DeleteAction(trace_id=request.trace_id)
+        node_id, result = await self._nodes.execute(owner, _operation(owner, call, delete=action), call)
+        if not result.delete.deleted and not request.allow_missing:
+            raise TraceNotFound(f"no trace {request.trace_id} in this scope", field="trace_id")
+        token = write_consistency_token({node_id: result.delete.sequence})
+        return memory_pb2.DeleteMemoryResponse(deleted=result.delete.deleted, consistency_token=token)
+
+    async def stats(self, request: memory_pb2.GetMemoryStatsRequest, call: Call) -> memory_pb2.GetMemoryStatsResponse:
+        """Of the owner, or of the whole tenant over all nodes. Raises the first node's error: half a count would be a wrong one."""
+        tenant = tenant_of(request.scope, call)
+        owner = Owner(tenant, request.scope.user)
+        operation = _operation(owner, call, stats=node_pb2.StatsAction())
+        if owner.user:
+            _, result = await self._nodes.execute(owner, operation, call)
+            parts = [result.stats]
+        else:
+            parts = [_stats_or_raise(result) for _, result in await self._nodes.execute_on_all(operation, call)]
+        total = memory_pb2.GetMemoryStatsResponse(dimension=self._space.dimension, embedding_model=self._space.model)
+        for part in parts:
+            _add_stats(total, part)
+        return total
+
+    async def export(self, request: memory_pb2.ExportMemoriesRequest, call: Call) -> AsyncIterator[memory_pb2.ExportMemoriesResponse]:
+        """Every trace of the scope, first learned first."""
+        owner = owner_of(request.scope, call)
+        wanted = node_pb2.ExportRequest(
+            tenant=owner.tenant,
+            user=owner.user,
+            agent=request.scope.agent,
+            session=request.scope.session,
+            include_embedding=request.include_embedding,
+        )
+        async for part in self._nodes.export(owner, wanted, call):
+            yield memory_pb2.ExportMemoriesResponse(traces=part.traces, total=part.total)
+
+
+def _operation(
+    owner: Owner,
+    call: Call,
+    *,
+    get: node_pb2.GetAction | None = None,
+    list_: node_pb2.ListAction | None = None,
+    update: node_pb2.UpdateAction | None = None,
+    delete: node_pb2.DeleteAction | None = None,
+    stats: node_pb2.StatsAction | None = None,
+) -> node_pb2.Operation:
+    return node_pb2.Operation(
+        tenant=owner.tenant, user=owner.user, traceparent=call.traceparent, get=get, list=list_, update=update, delete=delete, stats=stats
+    )
+
+
+def _stats_or_raise(result: node_pb2.OperationResult | Exception) -> memory_pb2.GetMemoryStatsResponse:
+    if isinstance(result, Exception):
+        raise result
+    return result.stats
+
+
+def _add_stats(total: memory_pb2.GetMemoryStatsResponse, part: memory_pb2.GetMemoryStatsResponse) -> None:
+    total.traces += part.traces
+    total.owners += part.owners
+    total.content_bytes += part.content_bytes
+    total.resident_traces += part.resident_traces
+    for kind, count in part.traces_by_kind.items():
+        total.traces_by_kind[kind] += count

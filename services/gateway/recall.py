@@ -1,0 +1,121 @@
+"""Reading by meaning: query -> vector -> the owner's node -> hits. Hits are never parsed here: the node's bytes go to the caller."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from ndml.errors import NdmlError
+from ndml.internal.v1 import memory_node_pb2 as node_pb2
+from ndml.runtime import semconv
+from ndml.runtime.call import Call
+from ndml.runtime.interceptors import as_ndml_error
+from ndml.runtime.telemetry import span
+from ndml.v1 import memory_pb2, types_pb2
+from ndml.wire import error_to_status
+from services.gateway.ports import Embedder, Nodes
+from services.gateway.scopes import Owner, owner_of
+from services.gateway.tokens import read_consistency_token
+from services.gateway.vectors import VectorSpace
+
+DEFAULT_K = 10
+
+
+class Recall:
+    """Searches memories."""
+
+    def __init__(self, nodes: Nodes, embedder: Embedder, space: VectorSpace) -> None:
+        self._nodes = nodes
+        self._embedder = embedder
+        self._space = space
+
+    async def search(self, request: memory_pb2.SearchMemoriesRequest, call: Call) -> bytes:
+        """Wire bytes of a SearchMemoriesResponse. Raises NdmlError."""
+        began = time.perf_counter()
+        [vector], embed_ms = await self._vectors([request], call, lambda _: "")
+        return await self._search(request, vector, embed_ms, began, call, "scope")
+
+    async def search_all(self, requests: Sequence[memory_pb2.SearchMemoriesRequest], call: Call) -> bytes:
+        """Wire bytes of a BatchSearchMemoriesResponse. Raises NdmlError for a broken request; one search's failure is in its result."""
+        began = time.perf_counter()
+        for i, request in enumerate(requests):
+            owner_of(request.scope, call, f"searches[{i}].scope")
+            read_consistency_token(request.consistency_token)
+        vectors, embed_ms = await self._vectors(requests, call, lambda i: f"searches[{i}].")
+        found = await asyncio.gather(
+            *(
+                self._search(r, v, embed_ms, began, call, f"searches[{i}].scope")
+                for i, (r, v) in enumerate(zip(requests, vectors, strict=True))
+            ),
+            return_exceptions=True,
+        )
+        return b"".join(_batch_result(result) for result in found)
+
+    async def _vectors(
+        self, requests: Sequence[memory_pb2.SearchMemoriesRequest], call: Call, prefix: Callable[[int], str]
+    ) -> tuple[list[bytes], float]:
+        """Unit query vectors, and the milliseconds that embedding took."""
+        given = [i for i, r in enumerate(requests) if r.HasField("embedding")]
+        accepted = self._space.accept([requests[i].embedding for i in given], lambda j: f"{prefix(given[j])}embedding")
+        if len(given) == len(requests):
+            return accepted, 0.0
+        began = time.perf_counter()
+        worded = [i for i, r in enumerate(requests) if not r.HasField("embedding")]
+        embedded = await self._embedder.embed([requests[i].text for i in worded], call)
+        vectors = dict(zip(given, accepted, strict=True)) | dict(zip(worded, embedded, strict=True))
+        return [vectors[i] for i in range(len(requests))], (time.perf_counter() - began) * 1000
+
+    async def _search(
+        self, request: memory_pb2.SearchMemoriesRequest, vector: bytes, embed_ms: float, began: float, call: Call, field: str
+    ) -> bytes:
+        owner = owner_of(request.scope, call, field)
+        seen = read_consistency_token(request.consistency_token)
+        operation = _operation(owner, request, vector, call)
+        with span(semconv.SPAN_SEARCH_MEMORY, {semconv.MEMORY_K: operation.search.k}):
+            sent = time.perf_counter()
+            _, result = await self._nodes.execute(owner, operation, call, seen)
+            ended = time.perf_counter()
+        timings = types_pb2.StageTimings(
+            embed_ms=embed_ms,
+            queue_ms=max(0.0, (ended - sent) * 1000 - result.busy_ms),
+            total_ms=(ended - began) * 1000,
+        )
+        # Concatenated messages merge (protobuf encoding): the node's hits and stats, then the gateway's part of the stats.
+        own = memory_pb2.SearchMemoriesResponse(stats=types_pb2.SearchStats(shards_total=1, shards_answered=1, timings=timings))
+        return result.search + own.SerializeToString()
+
+
+def _operation(owner: Owner, request: memory_pb2.SearchMemoriesRequest, vector: bytes, call: Call) -> node_pb2.Operation:
+    search = node_pb2.SearchAction(
+        vector=vector,
+        k=request.k or DEFAULT_K,
+        agent=request.scope.agent,
+        session=request.scope.session,
+        include_embedding=request.include_embedding,
+        explain=request.explain,
+    )
+    if request.HasField("filter"):
+        search.filter.CopyFrom(request.filter)
+    if request.HasField("min_score"):
+        search.min_score = request.min_score
+    return node_pb2.Operation(tenant=owner.tenant, user=owner.user, traceparent=call.traceparent, search=search)
+
+
+def _batch_result(result: bytes | BaseException) -> bytes:
+    """One BatchSearchResult as field 1 of a BatchSearchMemoriesResponse, built without parsing the hits."""
+    if isinstance(result, bytes):
+        inner = b"\x0a" + _varint(len(result)) + result  # field 1, length-delimited: response
+    else:
+        error: NdmlError = as_ndml_error(result)
+        inner = memory_pb2.BatchSearchResult(error=error_to_status(error)).SerializeToString()
+    return b"\x0a" + _varint(len(inner)) + inner  # field 1, length-delimited: results
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

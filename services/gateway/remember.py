@@ -1,0 +1,183 @@
+"""Writing: request -> owner -> vector -> the owner's node, which has it on disk and findable before it answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ndml.errors import FieldInvalid, FieldViolation, NdmlError
+from ndml.internal.v1 import memory_node_pb2 as node_pb2
+from ndml.runtime.call import Call
+from ndml.runtime.interceptors import as_ndml_error
+from ndml.v1 import memory_pb2, types_pb2
+from ndml.wire import error_to_status, status_to_error
+from services.gateway.ids import fresh_trace_id, trace_id_of_request
+from services.gateway.ports import Embedder, Nodes
+from services.gateway.scopes import Owner, owner_of
+from services.gateway.vectors import VectorSpace
+
+_FAILURES_LISTED = 100
+
+
+@dataclass(slots=True)
+class Added:
+    """What became of one memory; `error` is None where it is stored."""
+
+    trace_id: str
+    learned_at: Timestamp
+    existed: bool = False
+    error: NdmlError | None = None
+
+
+@dataclass(slots=True)
+class AddedAll:
+    """One for each memory, in order, and for each node that wrote the sequence number that covers it."""
+
+    items: list[Added]
+    sequences: dict[str, int] = field(default_factory=dict)
+
+
+class Remember:
+    """Adds memories. `now_ms` is the wall clock in milliseconds, `random_bytes` a source such as os.urandom."""
+
+    def __init__(
+        self, nodes: Nodes, embedder: Embedder, space: VectorSpace, now_ms: Callable[[], int], random_bytes: Callable[[int], bytes]
+    ) -> None:
+        self._nodes = nodes
+        self._embedder = embedder
+        self._space = space
+        self._now_ms = now_ms
+        self._random_bytes = random_bytes
+
+    async def add(self, memories: Sequence[memory_pb2.NewMemory], request_id: str, call: Call, path: Callable[[int], str]) -> AddedAll:
+        """Store memories; `path(i)` is the path of the i-th in the request.
+
+        Raises NdmlError for anything wrong with the request, before anything is written; what fails after that is said item by item.
+        """
+        owners = [owner_of(memory.scope, call, f"{path(i)}.scope") for i, memory in enumerate(memories)]
+        now = self._now_ms()
+        traces = [
+            self._trace(memory, owner, request_id, i, now, path(i)) for i, (memory, owner) in enumerate(zip(memories, owners, strict=True))
+        ]
+        await self._embed([m.embedding if m.HasField("embedding") else None for m in memories], traces, call, path)
+        return await self._put(owners, traces, call, skip_existing=False)
+
+    async def import_(self, parts: AsyncIterator[memory_pb2.ImportMemoriesRequest], call: Call) -> memory_pb2.ImportMemoriesResponse:
+        """Store exported traces, keeping their ids and times; a trace that is refused does not stop the others."""
+        response = memory_pb2.ImportMemoriesResponse()
+        position = 0
+        async for part in parts:
+            try:
+                added = await self._import_part(part.traces, call)
+            except NdmlError as error:
+                added = AddedAll([Added("", Timestamp(), error=error) for _ in part.traces])
+            for item in added.items:
+                response.imported += item.error is None and not item.existed
+                response.skipped += item.error is None and item.existed
+                response.failed += item.error is not None
+                if item.error is not None and len(response.failures) < _FAILURES_LISTED:
+                    response.failures.add(index=position, error=error_to_status(item.error))
+                position += 1
+        return response
+
+    async def _import_part(self, given: Sequence[types_pb2.MemoryTrace], call: Call) -> AddedAll:
+        def path(i: int) -> str:
+            return f"traces[{i}]"
+
+        owners = [owner_of(trace.scope, call, f"{path(i)}.scope") for i, trace in enumerate(given)]
+        now = self._now_ms()
+        traces = [self._imported(trace, owner, now, path(i)) for i, (trace, owner) in enumerate(zip(given, owners, strict=True))]
+        await self._embed([t.embedding if t.HasField("embedding") else None for t in given], traces, call, path)
+        return await self._put(owners, traces, call, skip_existing=True)
+
+    def _trace(self, memory: memory_pb2.NewMemory, owner: Owner, request_id: str, index: int, now: int, path: str) -> types_pb2.MemoryTrace:
+        trace = types_pb2.MemoryTrace(
+            trace_id=trace_id_of_request(owner, request_id, index) if request_id else fresh_trace_id(now, self._random_bytes),
+            scope=memory.scope,
+            kind=memory.kind or types_pb2.TRACE_KIND_EPISODIC,
+            text=memory.text,
+            speaker=memory.speaker,
+            metadata=memory.metadata,
+            salience=memory.salience,
+            version=1,
+        )
+        trace.scope.tenant = owner.tenant
+        if memory.HasField("provenance"):
+            trace.provenance.CopyFrom(memory.provenance)
+        if memory.HasField("said_at"):
+            trace.said_at.CopyFrom(check_time(memory.said_at, f"{path}.said_at"))
+        trace.learned_at.FromMilliseconds(now)
+        trace.updated_at.FromMilliseconds(now)
+        return trace
+
+    def _imported(self, given: types_pb2.MemoryTrace, owner: Owner, now: int, path: str) -> types_pb2.MemoryTrace:
+        if not given.text:
+            raise FieldInvalid("must be at least 1 character", field=f"{path}.text")
+        trace = types_pb2.MemoryTrace()
+        trace.CopyFrom(given)
+        trace.ClearField("embedding")
+        trace.scope.tenant = owner.tenant
+        trace.trace_id = given.trace_id or fresh_trace_id(now, self._random_bytes)
+        trace.kind = given.kind or types_pb2.TRACE_KIND_EPISODIC
+        trace.version = given.version or 1
+        for name in ("said_at", "learned_at", "updated_at"):
+            if given.HasField(name):
+                check_time(getattr(given, name), f"{path}.{name}")
+            elif name != "said_at":
+                getattr(trace, name).FromMilliseconds(now)
+        return trace
+
+    async def _embed(
+        self,
+        given: Sequence[types_pb2.Embedding | None],
+        traces: Sequence[types_pb2.MemoryTrace],
+        call: Call,
+        path: Callable[[int], str],
+    ) -> None:
+        """Fill in `embedding`: the caller's vectors checked, the others' texts embedded."""
+        have = [i for i, embedding in enumerate(given) if embedding is not None]
+        accepted = self._space.accept([e for e in given if e is not None], lambda j: f"{path(have[j])}.embedding")
+        for i, vector in zip(have, accepted, strict=True):
+            traces[i].embedding.vector = vector
+        lacking = [i for i, embedding in enumerate(given) if embedding is None]
+        if lacking:
+            for i, vector in zip(lacking, await self._embedder.embed([traces[i].text for i in lacking], call), strict=True):
+                traces[i].embedding.vector = vector
+
+    async def _put(self, owners: Sequence[Owner], traces: Sequence[types_pb2.MemoryTrace], call: Call, *, skip_existing: bool) -> AddedAll:
+        positions: dict[Owner, list[int]] = defaultdict(list)
+        for i, owner in enumerate(owners):
+            positions[owner].append(i)
+        added = AddedAll([Added(trace.trace_id, trace.learned_at) for trace in traces])
+        await asyncio.gather(*(self._put_owner(owner, at, traces, call, skip_existing, added) for owner, at in positions.items()))
+        return added
+
+    async def _put_owner(
+        self, owner: Owner, at: list[int], traces: Sequence[types_pb2.MemoryTrace], call: Call, skip_existing: bool, added: AddedAll
+    ) -> None:
+        put = node_pb2.PutAction(traces=[traces[i] for i in at], skip_existing=skip_existing)
+        operation = node_pb2.Operation(tenant=owner.tenant, user=owner.user, traceparent=call.traceparent, put=put)
+        try:
+            node_id, result = await self._nodes.execute(owner, operation, call)
+        except Exception as error:
+            mapped = as_ndml_error(error)
+            for i in at:
+                added.items[i].error = mapped
+            return
+        added.sequences[node_id] = max(result.put.sequence, added.sequences.get(node_id, 0))
+        for i, outcome in zip(at, result.put.outcomes, strict=True):
+            item = added.items[i]
+            item.existed, item.learned_at = outcome.existed, outcome.learned_at
+            item.error = status_to_error(outcome.error) if outcome.HasField("error") else None
+
+
+def check_time(value: Timestamp, field_path: str) -> Timestamp:
+    """Raises FieldInvalid for a time outside the years 1 to 9999."""
+    if not (-62_135_596_800 <= value.seconds <= 253_402_300_799 and 0 <= value.nanos <= 999_999_999):
+        violation = FieldViolation(field_path, "must be between year 1 and 9999, with 0 to 999,999,999 nanoseconds", "timestamp")
+        raise FieldInvalid(f"{field_path}: {violation.description}", violations=[violation])
+    return value

@@ -1,0 +1,287 @@
+"""The seed's routes: short JSON for a chat application, each a thin translation to the public services."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
+
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ndml.errors import FieldInvalid, FieldUnknown, FieldViolation, ModelUnavailable, NotAvailable, RequestMalformed
+from ndml.v1 import chat_pb2, memory_pb2, types_pb2
+from services.gateway.rest.codec import parse_json, to_json, to_message, to_tree
+from services.gateway.rest.ports import Dispatcher, Health
+from services.gateway.rest.requests import Bodies, metadata_of, timeout_of, until_gone
+from services.gateway.rest.settings import RestSettings
+from services.gateway.rest.streaming import reading
+
+Route = tuple[str, str, Callable[[Request], Awaitable[Response]]]
+
+_SEARCH = "/ndml.v1.MemoryService/SearchMemories"
+_ADD = "/ndml.v1.MemoryService/AddMemory"
+_STATS = "/ndml.v1.MemoryService/GetMemoryStats"
+_CHAT = "/ndml.v1.ChatService/Chat"
+_MAX_INT32 = (1 << 31) - 1
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Scoped(_Body):
+    user_id: str = Field(min_length=1, description="Whose memory.")
+    agent_id: str = Field("", description="Agent, optional.")
+    session_id: str = Field("", description="Conversation, optional.")
+
+    def scope(self) -> types_pb2.Scope:
+        return types_pb2.Scope(user=self.user_id, agent=self.agent_id, session=self.session_id)
+
+
+class ChatTurn(_Body):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"] = Field("user", description="Who speaks.")
+    content: str = Field(description="What.")
+
+
+class ChatBody(_Scoped):
+    """Body of POST /chat: `message`, or `messages` for a whole conversation."""
+
+    message: str | None = Field(None, description="What the user says now.")
+    messages: list[ChatTurn] = Field(default_factory=list, description="The conversation; its last turn asks.")
+    recall_k: int | None = Field(None, ge=0, le=_MAX_INT32, description="Memories to recall; 0: none.")
+    max_tokens: int = Field(0, ge=0, le=_MAX_INT32, description="Tokens at most; 0: 256.")
+    temperature: float = Field(0.0, ge=0, le=2, allow_inf_nan=False, description="0: greedy.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> ChatBody:
+        if (self.message is None) == (not self.messages):
+            raise ValueError("give either message or messages")
+        return self
+
+
+class QueryBody(_Scoped):
+    """Body of POST /memory/query."""
+
+    query: str = Field(description="What to look for, in words.")
+    k: int = Field(10, ge=-_MAX_INT32, le=_MAX_INT32, description="Hits at most.")
+    consistency_token: str = Field("", description="From a write: the search sees at least that write.")
+
+
+class UpdateBody(_Scoped):
+    """Body of POST /memory/update: adds one memory."""
+
+    content: str = Field(description="What to remember.")
+    speaker: str = Field("", description="Who said it.")
+    said_at: str | None = Field(None, description="When, RFC 3339. Default: now.")
+    metadata: dict[str, str] = Field(default_factory=dict, description="Labels for filters.")
+    request_id: str = Field("", description="Makes a retry safe.")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One of the seed's routes, as served and as documented. `answer` is an example; `query` the parameters in the query string."""
+
+    verb: str
+    path: str
+    name: str
+    body: type[BaseModel] | None
+    answer: dict[str, Any] | None
+    query: tuple[str, ...] = ()
+
+
+_ID = "0197f2c4a1b27c3d8e9f00112233aabb"
+_STAMP = "2026-01-31T12:00:00Z"
+_HIT = {"content": "Ann is allergic to nuts.", "score": 0.83, "trace_id": _ID, "kind": "TRACE_KIND_EPISODIC"}
+_HIT_MORE = {"speaker": "Ann", "said_at": _STAMP, "learned_at": _STAMP, "metadata": {}}
+
+OPERATIONS = (
+    Operation(
+        "GET", "/health", "health", None, {"status": "healthy", "service": "ndml-gateway", "instance": "a", "version": "1", "uptime_s": 9.5}
+    ),
+    Operation(
+        "POST",
+        "/chat",
+        "chat",
+        ChatBody,
+        {
+            "response": "No nuts, then.",
+            "citations": [{"number": 1, "trace_id": _ID, "score": 0.83, "text": "Ann is allergic to nuts."}],
+            "finish_reason": "FINISH_REASON_STOP",
+            "model": "m",
+            "usage": {"prompt_tokens": 41, "completion_tokens": 5},
+            "user_id": "ann",
+            "session_id": "",
+        },
+    ),
+    Operation("POST", "/memory/query", "query", QueryBody, {"results": [_HIT | _HIT_MORE], "stats": {"shards_total": 1, "partial": False}}),
+    Operation(
+        "POST", "/memory/update", "update", UpdateBody, {"trace_id": _ID, "replayed": False, "learned_at": _STAMP, "consistency_token": "c"}
+    ),
+    Operation(
+        "GET",
+        "/memory/stats",
+        "stats",
+        None,
+        {
+            "user_id": "ann",
+            "traces": 12,
+            "owners": 1,
+            "content_bytes": 834,
+            "resident_traces": 12,
+            "dimension": 384,
+            "traces_by_kind": {"episodic": 12},
+            "embedding_model": "all-MiniLM-L6-v2",
+        },
+        ("user_id",),
+    ),
+    Operation("POST", "/memory/consolidate", "consolidate", None, None),
+)
+
+B = TypeVar("B", bound=_Body)
+
+
+class SeedRoutes:
+    """Handlers of /health, /chat and /memory/*."""
+
+    def __init__(self, dispatcher: Dispatcher, settings: RestSettings, health: Health, bodies: Bodies) -> None:
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._health = health
+        self._bodies = bodies
+
+    def routes(self) -> Iterator[Route]:
+        """(verb, path, handler) of each route."""
+        for operation in OPERATIONS:
+            yield operation.verb, operation.path, getattr(self, operation.name)
+
+    async def health(self, _request: Request) -> Response:
+        """200 while this gateway serves, 503 while it starts or drains."""
+        report = self._health()
+        tree = {
+            "status": "healthy" if report.serving else "unavailable",
+            "service": report.service,
+            "instance": report.instance,
+            "version": report.version,
+            "uptime_s": round(report.uptime_s, 3),
+        }
+        return _json(tree, 200 if report.serving else 503)
+
+    async def chat(self, request: Request) -> Response:
+        """The whole answer at once; POST /v1/chat streams it."""
+        body = await self._parse(request, ChatBody)
+        timeout_s = self._timeout(request)
+        parts = self._dispatcher.stream(_CHAT, _chat_request(body), metadata_of(request), timeout_s)
+        text, last = await until_gone(request.receive, self._gather(parts, timeout_s))
+        tree = to_tree(last)
+        answer = {"response": text, **{key: tree[key] for key in ("citations", "finish_reason", "model")}}
+        return _json({**answer, "usage": tree.get("usage"), "user_id": body.user_id, "session_id": body.session_id})
+
+    async def query(self, request: Request) -> Response:
+        """Memories nearest to the query, best first."""
+        body = await self._parse(request, QueryBody)
+        search = memory_pb2.SearchMemoriesRequest(scope=body.scope(), text=body.query, k=body.k, consistency_token=body.consistency_token)
+        tree = to_tree(await self._unary(_SEARCH, search, request))
+        return _json({"results": [_hit(hit) for hit in tree["hits"]], "stats": tree.get("stats")})
+
+    async def update(self, request: Request) -> Response:
+        """Add one memory."""
+        body = await self._parse(request, UpdateBody)
+        memory = memory_pb2.NewMemory(scope=body.scope(), text=body.content, speaker=body.speaker, metadata=body.metadata)
+        if body.said_at is not None:
+            memory.said_at.CopyFrom(_instant(body.said_at))
+        answer = await self._unary(_ADD, memory_pb2.AddMemoryRequest(request_id=body.request_id, memory=memory), request)
+        return _json(to_tree(answer))
+
+    async def stats(self, request: Request) -> Response:
+        """Counts of one user's memories, or of the tenant's without user_id."""
+        users = request.query_params.getlist("user_id")
+        unknown = [name for name in request.query_params if name != "user_id"]
+        if unknown:
+            raise FieldUnknown(f"unknown field: {unknown[0]}; this route takes user_id", field=unknown[0])
+        if len(users) > 1:
+            raise FieldInvalid("user_id is given twice; give one", field="user_id")
+        user = users[0] if users else ""
+        answer = await self._unary(_STATS, memory_pb2.GetMemoryStatsRequest(scope=types_pb2.Scope(user=user)), request)
+        stats = cast(memory_pb2.GetMemoryStatsResponse, answer)
+        # Plain JSON numbers, where protobuf JSON would give 64-bit ones as strings.
+        counts = {name: getattr(stats, name) for name in ("traces", "owners", "content_bytes", "resident_traces", "dimension")}
+        return _json({"user_id": user, **counts, "traces_by_kind": dict(stats.traces_by_kind), "embedding_model": stats.embedding_model})
+
+    async def consolidate(self, _request: Request) -> Response:
+        """Not in this release."""
+        raise NotAvailable("consolidation is not in this release; memories are kept as they were written")
+
+    async def _unary(self, method: str, message: Message, request: Request) -> Message:
+        return await self._dispatcher.unary(method, message, metadata_of(request), self._timeout(request))
+
+    def _timeout(self, request: Request) -> float | None:
+        return timeout_of(request, self._settings.max_timeout_s)
+
+    async def _parse(self, request: Request, model: type[B]) -> B:
+        if request.scope["query_string"]:
+            raise RequestMalformed(f"{request.url.path} takes its fields in the body, not in the query string")
+        async with self._bodies.read(request) as body:
+            tree = parse_json(body)
+        try:
+            return model.model_validate(tree)
+        except ValidationError as error:
+            raise _as_ndml(error) from None
+
+    async def _gather(self, parts: AsyncIterator[Message], timeout_s: float | None) -> tuple[str, chat_pb2.ChatResponse]:
+        deltas: list[str] = []
+        size = 0
+        last = chat_pb2.ChatResponse()
+        async with reading(parts, timeout_s) as messages:
+            async for part in messages:
+                last = cast(chat_pb2.ChatResponse, part)
+                deltas.append(last.delta)
+                size += len(last.delta)
+                if size > self._settings.chat_max_bytes:
+                    raise ModelUnavailable(f"the model went on beyond {self._settings.chat_max_bytes} bytes; set max_tokens or ask again")
+        return "".join(deltas), last
+
+
+def _chat_request(body: ChatBody) -> chat_pb2.ChatRequest:
+    turns = body.messages or [ChatTurn(content=body.message or "")]
+    messages = [chat_pb2.ChatMessage(role=f"ROLE_{turn.role.upper()}", content=turn.content) for turn in turns]
+    sampling = chat_pb2.SamplingOptions(max_new_tokens=body.max_tokens, temperature=body.temperature)
+    return chat_pb2.ChatRequest(scope=body.scope(), messages=messages, sampling=sampling, recall_k=body.recall_k)
+
+
+def _hit(hit: dict[str, Any]) -> dict[str, Any]:
+    trace = hit["trace"]
+    kept = {key: trace.get(key) for key in ("trace_id", "kind", "speaker", "said_at", "learned_at", "metadata")}
+    return {"content": trace["text"], "score": hit["score"], **kept}
+
+
+def _instant(text: str) -> Any:
+    moment = to_message(cast(Descriptor, memory_pb2.NewMemory.DESCRIPTOR), {"said_at": text})
+    return cast(memory_pb2.NewMemory, moment).said_at
+
+
+def _as_ndml(error: ValidationError) -> FieldInvalid | FieldUnknown | RequestMalformed:
+    violations = [_violation(dict(each)) for each in error.errors(include_url=False, include_context=False, include_input=False)[:16]]
+    first = violations[0]
+    if not first.field:
+        return RequestMalformed(first.description)
+    unknown = [violation for violation in violations if violation.rule == FieldUnknown.reason]
+    if unknown:
+        return FieldUnknown(f"unknown field: {', '.join(v.field for v in unknown)}; remove it", violations=unknown)
+    return FieldInvalid(f"{first.field}: {first.description}", violations=violations)
+
+
+def _violation(error: dict[str, Any]) -> FieldViolation:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    rule = FieldUnknown.reason if error["type"] == "extra_forbidden" else FieldInvalid.reason
+    text = str(error["msg"]).removeprefix("Value error, ")
+    return FieldViolation(path.encode("utf-8", "backslashreplace").decode(), text, rule)
+
+
+def _json(tree: Any, status: int = 200) -> Response:
+    return Response(to_json(tree), status, media_type="application/json")

@@ -1,0 +1,99 @@
+"""proto <-> cores, for gRPC and REST alike."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from ndml.runtime.call import Call
+from ndml.v1 import admin_pb2, chat_pb2, memory_pb2
+from ndml.wire import error_to_status
+from services.gateway.admin import Admin
+from services.gateway.chat import Chat
+from services.gateway.manage import Manage
+from services.gateway.recall import Recall
+from services.gateway.remember import Remember
+from services.gateway.tokens import write_consistency_token
+
+
+class MemoryServicer:
+    """ndml.v1.MemoryService."""
+
+    def __init__(self, remember: Remember, recall: Recall, manage: Manage) -> None:
+        self._remember = remember
+        self._recall = recall
+        self._manage = manage
+
+    async def AddMemory(self, request: memory_pb2.AddMemoryRequest, call: Call) -> memory_pb2.AddMemoryResponse:
+        added = await self._remember.add([request.memory], request.request_id, call, lambda _: "memory")
+        [item] = added.items
+        if item.error is not None:
+            raise item.error
+        token = write_consistency_token(added.sequences)
+        return memory_pb2.AddMemoryResponse(
+            trace_id=item.trace_id, replayed=item.existed, learned_at=item.learned_at, consistency_token=token
+        )
+
+    async def BatchAddMemories(self, request: memory_pb2.BatchAddMemoriesRequest, call: Call) -> memory_pb2.BatchAddMemoriesResponse:
+        added = await self._remember.add(request.memories, request.request_id, call, lambda i: f"memories[{i}]")
+        response = memory_pb2.BatchAddMemoriesResponse(consistency_token=write_consistency_token(added.sequences))
+        for item in added.items:
+            if item.error is None:
+                response.results.add(trace_id=item.trace_id, replayed=item.existed)
+            else:
+                response.results.add(error=error_to_status(item.error))
+        return response
+
+    async def SearchMemories(self, request: memory_pb2.SearchMemoriesRequest, call: Call) -> bytes:
+        return await self._recall.search(request, call)
+
+    async def BatchSearchMemories(self, request: memory_pb2.BatchSearchMemoriesRequest, call: Call) -> bytes:
+        return await self._recall.search_all(request.searches, call)
+
+    async def GetMemory(self, request: memory_pb2.GetMemoryRequest, call: Call) -> memory_pb2.GetMemoryResponse:
+        return await self._manage.get(request, call)
+
+    async def ListMemories(self, request: memory_pb2.ListMemoriesRequest, call: Call) -> memory_pb2.ListMemoriesResponse:
+        return await self._manage.list_(request, call)
+
+    async def UpdateMemory(self, request: memory_pb2.UpdateMemoryRequest, call: Call) -> memory_pb2.UpdateMemoryResponse:
+        return await self._manage.update(request, call)
+
+    async def DeleteMemory(self, request: memory_pb2.DeleteMemoryRequest, call: Call) -> memory_pb2.DeleteMemoryResponse:
+        return await self._manage.delete(request, call)
+
+    def ExportMemories(self, request: memory_pb2.ExportMemoriesRequest, call: Call) -> AsyncIterator[memory_pb2.ExportMemoriesResponse]:
+        return self._manage.export(request, call)
+
+    async def ImportMemories(
+        self, requests: AsyncIterator[memory_pb2.ImportMemoriesRequest], call: Call
+    ) -> memory_pb2.ImportMemoriesResponse:
+        return await self._remember.import_(requests, call)
+
+    async def GetMemoryStats(self, request: memory_pb2.GetMemoryStatsRequest, call: Call) -> memory_pb2.GetMemoryStatsResponse:
+        return await self._manage.stats(request, call)
+
+
+class ChatServicer:
+    """ndml.v1.ChatService."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+
+    def Chat(self, request: chat_pb2.ChatRequest, call: Call) -> AsyncIterator[chat_pb2.ChatResponse]:
+        return self._chat.chat(request, call)
+
+
+class AdminServicer:
+    """ndml.v1.AdminService."""
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
+
+    async def GetClusterStatus(self, _request: admin_pb2.GetClusterStatusRequest, _call: Call) -> admin_pb2.GetClusterStatusResponse:
+        return await self._admin.status()
+
+    async def GetPlacement(self, request: admin_pb2.GetPlacementRequest, call: Call) -> admin_pb2.GetPlacementResponse:
+        return self._admin.placement(request.tenant or call.tenant, request.user)
+
+    async def CreateSnapshot(self, _request: admin_pb2.CreateSnapshotRequest, _call: Call) -> admin_pb2.CreateSnapshotResponse:
+        return await self._admin.snapshot()

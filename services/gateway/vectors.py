@@ -1,0 +1,56 @@
+"""Vectors from outside: checked, made unit length. Pure numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndml.errors import EmbeddingDimensionMismatch, EmbeddingModelMismatch, EmbeddingNotFinite
+from ndml.v1 import types_pb2
+
+_LITTLE_FLOAT32 = np.dtype("<f4")
+
+
+class VectorSpace:
+    """The suite's vector space: `model` names it, `dimension` is its number of components."""
+
+    def __init__(self, model: str, dimension: int) -> None:
+        self.model = model
+        self.dimension = dimension
+
+    def accept(self, embeddings: Sequence[types_pb2.Embedding], field: Callable[[int], str]) -> list[bytes]:
+        """Unit vectors of `embeddings`, float32 little-endian; `field(i)` is the path of the i-th in the request.
+
+        Raises EmbeddingModelMismatch, EmbeddingDimensionMismatch, EmbeddingNotFinite.
+        """
+        if not embeddings:
+            return []
+        for i, embedding in enumerate(embeddings):
+            self._check_shape(embedding, field(i))
+        rows = np.frombuffer(b"".join(e.vector for e in embeddings), _LITTLE_FLOAT32).reshape(-1, self.dimension)  # [n, d]
+        norms = _norms(rows)  # [n]
+        bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+        if bad.size:
+            raise EmbeddingNotFinite("the vector holds NaN or infinity, or its length is zero", field=f"{field(int(bad[0]))}.vector")
+        unit = np.ascontiguousarray(rows / norms[:, None], dtype=_LITTLE_FLOAT32)  # [n, d]
+        return [row.tobytes() for row in unit]
+
+    def _check_shape(self, embedding: types_pb2.Embedding, path: str) -> None:
+        if embedding.model and embedding.model != self.model:
+            raise EmbeddingModelMismatch(
+                f"the vector is from {embedding.model!r}, this suite embeds with {self.model!r}: send the text, or vectors of that model",
+                field=f"{path}.model",
+            )
+        if len(embedding.vector) != 4 * self.dimension:
+            raise EmbeddingDimensionMismatch(
+                f"{len(embedding.vector)} bytes, expected {4 * self.dimension}: {self.dimension} float32 of model {self.model!r}",
+                field=f"{path}.vector",
+            )
+
+
+def _norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    return norms

@@ -50,7 +50,7 @@ class PlacementSettings(Section):
     silence_s: float = Field(25.0, gt=0, description="It speaks at least each 10 s; after two and a half of them it counts as dead.")
     backoff_min_s: float = Field(0.05, gt=0, description="First pause between attempts, jittered; doubles with each failure.")
     backoff_max_s: float = Field(2.0, gt=0, description="Longest pause: a consensus node that comes back is found within this time.")
-    rotate_after_s: float = Field(1.0, ge=0, description="Leave a consensus node that lacks a newer epoch at most this often.")
+    news_after_s: float = Field(0.5, gt=0, description="Somebody needs a newer epoch: pass on after so long without one, not more often.")
 
     @field_validator("consensus")
     @classmethod
@@ -132,12 +132,15 @@ class PlacementWatcher:
     async def wait_newer(self, epoch: int, timeout_s: float) -> bool:
         """Wait until an epoch past `epoch` is held; False when `timeout_s` passes before that.
 
-        Half of the time is given to the consensus node being watched, then another one is asked: the first may be cut off.
+        A consensus node that has no news within `news_after_s` may be cut off: the next one is asked, round after round.
         """
-        if await self._newer_within(epoch, timeout_s / 2):
-            return True
-        self._rotate()
-        return await self._newer_within(epoch, timeout_s / 2)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while not await self._newer_within(epoch, min(self._settings.news_after_s, deadline - loop.time())):
+            if loop.time() >= deadline:
+                return False
+            self._rotate()
+        return True
 
     async def start(self) -> None:
         if self._addresses and not self._settings.fixed:
@@ -158,7 +161,7 @@ class PlacementWatcher:
 
     def _rotate(self) -> None:
         # Many callers may find the same placement old at once: one change of consensus node serves them all.
-        settled = asyncio.get_running_loop().time() - self._session_began >= self._settings.rotate_after_s
+        settled = asyncio.get_running_loop().time() - self._session_began >= self._settings.news_after_s
         if self._session is not None and len(self._addresses) > 1 and settled:
             self._session.cancel()
 

@@ -13,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from ndml.errors import CallCancelled, NdmlError, NotAvailable
+from ndml.errors import NdmlError, NotAvailable
 from ndml.runtime.call import Call
 from ndml.runtime.interceptors import Chain, Method, Reply
 from ndml.runtime.settings import ServerSettings
@@ -164,5 +164,4 @@ def _streaming(chain: Chain, method: Method) -> Callable[..., Any]:
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: NdmlError) -> None:
-    if not isinstance(error, CallCancelled):
-        await context.abort_with_status(to_grpc_status(error))  # type: ignore[attr-defined]
+    await context.abort_with_status(to_grpc_status(error))  # type: ignore[attr-defined]

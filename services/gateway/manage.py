@@ -12,7 +12,7 @@ from services.gateway.ports import Embedder, Nodes
 from services.gateway.remember import check_time
 from services.gateway.scopes import Owner, owner_of, tenant_of
 from services.gateway.tokens import fingerprint, read_consistency_token, read_page_token, write_consistency_token, write_page_token
-from services.gateway.vectors import VectorSpace
+from services.gateway.vectors import VectorSpace, dense_text
 
 DEFAULT_PAGE = 50
 CHANGEABLE = ("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding")
@@ -78,10 +78,19 @@ class Manage:
         trace.updated_at.FromMilliseconds(self._now_ms())
         if "embedding" in fields:
             [trace.embedding.vector] = self._space.accept([given.embedding], lambda _: "trace.embedding")
-        elif "text" in fields:
+        elif "text" in fields or "speaker" in fields:
             fields.append("embedding")
-            [trace.embedding.vector] = await self._embedder.embed([given.text], call)
+            text, speaker = await self._text_after(trace, fields, call)
+            [trace.embedding.vector] = await self._embedder.embed([dense_text(speaker, text)], call)
         return trace
+
+    async def _text_after(self, trace: types_pb2.MemoryTrace, fields: list[str], call: Call) -> tuple[str, str]:
+        """Text and speaker as they will be: what the mask does not name stays as it is stored."""
+        if "text" in fields and "speaker" in fields:
+            return trace.text, trace.speaker
+        get = memory_pb2.GetMemoryRequest(scope=trace.scope, trace_id=trace.trace_id)
+        stored = (await self.get(get, call)).trace
+        return (trace.text if "text" in fields else stored.text), (trace.speaker if "speaker" in fields else stored.speaker)
 
     async def delete(self, request: memory_pb2.DeleteMemoryRequest, call: Call) -> memory_pb2.DeleteMemoryResponse:
         """Raises TraceNotFound unless allow_missing."""

@@ -18,7 +18,7 @@ from ndml.wire import error_to_status, status_to_error
 from services.gateway.ids import fresh_trace_id, trace_id_of_request
 from services.gateway.ports import Embedder, Nodes
 from services.gateway.scopes import Owner, owner_of
-from services.gateway.vectors import VectorSpace
+from services.gateway.vectors import VectorSpace, dense_text
 
 _FAILURES_LISTED = 100
 
@@ -145,7 +145,8 @@ class Remember:
             traces[i].embedding.vector = vector
         lacking = [i for i, embedding in enumerate(given) if embedding is None]
         if lacking:
-            for i, vector in zip(lacking, await self._embedder.embed([traces[i].text for i in lacking], call), strict=True):
+            texts = [dense_text(traces[i].speaker, traces[i].text) for i in lacking]
+            for i, vector in zip(lacking, await self._embedder.embed(texts, call), strict=True):
                 traces[i].embedding.vector = vector
 
     async def _put(self, owners: Sequence[Owner], traces: Sequence[types_pb2.MemoryTrace], call: Call, *, skip_existing: bool) -> AddedAll:

@@ -50,6 +50,11 @@ class VectorSpace:
             )
 
 
+def dense_text(speaker: str, text: str) -> str:
+    """What is embedded of a memory: who said it is part of what was said. A query is embedded as it is."""
+    return f"{speaker}: {text}" if speaker else text
+
+
 def _norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     with np.errstate(over="ignore", invalid="ignore"):
         norms: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", rows, rows))

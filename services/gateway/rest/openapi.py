@@ -22,10 +22,11 @@ from services.gateway.rest.transcoder import Binding
 
 Route = tuple[str, str, Callable[[Request], Awaitable[Response]]]
 
-_SEED_TAG = "Seed"
+_SEED_TAG = "Short routes"
 _PAGE = Path(__file__).parent / "docs.html"
 _PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'"
 )
 _JSON = "application/json"
 
@@ -70,7 +71,7 @@ def build_document(bound: Iterable[Binding]) -> dict[str, Any]:
         service = binding.method.containing_service
         tags[service.name] = COMMENTS.get(service.full_name, "")
         paths.setdefault(binding.template, {})[binding.verb.lower()] = _operation(binding, schemas)
-    tags[_SEED_TAG] = "Short routes for a chat application."
+    tags[_SEED_TAG] = "Plain JSON for a chat application; each stands for a call above."
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.verb.lower()] = _seed_operation(operation, schemas)
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ _RULES: Any = validate_pb2  # generated without types
 _WELL_KNOWN: dict[str, Schema] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00Z"]},
     "google.protobuf.Duration": {"type": "string", "examples": ["1.5s"]},
-    "google.protobuf.FieldMask": {"type": "string", "examples": ["text,metadata"]},
+    "google.protobuf.FieldMask": {"type": "string", "examples": ["text"]},
     "google.protobuf.Any": {"type": "object", "required": ["@type"], "properties": {"@type": {"type": "string"}}},
 }
 _INT64: Schema = {"type": "string", "format": "int64"}  # protobuf JSON: a JSON number would lose digits beyond 2^53
@@ -72,7 +73,7 @@ class Schemas:
         if descriptor.full_name in COMMENTS:
             schema["description"] = COMMENTS[descriptor.full_name]
         schema["properties"] = {field.name: self.field(field) for field in descriptor.fields}
-        required = [field.name for field in descriptor.fields if _rules(field).required]
+        required = [field.name for field in descriptor.fields if _required(field)]
         if required:
             schema["required"] = required
         for oneof in descriptor.oneofs:
@@ -102,6 +103,15 @@ class Schemas:
 
 def _rules(field: FieldDescriptor) -> Any:
     return field.GetOptions().Extensions[_RULES.field]
+
+
+def _required(field: FieldDescriptor) -> bool:
+    """Marked so, or left out it would be the zero value, which its rule refuses."""
+    rules = _rules(field)
+    if rules.required or field.has_presence:
+        return bool(rules.required)
+    refuses_empty = bool(rules.string.pattern) and re.search(rules.string.pattern, "") is None
+    return refuses_empty or rules.string.min_len > 0 or rules.repeated.min_items > 0 or 0 in rules.enum.not_in
 
 
 def _limits(field: FieldDescriptor) -> Schema:

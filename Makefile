@@ -1,0 +1,62 @@
+# Two commands do everything, set-up included: `make demo` and `make test`. `make help` lists the rest.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo run test lint format proto clean
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS := gateway,memory-node,consensus,llm,cli,dev
+# The interpreter that makes the venv; the first of these that runs and is at least 3.11. Set PYTHON=… to choose another.
+PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3
+STAMP := $(VENV)/.ndml-setup
+PINS := pyproject.toml constraints.txt $(wildcard ndml/*/requirements.in services/*/requirements.in tests/requirements.in)
+# Workers of `make test`: half the suite waits for processes, more workers than cores make it slower.
+TEST_WORKERS ?= 2
+TESTS ?= tests
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1|/' | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP) ## Make .venv and install the pinned dependencies; runs again only when a pin changes
+
+$(STAMP): $(PINS)
+	@python=''; for candidate in $(PYTHON); do \
+	  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then python=$$candidate; break; fi; done; \
+	if [ -z "$$python" ]; then echo "NDML needs Python 3.11 or newer with venv; tried: $(PYTHON)." >&2; \
+	  echo "Install it (Debian: apt-get install python3.11-venv, macOS: brew install python@3.11), or run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; fi; \
+	if [ ! -x $(BIN)/python ]; then echo "[1/3] virtual environment $(VENV) with $$($$python --version)"; "$$python" -m venv $(VENV); \
+	  else echo "[1/3] virtual environment $(VENV) is there"; fi
+	@echo "[2/3] pinned dependencies (about 1 GB the first time, torch is most of it)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@echo "[3/3] checking that the pieces load"
+	@$(BIN)/python -c 'import faiss, grpc, torch, transformers, ndml; print(f"      torch {torch.__version__}, faiss {faiss.__version__}, grpcio {grpc.__version__}, ndml {ndml.__version__}")'
+	@touch $@
+
+demo: setup ## Start the suite, remember two conversations, ask questions, show a trace, stop (under a minute)
+	@$(BIN)/python scripts/demo.py $(ARGS)
+
+run: setup ## Keep the suite up in the foreground; Ctrl-C drains it. ARGS="--data DIR --free-ports"
+	@$(BIN)/python scripts/run.py $(ARGS)
+
+test: setup ## Run every test; TESTS=tests/unit runs a part
+	$(BIN)/python -m pytest $(TESTS) -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
+
+lint: setup ## ruff, mypy --strict, import floors, buf lint, committed stubs against the protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy ndml services scripts
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+	PYTHON=$(BIN)/python scripts/check_stubs.sh
+
+format: setup ## Format and sort imports
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+proto: setup ## Generate the stubs anew from protos/
+	PYTHON=$(BIN)/python scripts/generate_stubs.sh
+
+clean: ## Remove the virtual environment and caches; ./data stays
+	rm -rf $(VENV) .tmp .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

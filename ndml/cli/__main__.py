@@ -1,0 +1,3 @@
+from ndml.cli import main
+
+main()

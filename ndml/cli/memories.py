@@ -1,0 +1,210 @@
+"""Commands on single memories: add, search, get, list, update, delete, stats."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.table import Table
+
+from ndml.cli import options as opt
+from ndml.cli.output import table, text_and_id
+from ndml.cli.session import Session
+from ndml.cli.transfer import add_file
+from ndml.client import Hit, Memory, Provenance, SearchResult
+from ndml.errors import FieldInvalid
+
+
+def register(app: typer.Typer) -> None:
+    app.command("add")(add)
+    app.command("search")(search)
+    app.command("get")(get)
+    app.command("list")(list_)
+    app.command("update")(update)
+    app.command("delete")(delete)
+    app.command("stats")(stats)
+
+
+def add(
+    context: typer.Context,
+    text: Annotated[str, typer.Argument(help="What to remember; - reads it from stdin.", show_default=False)] = "",
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="A conversation, one JSON object a line: text, speaker, said_at, session, …", allow_dash=True),
+    ] = None,
+    speaker: opt.Speaker = None,
+    said_at: opt.SaidAt = None,
+    kind: opt.KindName = None,
+    label: opt.Labels = None,
+    salience: opt.Salience = None,
+    source: opt.Source = None,
+    request_id: Annotated[str, typer.Option(help="Makes a repeat safe: the same id writes once.", show_default=False)] = "",
+) -> None:
+    """Remember a sentence, stdin, or a whole conversation file."""
+    session: Session = context.obj
+    if (file is None) == (not text):
+        raise FieldInvalid("give one of: a text, - for stdin, --file", field="text")
+    if file is not None:
+        if any(value is not None for value in (speaker, said_at, kind, label, salience, source)):
+            raise FieldInvalid("with --file these stand in the lines: leave out --speaker, --said-at, --kind, --label, …", field="file")
+        add_file(session, file, request_id)
+        return
+    with session.client() as client:
+        added = client.add(
+            sys.stdin.read().rstrip("\n") if text == "-" else text,
+            speaker=speaker or "",
+            said_at=opt.time("said-at", said_at),
+            kind=kind or "",
+            metadata=opt.labels_of(label),
+            salience=salience or 0.0,
+            provenance=Provenance(source) if source else None,
+            request_id=request_id,
+        )
+    session.output.result(added, added.trace_id + (" (there already)" if added.replayed else ""))
+
+
+def search(
+    context: typer.Context,
+    query: Annotated[str, typer.Argument(help="What to look for, in words.", show_default=False)],
+    k: Annotated[int, typer.Option("-k", help="How many hits at most; limit 1,000.")] = 10,
+    min_score: Annotated[float | None, typer.Option(help="Leave out hits below this score.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show each signal's share of the score.")] = False,
+    label: opt.Labels = None,
+    kind: opt.Kinds = None,
+    speaker: opt.Speakers = None,
+    since: opt.Since = None,
+    until: opt.Until = None,
+) -> None:
+    """Find the memories nearest to a question."""
+    session: Session = context.obj
+    with session.client() as client:
+        found = client.search(query, k=k, min_score=min_score, explain=explain, filter=opt.filter_of(label, kind, speaker, since, until))
+    session.output.result({"hits": found.hits, "stats": found.stats}, *_shown(found, explain))
+    if found.stats.partial:
+        session.output.note("partial: an owner did not answer, hits may be missing")
+
+
+def get(context: typer.Context, trace_id: opt.TraceId, embedding: opt.WithEmbedding = False) -> None:
+    """Show one memory."""
+    session: Session = context.obj
+    with session.client() as client:
+        memory = client.get(trace_id, include_embedding=embedding)
+    session.output.result(memory, _card(memory))
+
+
+def list_(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most; 0: all.", min=0)] = 50,
+    label: opt.Labels = None,
+    kind: opt.Kinds = None,
+    speaker: opt.Speakers = None,
+    since: opt.Since = None,
+    until: opt.Until = None,
+) -> None:
+    """List memories, last learned first."""
+    session: Session = context.obj
+    with session.client() as client:
+        pages = client.list(filter=opt.filter_of(label, kind, speaker, since, until), page_size=min(limit, 1000) or 1000)
+        found = list(itertools.islice(pages, limit or None))
+    rows = ((_when(m.said_at), m.speaker, text_and_id(m.text, m.trace_id)) for m in found)
+    session.output.result({"memories": found}, table("=said", "speaker", "memory", rows=rows))
+
+
+def update(
+    context: typer.Context,
+    trace_id: opt.TraceId,
+    text: Annotated[str | None, typer.Option(help="New text; it is embedded anew.")] = None,
+    speaker: opt.Speaker = None,
+    said_at: opt.SaidAt = None,
+    kind: opt.KindName = None,
+    label: opt.Labels = None,
+    salience: opt.Salience = None,
+    source: opt.Source = None,
+    expected_version: Annotated[int, typer.Option(help="Only when it still has this version.", show_default=False)] = 0,
+) -> None:
+    """Change what is given; labels are replaced as a whole."""
+    session: Session = context.obj
+    with session.client() as client:
+        memory = client.update(
+            trace_id,
+            text=text,
+            speaker=speaker,
+            said_at=opt.time("said-at", said_at),
+            kind=kind,
+            metadata=None if label is None else opt.labels_of(label),
+            salience=salience,
+            provenance=None if source is None else Provenance(source),
+            expected_version=expected_version,
+        )
+    session.output.result(memory, _card(memory))
+
+
+def delete(
+    context: typer.Context,
+    trace_id: opt.TraceId,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Do not fail when it is not there.")] = False,
+) -> None:
+    """Remove one memory for good."""
+    session: Session = context.obj
+    with session.client() as client:
+        deleted = client.delete(trace_id, allow_missing=allow_missing)
+    session.output.result({"trace_id": trace_id, "deleted": deleted}, "deleted" if deleted else "was not there")
+
+
+def stats(context: typer.Context) -> None:
+    """Count memories: of --user, else of the tenant."""
+    session: Session = context.obj
+    with session.client(needs_user=False) as client:
+        found = client.stats()
+    rows = [
+        ("memories", f"{found.traces:,}"),
+        ("in memory now", f"{found.resident_traces:,}"),
+        ("users", f"{found.owners:,}"),
+        ("content", f"{found.content_bytes:,} bytes"),
+        *((kind, f"{count:,}") for kind, count in sorted(found.traces_by_kind.items())),
+        ("vectors", f"{found.dimension} x float32, {found.embedding_model}"),
+    ]
+    session.output.result(found, table("", "", rows=rows))
+
+
+def _shown(found: SearchResult, explain: bool) -> list[RenderableType]:
+    columns = [">#", ">score", *(["signals"] if explain else []), "=said", "speaker", "memory"]
+    rows = [_hit_row(number, hit, explain) for number, hit in enumerate(found, 1)]
+    stats = found.stats
+    summary = f"{len(found)} of {stats.traces_in_scope:,} memories, {stats.total_ms:.1f} ms ({stats.index})"
+    return [table(*columns, rows=rows), summary] if rows else [summary]
+
+
+def _hit_row(number: int, hit: Hit, explain: bool) -> list[object]:
+    signals = [" ".join(f"{name}={share:.3f}" for name, share in hit.signals.items())] if explain else []
+    memory = hit.memory
+    return [number, f"{hit.score:.3f}", *signals, _when(memory.said_at), memory.speaker, text_and_id(memory.text, memory.trace_id)]
+
+
+def _card(memory: Memory) -> Table:
+    scope = memory.scope
+    fields: dict[str, Any] = {
+        "id": memory.trace_id,
+        "text": memory.text,
+        "speaker": memory.speaker,
+        "said": _when(memory.said_at),
+        "learned": _when(memory.learned_at),
+        "updated": _when(memory.updated_at),
+        "kind": memory.kind,
+        "labels": ", ".join(f"{key}={value}" for key, value in sorted(memory.metadata.items())),
+        "salience": f"{memory.salience:g}" if memory.salience else "",
+        "source": memory.provenance.source if memory.provenance else "",
+        "scope": " / ".join(filter(None, (scope.tenant, scope.user, scope.agent, scope.session))),
+        "version": memory.version,
+        "vector": f"{memory.embedding.dimension} x float32, {memory.embedding.model}" if memory.embedding else "",
+    }
+    return table("", "", rows=((name, value) for name, value in fields.items() if value not in ("", None)))
+
+
+def _when(time: datetime | None) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M") if time else ""

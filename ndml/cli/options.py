@@ -1,0 +1,56 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ndml.cli.records import time_of
+from ndml.client import Filter
+from ndml.errors import FieldInvalid
+
+TraceId = Annotated[str, typer.Argument(help="Id of the memory: 32 hexadecimal digits, as search and list show it.", show_default=False)]
+Labels = Annotated[list[str] | None, typer.Option("--label", "-l", help="Label as key=value; may be repeated.", metavar="KEY=VALUE")]
+Speaker = Annotated[str | None, typer.Option(help="Who said it.")]
+SaidAt = Annotated[str | None, typer.Option(help="When it was said: 2026-05-01 or 2026-05-01T18:30:00Z. Without a zone it is UTC.")]
+KindName = Annotated[str | None, typer.Option(help="episodic, semantic or procedural.")]
+Salience = Annotated[float | None, typer.Option(help="Importance, 0 to 1.")]
+Source = Annotated[str | None, typer.Option(help="Where it came from, for example a URI.")]
+WithEmbedding = Annotated[bool, typer.Option("--embedding", help="With the vectors.")]
+Speakers = Annotated[list[str] | None, typer.Option("--speaker", help="Said by this speaker; may be repeated.")]
+Kinds = Annotated[list[str] | None, typer.Option("--kind", help="Of this kind; may be repeated.")]
+Since = Annotated[str | None, typer.Option("--since", help="Said at this time or after.")]
+Until = Annotated[str | None, typer.Option("--until", help="Said before this time.")]
+File = Annotated[Path, typer.Argument(help="File; - is stdin or stdout.", allow_dash=True)]
+
+
+def labels_of(pairs: list[str] | None) -> dict[str, str]:
+    """["a=1", …] as a mapping. Raises FieldInvalid."""
+    found: dict[str, str] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise FieldInvalid(f"a label is key=value, got {pair!r}", field="label")
+        found[key] = value
+    return found
+
+
+def filter_of(
+    labels: list[str] | None, kinds: list[str] | None, speakers: list[str] | None, since: str | None, until: str | None
+) -> Filter | None:
+    """The conditions that were given; None for none."""
+    wanted: dict[str, Any] = {
+        "metadata": labels_of(labels),
+        "kinds": kinds or (),
+        "speakers": speakers or (),
+        "said_from": time("since", since),
+        "said_until": time("until", until),
+    }
+    return Filter(**wanted) if any(wanted.values()) else None
+
+
+def time(name: str, text: str | None) -> datetime | None:
+    return time_of(name, text) if text else None

@@ -1,0 +1,201 @@
+"""Models to plain JSON values and back: what `--output json`, `ndml export` and `ndml add --file` speak. Pure.
+
+The keys are the field names of the client's dataclasses. Times are RFC 3339 in UTC, durations seconds, vectors base64 of
+little-endian float32.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import json
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ndml.client import Embedding, Kind, Memory, NewMemory, Provenance, Scope
+from ndml.errors import FieldInvalid, NdmlError
+
+_NEW = {item.name for item in dataclasses.fields(NewMemory)} | {"id"}
+_STORED = {item.name for item in dataclasses.fields(Memory)}
+
+
+def plain(value: Any) -> Any:
+    """A model, or anything made of models, as JSON values."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return _short(value)
+        case bytes():
+            return base64.b64encode(value).decode()
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case timedelta():
+            return round(value.total_seconds(), 3)
+        case NdmlError():
+            return plain_error(value)
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value):
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Sequence):
+        return [plain(item) for item in value]
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def plain_error(error: NdmlError) -> dict[str, Any]:
+    """An error as a program wants it."""
+    return {
+        "code": error.code.name,
+        "reason": error.reason,
+        "message": error.message,
+        "fields": [{"field": row.field, "description": row.description} for row in error.violations],
+        "retry_after_s": error.retry_after_s,
+        "metadata": error.metadata,
+    }
+
+
+def new_memories(lines: Iterable[str]) -> Iterator[NewMemory]:
+    """Conversation lines: the keys of NewMemory; `id`, where there is one, becomes the label "id".
+
+    Raises FieldInvalid with the number of the line.
+    """
+    for number, row in _rows(lines, _NEW):
+        with _at_line(number):
+            labels = dict(_as(dict, row, "metadata", {}))
+            if "id" in row:
+                labels["id"] = str(row["id"])
+            yield NewMemory(
+                text=_as(str, row, "text", ""),
+                speaker=_as(str, row, "speaker", ""),
+                said_at=_time(row, "said_at"),
+                kind=_as(str, row, "kind", ""),
+                metadata=labels,
+                salience=_as((int, float), row, "salience", 0.0),
+                provenance=_provenance(row),
+                embedding=_embedding(row),
+                user=_as(str, row, "user", ""),
+                agent=_as(str, row, "agent", ""),
+                session=_as(str, row, "session", ""),
+            )
+
+
+def memories(lines: Iterable[str]) -> Iterator[Memory]:
+    """Lines that `ndml export` wrote. Raises FieldInvalid with the number of the line."""
+    for number, row in _rows(lines, _STORED):
+        with _at_line(number):
+            scope = _as(dict, row, "scope", {})
+            yield Memory(
+                trace_id=_as(str, row, "trace_id", ""),
+                scope=Scope(*(_as(str, scope, name, "") for name in ("user", "agent", "session", "tenant"))),
+                text=_as(str, row, "text", ""),
+                kind=_kind(row),
+                speaker=_as(str, row, "speaker", ""),
+                said_at=_time(row, "said_at"),
+                learned_at=_time(row, "learned_at"),
+                updated_at=_time(row, "updated_at"),
+                metadata=_as(dict, row, "metadata", {}),
+                salience=_as((int, float), row, "salience", 0.0),
+                provenance=_provenance(row),
+                version=_as(int, row, "version", 0),
+                embedding=_stored_embedding(row),
+            )
+
+
+def time_of(field: str, text: str) -> datetime:
+    """RFC 3339, or a date; without a zone it is UTC. Raises FieldInvalid."""
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        raise FieldInvalid(f"{field} is not a time: write 2026-05-01 or 2026-05-01T18:30:00Z, got {text!r}", field=field) from None
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _rows(lines: Iterable[str], known: set[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        with _at_line(number):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise FieldInvalid(f"not JSON: {error}", field="") from None
+            if not isinstance(row, dict):
+                raise FieldInvalid("each line is one JSON object", field="")
+            if unknown := sorted(set(row) - known):
+                raise FieldInvalid(f"unknown key {unknown[0]!r}: labels of your own go under metadata; known: {', '.join(sorted(known))}")
+        yield number, row
+
+
+class _at_line:
+    """Says in which line an error was."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, FieldInvalid):
+            field = ".".join(filter(None, [f"line {self._number}", *(row.field for row in error.violations[:1])]))
+            raise FieldInvalid(f"line {self._number}: {error.message}", field=field) from None
+
+
+def _as(kind: Any, row: Mapping[str, Any], key: str, default: Any) -> Any:
+    value = row.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        names = {str: "a string", dict: "an object", int: "an integer"}
+        raise FieldInvalid(f"{key} must be {names.get(kind, 'a number')}, got {json.dumps(value)[:40]}", field=key)
+    return value
+
+
+def _time(row: Mapping[str, Any], key: str) -> datetime | None:
+    text = _as(str, row, key, "")
+    return time_of(key, text) if text else None
+
+
+def _kind(row: Mapping[str, Any]) -> Kind:
+    word = _as(str, row, "kind", "episodic")
+    if word not in set(Kind):
+        raise FieldInvalid(f"kind must be one of {', '.join(Kind)}; got {word!r}", field="kind")
+    return Kind(word)
+
+
+def _provenance(row: Mapping[str, Any]) -> Provenance | None:
+    found = row.get("provenance")
+    if found is None:
+        return None
+    found = _as(dict, row, "provenance", {})
+    return Provenance(_as(str, found, "source", ""), _as((int, float), found, "trust", 0.0))
+
+
+def _embedding(row: Mapping[str, Any]) -> object:
+    """Numbers as a conversation file may give them, else as an export does."""
+    value = row.get("embedding")
+    return value if isinstance(value, list) else _stored_embedding(row)
+
+
+def _stored_embedding(row: Mapping[str, Any]) -> Embedding | None:
+    found = _as(dict, row, "embedding", None)
+    if found is None:
+        return None
+    try:
+        return Embedding(base64.b64decode(_as(str, found, "vector", ""), validate=True), _as(str, found, "model", ""))
+    except binascii.Error as error:
+        raise FieldInvalid(f"embedding.vector is not base64: {error}", field="embedding.vector") from None
+
+
+def _short(value: float) -> float:
+    """The shortest decimal that is the same float32, since that is what travelled: 0.3 and not 0.30000001192092896."""
+    wanted = struct.pack("<f", value)
+    for digits in range(6, 9):
+        shorter = float(f"{value:.{digits}g}")
+        if struct.pack("<f", shorter) == wanted:
+            return shorter
+    return value

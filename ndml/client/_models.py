@@ -1,0 +1,327 @@
+"""What goes in and comes out of the client: small frozen dataclasses, no protobuf in sight. Times are aware datetimes in UTC."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import overload
+
+from ndml.errors import NdmlError
+
+
+class Kind(StrEnum):
+    """Kind of memory; wherever one is asked for, its plain name does too."""
+
+    EPISODIC = "episodic"
+    SEMANTIC = "semantic"
+    PROCEDURAL = "procedural"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose memory. (tenant, user) is the owner; agent and session narrow inside it."""
+
+    user: str = ""
+    agent: str = ""
+    session: str = ""
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a memory came from: `source` names it, `trust` (0 to 1, 0: not said) says how far the writer believes it."""
+
+    source: str = ""
+    trust: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A vector as it travels: little-endian float32, 4 bytes a component. `numpy.frombuffer(e.vector, "<f4")` reads it without a copy."""
+
+    vector: bytes
+    model: str = ""
+
+    @property
+    def dimension(self) -> int:
+        return len(self.vector) // 4
+
+    def floats(self) -> array[float]:
+        """The components as an array of float32, shape (dimension,)."""
+        values = array("f")
+        values.frombytes(self.vector)
+        if sys.byteorder == "big":
+            values.byteswap()
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class NewMemory:
+    """A memory to be written."""
+
+    text: str
+    """What to remember: 1 to 65,536 bytes of UTF-8."""
+    speaker: str = ""
+    """Who said it; a name or a role such as "user"."""
+    said_at: datetime | None = None
+    """When it was said, with a time zone. Default: when the server learns it."""
+    kind: Kind | str = ""
+    """Default: episodic."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Labels for filters: at most 32, keys of 64 bytes, values of 1,024 bytes."""
+    salience: float = 0.0
+    """Importance, 0 to 1."""
+    provenance: Provenance | None = None
+    """Where it came from."""
+    embedding: object = None
+    """Vector of the suite's dimension: an Embedding, a list of floats, a NumPy array or anything with the buffer protocol.
+    Default: the llm service embeds the text."""
+    user: str = ""
+    """Whose it is. Default for this and the next two: the call's, then the client's."""
+    agent: str = ""
+    """Agent that writes it."""
+    session: str = ""
+    """Conversation it belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A stored memory. `embedding` is there only where the call asked for it."""
+
+    trace_id: str
+    scope: Scope
+    text: str
+    kind: Kind = Kind.EPISODIC
+    speaker: str = ""
+    said_at: datetime | None = None
+    learned_at: datetime | None = None
+    updated_at: datetime | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    salience: float = 0.0
+    provenance: Provenance | None = None
+    version: int = 0
+    embedding: Embedding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of a write. `replayed`: this request_id had been carried out before, nothing was written now.
+
+    `learned_at` is given by `add` only, `error` (with an empty trace_id) by `add_many(..., return_errors=True)` only.
+    """
+
+    trace_id: str
+    replayed: bool = False
+    learned_at: datetime | None = None
+    error: NdmlError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A found memory; higher scores are nearer. `signals` (asked for by explain) add up to the score."""
+
+    memory: Memory
+    score: float
+    signals: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchStats:
+    """How a search went. `partial`: an owner did not answer, hits may be missing. Times in milliseconds, measured by the server."""
+
+    shards_total: int = 0
+    shards_answered: int = 0
+    partial: bool = False
+    traces_in_scope: int = 0
+    index: str = ""
+    embed_ms: float = 0.0
+    queue_ms: float = 0.0
+    index_ms: float = 0.0
+    fetch_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult(Sequence[Hit]):
+    """The hits, best first: iterate it, index it, take its length."""
+
+    hits: tuple[Hit, ...] = ()
+    stats: SearchStats = SearchStats()
+    error: NdmlError | None = None
+    """Set by `search_many(..., return_errors=True)` only."""
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[index]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Half-open numeric interval [at_least, less_than); None leaves that end open."""
+
+    at_least: float | None = None
+    less_than: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Conditions that all hold at once."""
+
+    metadata: Mapping[str, str | bool | Range | Sequence[str]] = field(default_factory=dict)
+    """By key: a string is equality, a list any of its values, True or False that the key is there or not, a Range a number inside it."""
+    said_from: datetime | None = None
+    """Said at this instant or after."""
+    said_until: datetime | None = None
+    """Said before this instant."""
+    learned_from: datetime | None = None
+    """Learned at this instant or after."""
+    learned_until: datetime | None = None
+    """Learned before this instant."""
+    kinds: Sequence[Kind | str] = ()
+    """One of these kinds."""
+    speakers: Sequence[str] = ()
+    """One of these speakers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search of `search_many`; the fields mean what they mean in `search`."""
+
+    text: str = ""
+    embedding: object = None
+    k: int = 0
+    filter: Filter | None = None
+    min_score: float | None = None
+    explain: bool = False
+    include_embedding: bool = False
+    user: str = ""
+    agent: str = ""
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStats:
+    """Counts of one owner, or of the tenant."""
+
+    traces: int
+    owners: int
+    content_bytes: int
+    resident_traces: int
+    traces_by_kind: Mapping[str, int]
+    dimension: int
+    embedding_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportFailure:
+    """One memory that the import refused: its position in the input, from 0, and why."""
+
+    index: int
+    error: NdmlError
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """Written now, there before, refused; `failures` holds the first 100 refusals."""
+
+    imported: int
+    skipped: int
+    failed: int
+    failures: tuple[ImportFailure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn; `role` is "user", "assistant" or "system"."""
+
+    content: str
+    role: str = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to generate; 0 stands for the server's default everywhere (temperature 0 is greedy)."""
+
+    max_new_tokens: int = 0
+    temperature: float = 0.0
+    top_p: float = 0.0
+    stop: Sequence[str] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A memory that stood in the prompt, under this number."""
+
+    number: int
+    trace_id: str
+    score: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """One process of the suite; `error` says what kept it from answering."""
+
+    service: str
+    instance: str
+    address: str
+    reachable: bool
+    error: str
+    version: str
+    uptime: timedelta
+    details: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """The suite as the gateway sees it; healthy when every owner is alive."""
+
+    services: tuple[ServiceStatus, ...]
+    epoch: int
+    healthy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementMember:
+    """A memory node; `state` is "alive", "suspect", "down", "standby" or "unspecified"."""
+
+    node_id: str
+    address: str
+    zone: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Who owns what; `owners` of the user that was asked for, first choice first."""
+
+    epoch: int
+    members: tuple[PlacementMember, ...]
+    replication_factor: int
+    owners: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One node's snapshot: a file on that node."""
+
+    node_id: str
+    path: str
+    size_bytes: int
+    traces: int
+    sha256: str
+    created_at: datetime | None

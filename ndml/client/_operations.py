@@ -1,0 +1,334 @@
+"""Every call of the API, once: what is sent, how the answer is read, whether it is safe to repeat. No I/O: the two clients add that."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar, Unpack
+from uuid import uuid4
+
+from google.protobuf import field_mask_pb2
+
+from ndml.client import _decode as decode
+from ndml.client import _encode as encode
+from ndml.client import _models as models
+from ndml.client._calls import Call, Identity, Page, Streamed, Unary
+from ndml.client._chunks import Chunks
+from ndml.client._models import Added, ChatMessage, Filter, Kind, Memory, NewMemory, Query, Scope, SearchResult
+from ndml.client._options import CallOptions, ClientOptions
+from ndml.client._session import Owner, Tokens
+from ndml.errors import FieldInvalid
+from ndml.v1 import admin_pb2, chat_pb2, memory_pb2, types_pb2
+
+R = TypeVar("R")
+Outcome = TypeVar("Outcome", Added, SearchResult)
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """The calls, with the client's defaults filled in."""
+
+    identity: Identity
+    options: ClientOptions
+    tokens: Tokens = field(repr=False)
+
+    def add(
+        self,
+        text: str,
+        *,
+        speaker: str = "",
+        said_at: datetime | None = None,
+        kind: Kind | str = "",
+        metadata: Mapping[str, str] | None = None,
+        salience: float = 0.0,
+        provenance: models.Provenance | None = None,
+        embedding: object = None,
+        request_id: str = "",
+        **options: Unpack[CallOptions],
+    ) -> Unary[Added]:
+        """Store one memory; it is on disk and findable when this returns. The fields are those of NewMemory.
+
+        `request_id` (1 to 128 bytes; made up where it is not given) makes a repeat safe: the same id gives the same trace, once.
+        Raises FieldInvalid, EmbeddingDimensionMismatch, EmbeddingNotFinite, EmbeddingModelMismatch, RequestIdReused,
+        CapacityReached, OwnerUnavailable, DeadlinePassed.
+        """
+        scope = self._scope(options)
+        new = NewMemory(text, speaker, said_at, kind, metadata or {}, salience, provenance, embedding)
+        request = memory_pb2.AddMemoryRequest(
+            request_id=encode.text("request_id", request_id) or uuid4().hex, memory=encode.new_memory(new, scope)
+        )
+        return Unary(self._call("memory", "AddMemory", options), request, self._remembering([_owner(scope)], decode.added))
+
+    def add_many(self, *, request_id: str = "", **options: Unpack[CallOptions]) -> Chunks[Any, Any, Unary[builtins.list[Added]]]:
+        """Turns memories pushed into it into batch calls."""
+        scope, call = self._scope(options), self._call("memory", "BatchAddMemories", options)
+        base = encode.text("request_id", request_id) or uuid4().hex
+
+        def pack(parts: builtins.list[memory_pb2.NewMemory], first: int) -> Unary[builtins.list[Added]]:
+            # The position is part of the id: a repeated call with the same input and id makes the same chunks, so nothing doubles.
+            request = memory_pb2.BatchAddMemoriesRequest(request_id=f"{base}/{first}", memories=parts)
+            owners = {(part.scope.tenant, part.scope.user) for part in parts}
+            return Unary(call, request, self._remembering(owners, decode.batch_added))
+
+        return self._chunks(lambda item: encode.new_memory(item if isinstance(item, NewMemory) else NewMemory(item), scope), pack)
+
+    def search(
+        self,
+        text: str = "",
+        *,
+        embedding: object = None,
+        k: int = 0,
+        filter: Filter | None = None,
+        min_score: float | None = None,
+        explain: bool = False,
+        include_embedding: bool = False,
+        consistency_token: str = "",
+        **options: Unpack[CallOptions],
+    ) -> Unary[SearchResult]:
+        """The k memories of the scope (0: 10, at most 1,000) nearest to a text or to a vector, best first.
+
+        `min_score` leaves out what scores below it; `explain` fills Hit.signals; `agent` and `session` narrow the search.
+        Raises FieldInvalid, EmbeddingDimensionMismatch, EmbeddingNotFinite, OwnerUnavailable, DeadlinePassed.
+        """
+        query = Query(text, embedding, k, filter, min_score, explain, include_embedding)
+        request = self._search_request(query, self._scope(options), consistency_token)
+        return Unary(self._call("memory", "SearchMemories", options), request, decode.found)
+
+    def search_many(self, **options: Unpack[CallOptions]) -> Chunks[Any, Any, Unary[builtins.list[SearchResult]]]:
+        """Turns queries pushed into it into batch calls."""
+        scope, call = self._scope(options), self._call("memory", "BatchSearchMemories", options)
+
+        def pack(parts: builtins.list[memory_pb2.SearchMemoriesRequest], first: int) -> Unary[builtins.list[SearchResult]]:
+            return Unary(call, memory_pb2.BatchSearchMemoriesRequest(searches=parts), decode.batch_found)
+
+        return self._chunks(lambda item: self._search_request(item if isinstance(item, Query) else Query(item), scope, ""), pack)
+
+    def get(
+        self, trace_id: str, *, include_embedding: bool = False, consistency_token: str = "", **options: Unpack[CallOptions]
+    ) -> Unary[Memory]:
+        """One memory of the owner. Raises TraceNotFound."""
+        scope = self._scope(options)
+        request = memory_pb2.GetMemoryRequest(
+            scope=encode.scope(scope),
+            trace_id=encode.text("trace_id", trace_id),
+            consistency_token=self._token(scope, consistency_token),
+            include_embedding=include_embedding,
+        )
+        return Unary(self._call("memory", "GetMemory", options), request, lambda response: decode.memory(response.trace))
+
+    def list(
+        self,
+        *,
+        filter: Filter | None = None,
+        page_size: int = 0,
+        include_embedding: bool = False,
+        consistency_token: str = "",
+        **options: Unpack[CallOptions],
+    ) -> Unary[Page[Memory]]:
+        """Memories of the scope, last learned first; pages (0: 50 memories, at most 1,000) are fetched as they are needed."""
+        scope = self._scope(options)
+        request = memory_pb2.ListMemoriesRequest(
+            scope=encode.scope(scope),
+            page_size=encode.integer("page_size", page_size),
+            filter=encode.filter_(filter),
+            include_embedding=include_embedding,
+            consistency_token=self._token(scope, consistency_token),
+        )
+        return self._page(self._call("memory", "ListMemories", options), request)
+
+    def update(
+        self,
+        trace_id: str,
+        *,
+        text: str | None = None,
+        speaker: str | None = None,
+        said_at: datetime | None = None,
+        kind: Kind | str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        salience: float | None = None,
+        provenance: models.Provenance | None = None,
+        embedding: object = None,
+        expected_version: int = 0,
+        **options: Unpack[CallOptions],
+    ) -> Unary[Memory]:
+        """Change what is given, leave the rest; returns the memory as it stands now. A changed text is embedded anew.
+
+        `expected_version`: only when the memory still has this version. Raises TraceNotFound, VersionConflict, FieldInvalid.
+        """
+        given = {
+            "text": text, "speaker": speaker, "said_at": said_at, "kind": kind, "metadata": metadata,
+            "salience": salience, "provenance": provenance, "embedding": embedding,
+        }  # fmt: skip
+        changed = {name: value for name, value in given.items() if value is not None}
+        if not changed:
+            raise FieldInvalid("an update changes at least one field: give text, speaker, said_at, kind, metadata, …", field="update_mask")
+        scope = self._scope(options)
+        values: dict[str, Any] = {"text": "", **changed}
+        request = memory_pb2.UpdateMemoryRequest(
+            trace=encode.trace(Memory(trace_id=trace_id, scope=scope, **values), scope),
+            update_mask=field_mask_pb2.FieldMask(paths=list(changed)),
+            expected_version=encode.integer("expected_version", expected_version, bits=64, signed=False),
+        )
+        # Repeated after an answer that was lost, an update that expects a version would fail on its own success.
+        call = self._call("memory", "UpdateMemory", options, repeatable=expected_version == 0)
+        return Unary(call, request, self._remembering([_owner(scope)], lambda response: decode.memory(response.trace)))
+
+    def delete(self, trace_id: str, *, allow_missing: bool = False, **options: Unpack[CallOptions]) -> Unary[bool]:
+        """Remove one memory for good. True when it was there; False only with `allow_missing`. Raises TraceNotFound."""
+        scope = self._scope(options)
+        request = memory_pb2.DeleteMemoryRequest(
+            scope=encode.scope(scope), trace_id=encode.text("trace_id", trace_id), allow_missing=allow_missing
+        )
+        # As with update: the second try of a lost success would say that there is no such trace.
+        call = self._call("memory", "DeleteMemory", options, repeatable=allow_missing)
+        return Unary(call, request, self._remembering([_owner(scope)], lambda response: bool(response.deleted)))
+
+    def stats(self, **options: Unpack[CallOptions]) -> Unary[models.MemoryStats]:
+        """Counts of the user's memory; with user="" those of the whole tenant."""
+        request = memory_pb2.GetMemoryStatsRequest(scope=encode.scope(self._scope(options)))
+        return Unary(self._call("memory", "GetMemoryStats", options), request, decode.memory_stats)
+
+    def export(self, *, include_embedding: bool = False, **options: Unpack[CallOptions]) -> Streamed:
+        """Every memory of the scope, first learned first. With embeddings, an import needs no embedding."""
+        request = memory_pb2.ExportMemoriesRequest(scope=encode.scope(self._scope(options)), include_embedding=include_embedding)
+        return Streamed(self._call("memory", "ExportMemories", options, stream=True), request)
+
+    def import_(self, **options: Unpack[CallOptions]) -> tuple[Call, Chunks[Any, Any, memory_pb2.ImportMemoriesRequest]]:
+        """The call, and what turns memories pushed into it into its requests."""
+        own, given = self.identity, Scope(options.get("user", ""), options.get("agent", ""), options.get("session", ""))
+
+        def encoder(item: Memory) -> types_pb2.MemoryTrace:
+            was = item.scope
+            user, agent = given.user or was.user or own.user, given.agent or was.agent or own.agent
+            # The tenant is the caller's: what was exported from one may be imported into another.
+            tenant = options.get("tenant", own.tenant)
+            return encode.trace(item, Scope(user, agent, given.session or was.session or own.session, tenant))
+
+        def pack(parts: builtins.list[types_pb2.MemoryTrace], first: int) -> memory_pb2.ImportMemoriesRequest:
+            return memory_pb2.ImportMemoriesRequest(traces=parts)
+
+        return self._call("memory", "ImportMemories", options, stream=True), self._chunks(encoder, pack)
+
+    def chat(
+        self,
+        messages: str | Sequence[ChatMessage],
+        *,
+        recall_k: int | None = None,
+        sampling: models.Sampling | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Streamed:
+        """Ask the language model with the user's memory at hand; the answer comes piece by piece.
+
+        `messages`: a question, or the conversation whose last message asks. `recall_k`: memories to recall (None: 5, 0: none).
+        Raises ModelNotConfigured, ModelUnavailable, FieldInvalid.
+        """
+        turns = [ChatMessage(messages)] if isinstance(messages, str) else messages
+        request = chat_pb2.ChatRequest(
+            scope=encode.scope(self._scope(options)),
+            messages=[encode.chat_message(turn) for turn in turns],
+            sampling=encode.sampling(sampling),
+            recall_k=None if recall_k is None else encode.integer("recall_k", recall_k),
+        )
+        return Streamed(self._call("chat", "Chat", options, stream=True), request)
+
+    def cluster_status(self, **options: Unpack[CallOptions]) -> Unary[models.ClusterStatus]:
+        """Every process of the suite; one that does not answer is shown as such, the call succeeds."""
+        return Unary(self._call("admin", "GetClusterStatus", options), admin_pb2.GetClusterStatusRequest(), decode.cluster)
+
+    def placement(self, **options: Unpack[CallOptions]) -> Unary[models.Placement]:
+        """Who owns what, as the gateway sees it; `owners` are those of the user, where there is one."""
+        scope = self._scope(options)
+        request = admin_pb2.GetPlacementRequest(tenant=encode.text("tenant", scope.tenant), user=encode.text("user", scope.user))
+        return Unary(self._call("admin", "GetPlacement", options), request, decode.placement)
+
+    def create_snapshot(self, **options: Unpack[CallOptions]) -> Unary[builtins.list[models.Snapshot]]:
+        """Every memory node writes a consistent copy of its store beside it, while it serves."""
+        call = self._call("admin", "CreateSnapshot", options, repeatable=False)
+        return Unary(call, admin_pb2.CreateSnapshotRequest(), decode.snapshots)
+
+    def _scope(self, options: CallOptions) -> Scope:
+        own = self.identity
+        return Scope(
+            options.get("user", own.user),
+            options.get("agent", own.agent),
+            options.get("session", own.session),
+            options.get("tenant", own.tenant),
+        )
+
+    def _call(self, service: str, method: str, options: CallOptions, *, stream: bool = False, repeatable: bool = True) -> Call:
+        default_s = self.options.stream_timeout_s if stream else self.identity.timeout_s
+        timeout_s = encode.number("timeout_s", options.get("timeout_s", default_s))
+        if not timeout_s > 0:
+            raise FieldInvalid(f"timeout_s must be greater than 0 seconds, got {timeout_s}", field="timeout_s")
+        headers = dict(options.get("headers", {}))
+        if tenant := options.get("tenant", self.identity.tenant):
+            headers["ndml-tenant"] = tenant
+        if self.identity.token:
+            headers["authorization"] = f"Bearer {self.identity.token}"
+        return Call(service, method, tuple(headers.items()), timeout_s, repeatable)
+
+    def _chunks(self, encoder: Callable[[Any], Any], pack: Callable[[builtins.list[Any], int], R]) -> Chunks[Any, Any, R]:
+        return Chunks(encoder, pack, max_items=self.options.chunk_items, max_bytes=self.options.chunk_bytes)
+
+    def _search_request(self, query: Query, default: Scope, token: str) -> memory_pb2.SearchMemoriesRequest:
+        scope = Scope(query.user or default.user, query.agent or default.agent, query.session or default.session, default.tenant)
+        if query.text and query.embedding is not None:
+            raise FieldInvalid("a search is by text or by embedding: give one of them", field="query")
+        request = memory_pb2.SearchMemoriesRequest(
+            scope=encode.scope(scope),
+            k=encode.integer("k", query.k),
+            filter=encode.filter_(query.filter),
+            min_score=None if query.min_score is None else encode.number("min_score", query.min_score),
+            consistency_token=self._token(scope, token),
+            include_embedding=query.include_embedding,
+            explain=query.explain,
+        )
+        vector = encode.embedding("embedding", query.embedding)
+        if vector is None:
+            request.text = encode.text("text", query.text)
+        else:
+            request.embedding.CopyFrom(vector)
+        return request
+
+    def _page(self, call: Call, request: memory_pb2.ListMemoriesRequest) -> Unary[Page[Memory]]:
+        def parse(response: memory_pb2.ListMemoriesResponse) -> Page[Memory]:
+            traces = [decode.memory(trace) for trace in response.traces]
+            if not response.next_page_token:
+                return Page(traces, None)
+            following = memory_pb2.ListMemoriesRequest()
+            following.CopyFrom(request)
+            following.page_token = response.next_page_token
+            return Page(traces, self._page(call, following))
+
+        return Unary(call, request, parse)
+
+    def _token(self, scope: Scope, given: str) -> str:
+        if given or not self.options.session_consistency:
+            return encode.text("consistency_token", given)
+        return self.tokens.newest(_owner(scope))
+
+    def _remembering(self, owners: Iterable[Owner], parse: Callable[[Any], R]) -> Callable[[Any], R]:
+        return partial(_remember, self.tokens, tuple(owners), parse)
+
+
+def _owner(scope: Scope) -> Owner:
+    return scope.tenant, scope.user
+
+
+def _remember(tokens: Tokens, owners: tuple[Owner, ...], parse: Callable[[Any], R], response: Any) -> R:
+    for owner in owners:
+        tokens.remember(owner, response.consistency_token)
+    return parse(response)
+
+
+def checked(outcomes: builtins.list[Outcome], *, first: int, return_errors: bool) -> builtins.list[Outcome]:
+    """The outcomes of one chunk; unless errors are to be returned, the first one is raised, with its position in the input."""
+    if not return_errors:
+        for position, outcome in enumerate(outcomes, first):
+            if outcome.error is not None:
+                outcome.error.metadata = {**outcome.error.metadata, "index": str(position)}
+                raise outcome.error
+    return outcomes

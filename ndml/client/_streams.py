@@ -1,0 +1,133 @@
+"""What the streaming calls gather as they run (Exported, Answer) and the two ways to iterate them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from typing import Any, Generic, Self, TypeVar
+
+from ndml.client import _decode as decode
+from ndml.client._models import Citation, Memory, SearchStats
+from ndml.v1 import chat_pb2, memory_pb2
+
+Item = TypeVar("Item")
+
+
+class _Gathering(ABC, Generic[Item]):
+    @abstractmethod
+    def absorb(self, message: Any) -> list[Item]:
+        """The items of one message; what belongs to the whole stream is kept."""
+
+
+class Exported(_Gathering[Memory]):
+    """Memories of a scope, first learned first."""
+
+    total: int | None = None
+    """Traces in the export, as counted at its start; None before the first memory."""
+
+    def absorb(self, message: memory_pb2.ExportMemoriesResponse) -> list[Memory]:
+        self.total = message.total
+        return [decode.memory(trace) for trace in message.traces]
+
+
+class Answer(_Gathering[str]):
+    """The answer, piece by piece; everything but `text` is known after the last piece."""
+
+    text: str = ""
+    """What came so far."""
+    citations: tuple[Citation, ...] = ()
+    """What was recalled, in prompt order."""
+    finish_reason: str = ""
+    """"stop" or "length"."""
+    model: str = ""
+    """Model that answered."""
+    prompt_tokens: int = 0
+    """Tokens of the prompt, memory included."""
+    completion_tokens: int = 0
+    """Tokens generated."""
+    recall_stats: SearchStats | None = None
+    """How recall went."""
+
+    def absorb(self, message: chat_pb2.ChatResponse) -> list[str]:
+        if message.finish_reason:
+            self._close(message)
+        self.text += message.delta
+        return [message.delta] if message.delta else []
+
+    def _close(self, last: chat_pb2.ChatResponse) -> None:
+        self.citations = tuple(decode.citation(row) for row in last.citations)
+        self.finish_reason = decode.finish_reason(last.finish_reason)
+        self.model = last.model
+        self.prompt_tokens, self.completion_tokens = last.usage.prompt_tokens, last.usage.completion_tokens
+        self.recall_stats = decode.stats(last.recall_stats) if last.HasField("recall_stats") else None
+
+
+class SyncStream(_Gathering[Item]):
+    """Iterate it once; `close`, or leaving a `with` block, stops the server's work too."""
+
+    def __init__(self, messages: Generator[Any, None, None]) -> None:
+        self._messages = messages
+        self._items = self._run()
+
+    def _run(self) -> Iterator[Item]:
+        for message in self._messages:
+            yield from self.absorb(message)
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        return next(self._items)
+
+    def close(self) -> None:
+        self._messages.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncStream(_Gathering[Item]):
+    """As SyncStream, with `async for`, `aclose` and `async with`."""
+
+    def __init__(self, messages: AsyncGenerator[Any, None]) -> None:
+        self._messages = messages
+        self._items = self._run()
+
+    async def _run(self) -> AsyncIterator[Item]:
+        async for message in self._messages:
+            for item in self.absorb(message):
+                yield item
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self
+
+    async def __anext__(self) -> Item:
+        return await anext(self._items)
+
+    async def aclose(self) -> None:
+        await self._messages.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class ExportStream(Exported, SyncStream[Memory]):
+    """Result of NdmlClient.export."""
+
+
+class ChatStream(Answer, SyncStream[str]):
+    """Result of NdmlClient.chat."""
+
+
+class AsyncExportStream(Exported, AsyncStream[Memory]):
+    """Result of AsyncNdmlClient.export."""
+
+
+class AsyncChatStream(Answer, AsyncStream[str]):
+    """Result of AsyncNdmlClient.chat."""

@@ -1,0 +1,194 @@
+"""Which processes make a suite, on which ports, with which settings. Pure: nothing is started here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ndml.errors import FieldInvalid
+from ndml.testing.ports import free_ports
+
+Role = Literal["gateway", "memory-node", "consensus", "llm"]
+
+_MODULES: dict[Role, str] = {
+    "gateway": "services.gateway",
+    "memory-node": "services.memory_node",
+    "consensus": "services.consensus",
+    "llm": "services.llm",
+}
+_USUAL_PORTS: dict[Role, int] = {"gateway": 7700, "memory-node": 7710, "consensus": 7720, "llm": 7730}
+# Ten ports lie between two roles' usual ports.
+_LIMIT = 10
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """What to start and how."""
+
+    data_dir: Path = Path("data")
+    """Where stores, rosters and logs live; made if absent, kept on stop."""
+    gateways: int = 1
+    """Gateways, 1 to 10. With two a client rides through the restart of one."""
+    memory_nodes: int = 2
+    """Memory nodes, 1 to 10. Changing it moves owners, and moving data comes with replication: keep it for one data_dir."""
+    consensus_nodes: int = 3
+    """Consensus nodes, 1 to 10. Any one of them is enough to serve."""
+    llm: bool = True
+    """False: no embedding service; writes and searches must bring their vectors."""
+    host: str = "127.0.0.1"
+    """Address that everything listens on."""
+    usual_ports: bool = False
+    """True: gateway 7700 (REST 7780), memory nodes 7710…, consensus 7720…, llm 7730, metrics 1000 above. False: any free ports."""
+    otlp_endpoint: str = ""
+    """host:port that takes traces; empty: none are made."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+    ready_timeout_s: float = 90.0
+    """How long a process may take to get ready: the first load of torch from a cold disk is most of it."""
+    stop_timeout_s: float = 20.0
+    """How long a process may drain before SIGKILL; above the services' own grace, so that it is a last resort."""
+    settings: Mapping[Role, Mapping[str, str]] = field(default_factory=dict)
+    """More settings by role, as environment names without the service's prefix: {"gateway": {"LOGGING__LEVEL": "debug"}}."""
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One process to start."""
+
+    name: str
+    role: Role
+    module: str
+    host: str
+    port: int
+    metrics_port: int
+    rest_port: int
+    environment: Mapping[str, str]
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Every process of a suite, in the order of starting."""
+
+    data_dir: Path
+    processes: tuple[ProcessSpec, ...]
+
+    @property
+    def logs(self) -> Path:
+        return self.data_dir / "logs"
+
+    def of_role(self, role: Role) -> list[ProcessSpec]:
+        return [spec for spec in self.processes if spec.role == role]
+
+    def by_name(self, name: str) -> ProcessSpec:
+        return next(spec for spec in self.processes if spec.name == name)
+
+
+def plan(options: SuiteOptions) -> Layout:
+    """Lay the suite out: names, ports, settings. Raises FieldInvalid for an option out of its range."""
+    for name in ("gateways", "memory_nodes", "consensus_nodes"):
+        if not 1 <= getattr(options, name) <= _LIMIT:
+            raise FieldInvalid(f"{name} is {getattr(options, name)}; a suite has 1 to {_LIMIT}", field=name)
+    data_dir = options.data_dir.expanduser().resolve()
+    seats = _seats(options)
+    consensus = [seat.address for seat in seats if seat.role == "consensus"]
+    members = [seat.name for seat in seats if seat.role == "memory-node"]
+    # Without an llm the gateway is given an address where nobody listens: its default might be somebody else's suite.
+    llm = next(seat.address for seat in seats if seat.role == "llm")
+    processes = []
+    for seat in seats:
+        if seat.role == "llm" and not options.llm:
+            continue
+        own = _own_settings(seat, data_dir / seat.name, consensus, members, llm)
+        settings = {**_common_settings(options, seat), **own, **options.settings.get(seat.role, {})}
+        prefix = f"NDML_{seat.role.replace('-', '_').upper()}__"
+        processes.append(
+            ProcessSpec(
+                name=seat.name,
+                role=seat.role,
+                module=_MODULES[seat.role],
+                host=options.host,
+                port=seat.port,
+                metrics_port=seat.metrics_port,
+                rest_port=seat.rest_port,
+                environment={prefix + key: value for key, value in settings.items()},
+            )
+        )
+    return Layout(data_dir, tuple(processes))
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """A process before its settings: others' settings name its address."""
+
+    name: str
+    role: Role
+    host: str
+    port: int
+    metrics_port: int
+    rest_port: int = 0
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def _seats(options: SuiteOptions) -> list[_Seat]:
+    counts: dict[Role, int] = {
+        "consensus": options.consensus_nodes,
+        "llm": 1,
+        "memory-node": options.memory_nodes,
+        "gateway": options.gateways,
+    }
+    free = iter(() if options.usual_ports else free_ports(3 * sum(counts.values()), options.host))
+    seats = []
+    for role, count in counts.items():
+        for index in range(count):
+            name = role if role == "llm" else f"{role}-{index + 1}"
+            usual = _USUAL_PORTS[role] + index
+            port, metrics_port = (usual, usual + 1000) if options.usual_ports else (next(free), next(free))
+            rest_port = 0
+            if role == "gateway":
+                rest_port = usual + 80 if options.usual_ports else next(free)
+            seats.append(_Seat(name, role, options.host, port, metrics_port, rest_port))
+    return seats
+
+
+def _common_settings(options: SuiteOptions, seat: _Seat) -> dict[str, str]:
+    return {
+        "SERVER__HOST": seat.host,
+        "SERVER__PORT": str(seat.port),
+        "SERVER__METRICS_PORT": str(seat.metrics_port),
+        "SERVER__INSTANCE": seat.name,
+        "LOGGING__LEVEL": options.log_level,
+        "LOGGING__FORMAT": "json",
+        "TELEMETRY__OTLP_ENDPOINT": options.otlp_endpoint,
+    }
+
+
+def _own_settings(seat: _Seat, directory: Path, consensus: list[str], members: list[str], llm: str) -> dict[str, str]:
+    """What only this role knows. `directory` is the process's own."""
+    addresses = json.dumps(consensus)
+    if seat.role == "gateway":
+        return {
+            "REST__HOST": seat.host,
+            "REST__PORT": str(seat.rest_port),
+            "PLACEMENT__CONSENSUS": addresses,
+            "LLM__ADDRESSES": json.dumps([llm]),
+        }
+    if seat.role == "memory-node":
+        return {
+            "NODE__NODE_ID": seat.name,
+            "STORE__DATA_DIR": str(directory),
+            "HEARTBEAT__CONSENSUS": addresses,
+            "PLACEMENT__CONSENSUS": addresses,
+        }
+    if seat.role == "consensus":
+        return {"STORE__DATA_DIR": str(directory), "CLUSTER__MEMBERS": json.dumps(members), "CLUSTER__PEERS": addresses}
+    return {}

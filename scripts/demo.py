@@ -1,0 +1,279 @@
+"""Start NDML, let it remember two people's conversations, ask it questions, look at one request's trace, stop. `make demo` runs this.
+
+Exit code 0 when every check held, 1 otherwise. Nothing is kept unless --data names a directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ndml.client import Hit, NdmlClient, NewMemory, SearchResult
+from ndml.errors import TraceNotFound
+from ndml.testing import Span, Suite, SuiteOptions, TraceSink, render, tree
+
+CONVERSATIONS = Path(__file__).parent.parent / "examples" / "conversations"
+# Hits a question: evidence further down does not reach a prompt of usual size.
+K = 10
+# Turns a message: small enough that the bar moves, large enough that the model embeds them together.
+CHUNK = 34
+ROUNDS = 5
+R = TypeVar("R")
+
+
+@dataclass
+class Checks:
+    """What the demonstration claims and whether it held."""
+
+    failed: list[str] = field(default_factory=list)
+
+    def expect(self, held: bool, claim: str) -> None:
+        console.print(f"  [green]✓[/] {claim}" if held else f"  [bold red]✗ {claim}[/]")
+        if not held:
+            self.failed.append(claim)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question and what came back."""
+
+    user: str
+    question: str
+    evidence: list[str]
+    hits: tuple[Hit, ...]
+
+    @property
+    def found(self) -> list[str]:
+        return [hit.memory.metadata["turn"] for hit in self.hits]
+
+    @property
+    def rank(self) -> int | None:
+        """Position of the best evidence, from 1."""
+        return next((rank for rank, turn in enumerate(self.found, 1) if turn in self.evidence), None)
+
+    def recall(self, k: int) -> float:
+        return len(set(self.found[:k]) & set(self.evidence)) / len(self.evidence)
+
+
+console = Console(width=None if sys.stdout.isatty() else 150)
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (CONVERSATIONS / name).read_text("utf-8").splitlines()]
+
+
+def timed(call: Callable[[], R]) -> tuple[R, float]:
+    """Result and milliseconds."""
+    started = time.perf_counter()
+    result = call()
+    return result, (time.perf_counter() - started) * 1000
+
+
+def heading(number: int, text: str) -> None:
+    console.print(f"\n[bold cyan]{number}. {text}[/]")
+
+
+def progress(what: str) -> Progress:
+    columns = (
+        SpinnerColumn(),
+        TextColumn(what),
+        BarColumn(30),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console)
+
+
+def start(suite: Suite) -> None:
+    heading(1, f"Start {len(suite.names)} processes on loopback")
+    with progress("ready") as bar:
+        task = bar.add_task("", total=len(suite.names))
+        suite.start(on_ready=lambda name: bar.update(task, advance=1, description=name))
+        bar.update(task, description="all healthy")
+
+
+def remember(client: NdmlClient, checks: Checks) -> dict[str, str]:
+    """Write every turn; trace id by turn id."""
+    turns = read("conversations.jsonl")
+    users = sorted({turn["user"] for turn in turns})
+    heading(2, f"Remember {len(turns)} turns of {len(users)} people ({', '.join(users)}) through BatchAddMemories")
+    stored: dict[str, str] = {}
+    started = time.perf_counter()
+    with progress("turns") as bar:
+        task = bar.add_task("", total=len(turns))
+        for chunk in (turns[first : first + CHUNK] for first in range(0, len(turns), CHUNK)):
+            added = client.add_many([as_memory(turn) for turn in chunk], request_id=f"demo/{chunk[0]['id']}")
+            stored.update((turn["id"], result.trace_id) for turn, result in zip(chunk, added, strict=True))
+            bar.update(task, advance=len(chunk))
+    seconds = time.perf_counter() - started
+    console.print(
+        f"  {seconds:.2f} s, {len(turns) / seconds:.0f} turns/s: embedded by the llm service, on disk and findable before each answer"
+    )
+    counts = {user: client.stats(user=user).traces for user in users}
+    wanted = {user: sum(turn["user"] == user for turn in turns) for user in users}
+    checks.expect(counts == wanted, f"every turn is stored once: {counts}")
+    return stored
+
+
+def as_memory(turn: dict[str, Any]) -> NewMemory:
+    return NewMemory(
+        turn["text"],
+        speaker=turn["speaker"],
+        said_at=datetime.fromisoformat(turn["said_at"]),
+        metadata={"turn": turn["id"]},
+        user=turn["user"],
+        session=turn["session"],
+    )
+
+
+def ask(client: NdmlClient, checks: Checks) -> list[Answer]:
+    questions = read("questions.jsonl")
+    heading(3, f"Ask {len(questions)} questions through SearchMemories")
+    answers = []
+    for asked in questions:
+        result = client.search(asked["question"], user=asked["user"], k=K, explain=True)
+        answers.append(Answer(asked["user"], asked["question"], asked["evidence"], result.hits))
+    console.print(answer_table(answers))
+    recall = {k: statistics.fmean(answer.recall(k) for answer in answers) for k in (1, 5, K)}
+    console.print("  evidence recall, mean over the questions: " + ", ".join(f"R@{k} {100 * value:.0f} %" for k, value in recall.items()))
+    checks.expect(all(len(answer.hits) == K for answer in answers), f"every question got {K} hits")
+    checks.expect(sum(answer.rank is not None for answer in answers) > len(answers) / 2, "most questions found their evidence")
+    explained = all(abs(sum(hit.signals.values()) - hit.score) < 1e-4 for answer in answers for hit in answer.hits)
+    checks.expect(explained, "every score is the sum of the signals that explain it")
+    return answers
+
+
+def answer_table(answers: list[Answer]) -> Table:
+    table = Table(show_lines=True, caption="rank: position of the best evidence turn, reason: each signal's share of the score")
+    for name, options in (
+        ("user", {}),
+        ("question", {"ratio": 3}),
+        ("recalled first", {"ratio": 5}),
+        ("said", {}),
+        ("score", {}),
+        ("reason", {}),
+        ("rank", {}),
+    ):
+        table.add_column(name, overflow="fold", **options)  # type: ignore[arg-type]
+    for answer in answers:
+        top = answer.hits[0]
+        said = f"{top.memory.speaker}\n{top.memory.said_at:%Y-%m-%d}"
+        reason = "\n".join(f"{signal} {share:+.2f}" for signal, share in top.signals.items())
+        rank = f"[green]{answer.rank}[/]" if answer.rank else f"[yellow]> {K}[/]"
+        table.add_row(answer.user, answer.question, top.memory.text, said, f"{top.score:.3f}", reason, rank)
+    return table
+
+
+def keep_apart(client: NdmlClient, answers: list[Answer], stored: dict[str, str], checks: Checks) -> None:
+    heading(4, "Ask each person's questions as the other one")
+    users = sorted({answer.user for answer in answers})
+    for asker, owner in zip(users, reversed(users), strict=True):
+        theirs = {trace_id for turn, trace_id in stored.items() if turn.startswith(f"{owner}-")}
+        questions = [answer.question for answer in answers if answer.user == owner]
+        results = [client.search(question, user=asker, k=K) for question in questions]
+        seen = [hit.memory.trace_id for result in results for hit in result]
+        leaked = theirs & set(seen)
+        claim = f"{asker} asks {len(questions)} questions of {owner}: {len(seen)} hits, {len(leaked)} of {owner}'s {len(theirs)} traces"
+        checks.expect(bool(seen) and not leaked, claim)
+        visible = sum(readable(client, trace_id, asker) for trace_id in sorted(theirs)[:20])
+        checks.expect(visible == 0, f"{asker} reads 20 of {owner}'s traces by their ids: {visible} shown")
+
+
+def readable(client: NdmlClient, trace_id: str, user: str) -> bool:
+    try:
+        client.get(trace_id, user=user)
+    except TraceNotFound:
+        return False
+    return True
+
+
+def show_trace(client: NdmlClient, sink: TraceSink, checks: Checks) -> None:
+    heading(5, "One request across the services")
+    trace_id = secrets.token_hex(16)
+    question = "Which animals does she take care of at work?"
+    client.search(question, user="nadia", k=5, headers={"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"})
+    spans = sink.wait_for(trace_id, complete)
+    for line in render(tree(spans)):
+        console.print("  " + line, highlight=False, soft_wrap=True)
+    checks.expect(complete(spans), f"trace {trace_id} spans gateway, llm and memory node")
+
+
+def complete(spans: list[Span]) -> bool:
+    """The trace of a search has arrived: three services, and one root."""
+    return {"ndml-gateway", "ndml-llm", "ndml-memory-node"} <= {span.service for span in spans} and len(tree(spans)) == 1
+
+
+def measure(client: NdmlClient) -> None:
+    heading(6, "Times, client included")
+    vector = [1.0] + [0.0] * (client.stats(user="nadia").dimension - 1)
+    table = Table("call", "calls", "median", "slowest")
+    for name, calls in timings(client, vector):
+        table.add_row(name, str(len(calls)), f"{statistics.median(calls):.2f} ms", f"{max(calls):.2f} ms")
+    console.print(table)
+
+
+def timings(client: NdmlClient, vector: list[float]) -> Iterator[tuple[str, list[float]]]:
+    """Milliseconds by kind of call. Adds go to a third user."""
+    questions = [asked["question"] for asked in read("questions.jsonl")]
+
+    def search(**query: Any) -> SearchResult:
+        return client.search(user="nadia", k=K, **query)
+
+    fresh = [f"{question} Please." for question in questions]
+    yield "add, text embedded", [timed(lambda text=text: client.add(text, user="visitor"))[1] for text in fresh]  # type: ignore[misc]
+    yield "add, vector given", [timed(lambda: client.add("A note.", embedding=vector, user="visitor"))[1] for _ in range(20)]
+    unseen = [f"{question} Do you know?" for question in questions]
+    yield "search, text embedded", [timed(lambda text=text: search(text=text))[1] for text in unseen]  # type: ignore[misc]
+    yield "search, text seen before", [timed(lambda text=text: search(text=text))[1] for text in unseen * ROUNDS]  # type: ignore[misc]
+    yield "search, vector given", [timed(lambda: search(embedding=vector))[1] for _ in range(100)]
+
+
+def demonstrate(data_dir: Path, checks: Checks) -> None:
+    with TraceSink() as sink:
+        suite = Suite(SuiteOptions(data_dir=data_dir, otlp_endpoint=sink.endpoint))
+        try:
+            start(suite)
+            with NdmlClient(suite.grpc_address, timeout_s=30.0) as client:
+                stored = remember(client, checks)
+                answers = ask(client, checks)
+                keep_apart(client, answers, stored, checks)
+                show_trace(client, sink, checks)
+                measure(client)
+            heading(7, "Stop everything")
+        finally:
+            codes, milliseconds = timed(suite.stop)
+        drained = all(code == 0 for code in codes.values())
+        checks.expect(drained, f"{len(codes)} processes drained in {milliseconds / 1000:.1f} s" if drained else f"exit codes {codes}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="demo", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, help="directory to keep the memories in; default: a temporary one")
+    options = parser.parse_args()
+    checks = Checks()
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="ndml-demo-") as temporary:
+        demonstrate(options.data or Path(temporary), checks)
+    console.print(f"\n{time.perf_counter() - started:.0f} s in all.")
+    for claim in checks.failed:
+        console.print(f"[bold red]failed: {claim}[/]")
+    return 1 if checks.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Which adapter the settings ask for.
+
+torch and transformers are imported inside the functions: they take seconds, which must fall into a component's start, when health checks
+are answered already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from services.llm.cores import usable_cores
+from services.llm.generator import HuggingFaceGenerator
+from services.llm.ports import Encoder, Generator
+from services.llm.settings import ChatSection, EmbeddingSection
+from services.llm.unconfigured import Unconfigured
+from services.llm.upstream import OpenAIUpstream
+
+if TYPE_CHECKING:
+    from services.llm.local_model import LocalModel
+
+
+class ChatModel(Generator, Protocol):
+    """A generator with a component's life."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+def encoder_loader(settings: EmbeddingSection) -> Callable[[], Encoder]:
+    """What loads the encoder; call it off the event loop."""
+
+    def load() -> Encoder:
+        from services.llm.encoder import HuggingFaceEncoder
+
+        return HuggingFaceEncoder.load(settings)
+
+    return load
+
+
+def torch_threads(count: int) -> Callable[[], None]:
+    """What a thread that computes runs first: torch keeps its number of cores for each thread."""
+
+    def prepare() -> None:
+        import torch
+
+        torch.set_num_threads(count)
+
+    return prepare
+
+
+def chat_model(settings: ChatSection) -> ChatModel:
+    """Upstream, local model, or the one that says what to set."""
+    if settings.upstream_url:
+        return OpenAIUpstream(settings)
+    if not settings.model:
+        return Unconfigured()
+
+    def load() -> LocalModel:
+        from services.llm.local_model import LocalModel
+
+        return LocalModel.load(settings)
+
+    threads = settings.torch_threads or max(1, usable_cores() // settings.max_concurrent)
+    return HuggingFaceGenerator(settings, load, torch_threads(threads))

@@ -1,0 +1,163 @@
+"""Group commits: jobs in, results out, everything between BEGIN and COMMIT. Runs on the writer's thread only."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ndml.errors import InternalFault, NdmlError, StoreUnavailable
+from ndml.internal.v1 import memory_node_pb2 as pb
+from ndml.runtime.log import get_logger
+from ndml.runtime.status import to_status
+from services.memory_node.ports import NowNs
+from services.memory_node.records import Owner, TraceRow, check_model, new_trace, unit_vectors
+from services.memory_node.schema import Identity
+from services.memory_node.transaction import Limits, OwnerRow, Totals, Transaction
+
+log = get_logger(__name__)
+
+WriteAction = pb.PutAction | pb.UpdateAction | pb.DeleteAction
+WriteResult = pb.PutResult | pb.TraceResult | pb.DeleteResult
+
+
+@dataclass(slots=True)
+class WriteJob:
+    """One write operation. `tag` is the submitter's own and comes back untouched."""
+
+    owner: Owner
+    action: WriteAction
+    tag: object = None
+
+    @property
+    def weight(self) -> int:
+        return max(1, len(self.action.traces)) if isinstance(self.action, pb.PutAction) else 1
+
+
+@dataclass(slots=True)
+class Commit:
+    """What a group did: a result or an error for each job, and for each owner the rows that came and the sequences that went."""
+
+    jobs: Sequence[WriteJob]
+    results: list[WriteResult | NdmlError]
+    last_sequence: int
+    added: dict[Owner, list[TraceRow]] = field(default_factory=dict)
+    removed: dict[Owner, list[int]] = field(default_factory=dict)
+
+
+class Committer:
+    """The only one who writes to the store; not thread-safe."""
+
+    def __init__(self, connection: sqlite3.Connection, identity: Identity, limits: Limits, owner_cache: int, now_ns: NowNs) -> None:
+        self.connection = connection
+        self._identity = identity
+        self._limits = limits
+        self._now_ns = now_ns
+        self._owners: OrderedDict[Owner, OwnerRow] = OrderedDict()
+        self._owner_cache = owner_cache
+        self.last_sequence = int(connection.execute("SELECT value FROM meta WHERE key = 'last_sequence'").fetchone()[0])
+        held = "SELECT total(episodic + semantic + procedural), count(*) FROM owners WHERE episodic + semantic + procedural > 0"
+        self.totals = Totals(*(int(value) for value in connection.execute(held).fetchone()))
+
+    def commit(self, jobs: Sequence[WriteJob]) -> Commit:
+        """Carry the jobs out in order, in one transaction that is on disk when this returns. Never raises: errors stand in the results.
+
+        A failing disk fails the whole group and leaves the store as it was. A fault of ours in one job must not fail its
+        neighbours: then each job gets a transaction of its own.
+        """
+        try:
+            return self._commit(jobs)
+        except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+            if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
+                return self._one_by_one(jobs, error)
+            log.error("commit_failed", error=str(error), jobs=len(jobs))
+            failure = StoreUnavailable(f"the store cannot write ({error}): nothing of this was stored, reads go on, try again later")
+            return Commit(jobs, [failure] * len(jobs), self.last_sequence)
+        except Exception as error:  # whatever it is, the jobs need an answer and the thread must live
+            return self._one_by_one(jobs, error)
+
+    def _one_by_one(self, jobs: Sequence[WriteJob], error: Exception) -> Commit:
+        if len(jobs) == 1:
+            log.error("write_fault", exc_info=error)
+            return Commit(jobs, [InternalFault("internal fault while writing: the node's log has the details")], self.last_sequence)
+        whole = Commit(jobs, [], self.last_sequence)
+        for job in jobs:
+            one = self.commit([job])
+            whole.results += one.results
+            whole.last_sequence = one.last_sequence
+            for owner, rows in one.added.items():
+                whole.added.setdefault(owner, []).extend(rows)
+            for owner, sequences in one.removed.items():
+                whole.removed.setdefault(owner, []).extend(sequences)
+        return whole
+
+    def _commit(self, jobs: Sequence[WriteJob]) -> Commit:
+        vectors = _Vectors(jobs, self._identity.dimension)
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            work = Transaction(self.connection, self._owners, self.last_sequence, self.totals, self._limits)
+            results = [self._run(work, job, vectors) for job in jobs]
+            work.finish()
+            self.connection.execute("COMMIT")
+        except BaseException:
+            # SQLite has rolled back by itself after a full disk.
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
+        self._remember(work)
+        for result in results:
+            if not isinstance(result, NdmlError):
+                result.sequence = work.last_sequence
+        return Commit(jobs, results, work.last_sequence, work.added, work.removed)
+
+    def _remember(self, work: Transaction) -> None:
+        self.last_sequence, self.totals = work.last_sequence, work.totals
+        self._owners.update(work.owners)
+        while len(self._owners) > self._owner_cache:
+            self._owners.popitem(last=False)
+
+    def _run(self, work: Transaction, job: WriteJob, vectors: _Vectors) -> WriteResult | NdmlError:
+        action = job.action
+        try:
+            if isinstance(action, pb.PutAction):
+                return pb.PutResult(outcomes=[self._put(work, job.owner, action, i, vectors) for i in range(len(action.traces))])
+            if isinstance(action, pb.UpdateAction):
+                vector = vectors.take() if action.trace.HasField("embedding") else b""
+                check_model(action.trace.embedding.model, self._identity.embedding_model)
+                return pb.TraceResult(trace=work.update(job.owner, action, vector, self._now_ns() // 1000))
+            return pb.DeleteResult(deleted=work.delete(job.owner, action.trace_id))
+        except NdmlError as error:
+            return error
+
+    def _put(self, work: Transaction, owner: Owner, action: pb.PutAction, i: int, vectors: _Vectors) -> pb.PutOutcome:
+        trace = action.traces[i]
+        try:
+            vector = vectors.take()
+            check_model(trace.embedding.model, self._identity.embedding_model)
+            return work.put(owner, new_trace(owner, trace, vector, self._now_ns() // 1000), action.skip_existing)
+        except NdmlError as error:
+            return pb.PutOutcome(error=to_status(error))
+
+
+class _Vectors:
+    """The vectors of a group, checked in one go; taken one after the other in the order of the jobs."""
+
+    def __init__(self, jobs: Sequence[WriteJob], dimension: int) -> None:
+        blobs: list[bytes] = []
+        for job in jobs:
+            if isinstance(job.action, pb.PutAction):
+                blobs += [trace.embedding.vector for trace in job.action.traces]
+            elif isinstance(job.action, pb.UpdateAction) and job.action.trace.HasField("embedding"):
+                blobs.append(job.action.trace.embedding.vector)
+        matrix, self._errors = unit_vectors(blobs, dimension)
+        self._bytes = matrix.tobytes()
+        self._width = 4 * dimension
+        self._next = 0
+
+    def take(self) -> bytes:
+        """Raises EmbeddingDimensionMismatch, EmbeddingNotFinite."""
+        i, self._next = self._next, self._next + 1
+        if i in self._errors:
+            raise self._errors[i]
+        return self._bytes[i * self._width : (i + 1) * self._width]

@@ -1,0 +1,302 @@
+"""The engine: one thread that owns every partition and answers every operation.
+
+Threads, and why these:
+- the event loop parses batches and sends answers; it does no disk, index or numpy work;
+- the engine's thread takes whatever arrived during its last turn, so load makes batches by itself; searches of one owner become one
+  matrix product. It passes writes on at once and never waits for them;
+- the writer's thread (writer.py) commits in groups and posts the outcome back. Only then, on the engine's thread, do the rows enter the
+  index, and only after that is the write acknowledged. So an fsync never holds a search up, an acknowledged write is on disk and
+  visible, and since outcomes arrive in commit order `applied` means "everything up to here can be found";
+- the loader's thread (residents.py) reads owners that are not in memory, so that a cold owner does not hold up the warm ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import ParamSpec
+
+from ndml.errors import Draining, FieldInvalid, InternalFault, NdmlError, Overloaded, OwnerUnavailable, StaleEpoch
+from ndml.internal.v1 import memory_node_pb2 as pb
+from ndml.runtime import metrics
+from ndml.runtime.log import get_logger
+from services.memory_node import wire
+from services.memory_node.batch import Batch, Deliver, Slot, refusal
+from services.memory_node.commit import Commit, WriteJob
+from services.memory_node.inbox import Inbox
+from services.memory_node.partition import Partition
+from services.memory_node.payloads import PayloadCache
+from services.memory_node.ports import PlacementView
+from services.memory_node.reads import Reads
+from services.memory_node.records import Owner
+from services.memory_node.residents import Loaded, Residents
+from services.memory_node.search import GroupKey, Searcher, group_key
+from services.memory_node.writer import Writer
+
+log = get_logger(__name__)
+
+_WRITES = {"put": "add", "update": "update", "delete": "delete"}
+_IDLE_S = 0.25
+# Stopping waits for what was let in, which is bounded; longer than this means a fault, and the process must end all the same.
+_STOP_S = 20.0
+
+Work = ParamSpec("Work")
+Item = Batch | Commit | Loaded
+Groups = dict[Owner, dict[GroupKey, list[Slot]]]
+
+
+class Engine:
+    """Give it its parts, `start`, then `submit` from the event loop; `stop` answers what was let in."""
+
+    def __init__(
+        self,
+        inbox: Inbox[Item],
+        writer: Writer,
+        residents: Residents,
+        searcher: Searcher,
+        reads: Reads,
+        cache: PayloadCache,
+        placement: PlacementView,
+        response_bytes: int,
+        applied: int,
+    ) -> None:
+        self.applied = applied
+        self._inbox = inbox
+        self._writer = writer
+        self._residents = residents
+        self._searcher = searcher
+        self._reads = reads
+        self._cache = cache
+        self._placement = placement
+        self._response_bytes = response_bytes
+        self._parked: dict[Owner, list[Slot]] = defaultdict(list)
+        self._done: list[Batch] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def resident_traces(self) -> int:
+        return self._residents.traces
+
+    @property
+    def index_bytes(self) -> int:
+        return self._residents.nbytes
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answers are delivered on `loop`."""
+        self._loop = loop
+        self._writer.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Blocks until everything that was let in is on disk and answered."""
+        self._inbox.close()
+        self._thread.join(_STOP_S)
+        if self._thread.is_alive():
+            log.error("engine_stuck", operations=self._inbox.weight)
+        self._writer.stop()
+        self._residents.close()
+
+    def submit(self, request: pb.ExecuteRequest, deliver: Deliver) -> None:
+        """Have a batch executed; `deliver` gets the serialised ExecuteResponse. A full queue answers at once."""
+        batch = Batch(request, deliver, self._done.append)
+        if not batch.operations:
+            deliver(refusal(request, FieldInvalid("a batch needs an operation", field="operations")))
+        elif not self._inbox.offer(batch, len(batch.operations)):
+            deliver(refusal(request, self._refused()))
+
+    def _refused(self) -> NdmlError:
+        if self._inbox.closed:
+            return Draining("this node is stopping: another one may own the scope, or it is back shortly")
+        return Overloaded(f"{self._inbox.weight} operations are under way (engine.queue_operations): come back shortly")
+
+    def _run(self) -> None:
+        while not (self._inbox.closed and self._inbox.weight == 0):
+            items = self._inbox.take(_IDLE_S)
+            try:
+                self._turn(items)
+            except Exception:
+                # Each operation is guarded by itself; what ends here is a fault of the loop, which must go on for the others.
+                log.exception("engine_fault")
+            self._send()
+
+    def _turn(self, items: Iterable[Item]) -> None:
+        slots: list[Slot] = []
+        idle = True
+        for item in items:
+            idle = False
+            if isinstance(item, Batch):
+                slots += [Slot(item, i) for i in range(len(item.operations))]
+            elif isinstance(item, Commit):
+                self._committed(item)
+            else:
+                slots += self._loaded(item)
+        if idle:
+            self._residents.idle()
+        self._execute(slots)
+        metrics.INDEX_BYTES.set(self._residents.nbytes)
+        metrics.RESIDENT_TRACES.set(self._residents.traces)
+
+    def _committed(self, commit: Commit) -> None:
+        for sequences in commit.removed.values():
+            self._cache.forget(sequences)
+        self._residents.apply(commit)
+        self.applied = commit.last_sequence
+        for job, result in zip(commit.jobs, commit.results, strict=True):
+            assert isinstance(job.tag, Slot)
+            job.tag.finish(result if isinstance(result, NdmlError) else _written(result))
+
+    def _loaded(self, loaded: Loaded) -> list[Slot]:
+        """Slots that waited for the owner and can run now."""
+        self._residents.install(loaded)
+        waiting = self._parked.pop(loaded.owner, [])
+        if not isinstance(loaded.outcome, NdmlError):
+            return waiting
+        for slot in waiting:
+            slot.finish(loaded.outcome)
+        return []
+
+    def _execute(self, slots: Iterable[Slot]) -> None:
+        writes: list[WriteJob] = []
+        groups: Groups = defaultdict(lambda: defaultdict(list))
+        reads: list[Slot] = []
+        for slot in slots:
+            self._guard(slot, self._sort, slot, writes, groups, reads)
+        # Writes first: their fsync runs while the searches compute.
+        self._write(writes)
+        for slot in reads:
+            self._guard(slot, self._read, slot)
+        for owner, by_key in groups.items():
+            self._search(owner, by_key)
+
+    def _sort(self, slot: Slot, writes: list[WriteJob], groups: Groups, reads: list[Slot]) -> None:
+        self._check(slot)
+        action = slot.action
+        if action == "search":
+            groups[slot.owner][group_key(slot.operation.search)].append(slot)
+        elif action in _WRITES:
+            writes.append(WriteJob(slot.owner, getattr(slot.operation, action), slot))
+        elif action is None:
+            raise FieldInvalid("the operation says nothing to do", field="action")
+        else:
+            reads.append(slot)
+
+    def _check(self, slot: Slot) -> None:
+        """Raises DeadlinePassed, FieldInvalid, StaleEpoch, OwnerUnavailable."""
+        slot.check_deadline()
+        operation = slot.operation
+        if not operation.tenant or not (operation.user or slot.action == "stats"):
+            raise FieldInvalid("scope needs a tenant and a user", field="scope.user" if operation.tenant else "scope.tenant")
+        ours = self._placement.epoch
+        if slot.batch.request.epoch < ours and operation.user and not self._placement.owns(*slot.owner):
+            raise StaleEpoch(f"the owner moved: your placement is of epoch {slot.batch.request.epoch}, ours of {ours}")
+        if operation.min_sequence > self.applied:
+            raise OwnerUnavailable(f"this node has applied writes up to {self.applied}, the read asks for {operation.min_sequence}")
+
+    def _write(self, jobs: list[WriteJob]) -> None:
+        if not jobs:
+            return
+        left: list[WriteJob] = jobs
+        error: NdmlError | None = None
+        try:
+            left = self._writer.submit(jobs)
+            error = self._writer.overloaded() if left else None
+        except NdmlError as refused:
+            error = refused
+        for job in left:
+            assert isinstance(job.tag, Slot) and error is not None
+            job.tag.finish(error)
+
+    def _read(self, slot: Slot) -> None:
+        if slot.action == "list" and self._reads.needs_partition(slot.operation.list):
+            partition = self._partition(slot.owner, [slot])
+            if partition is not None:
+                slot.finish(self._reads.filtered_page(partition, slot.operation.list))
+                self._residents.settle(partition)
+        else:
+            slot.finish(self._reads.run(slot.owner, slot.operation, self._residents))
+
+    def _partition(self, owner: Owner, slots: list[Slot]) -> Partition | None:
+        """The owner's partition. None: the slots wait until it is loaded, or are answered because there is nothing."""
+        partition = self._residents.get(owner)
+        if partition is None:
+            if self._reads.is_empty(owner):
+                for slot in slots:
+                    slot.finish(wire.search_result([], b"") if slot.action == "search" else pb.OperationResult(list=pb.ListResult()))
+            else:
+                self._parked[owner] += slots
+                self._residents.request(owner)
+        return partition
+
+    def _search(self, owner: Owner, by_key: dict[GroupKey, list[Slot]]) -> None:
+        everyone = [slot for slots in by_key.values() for slot in slots]
+        try:
+            partition = self._partition(owner, everyone)
+        except NdmlError as error:
+            for slot in everyone:
+                slot.finish(error)
+            return
+        if partition is None:
+            return
+        for slots in by_key.values():
+            for slot, result in zip(slots, self._results(partition, slots), strict=True):
+                metrics.MEMORY_QUERY_LATENCY.observe(slot.batch.waited_ms() / 1e3)
+                slot.finish(result)
+        self._residents.settle(partition)
+
+    def _results(self, partition: Partition, slots: list[Slot]) -> list[bytes | NdmlError]:
+        actions = [slot.operation.search for slot in slots]
+        metrics.BATCH_SIZE.labels("search").observe(len(slots))
+        try:
+            return self._searcher.run(partition, actions, [slot.batch.waited_ms() for slot in slots])
+        except NdmlError as error:
+            return [error] * len(slots)
+        except Exception as error:
+            return [_fault(error)] * len(slots)
+
+    def _guard(self, slot: Slot, work: Callable[Work, None], *args: Work.args, **kwargs: Work.kwargs) -> None:
+        try:
+            work(*args, **kwargs)
+        except NdmlError as error:
+            slot.finish(error)
+        except Exception as error:
+            slot.finish(_fault(error))
+
+    def _send(self) -> None:
+        """Hand finished batches to the event loop, with one wake-up for all of them."""
+        if not self._done:
+            return
+        done, answers = self._done.copy(), []
+        self._done.clear()
+        for batch in done:
+            answers.append((batch.deliver, batch.encode(self._response_bytes)))
+            self._inbox.release(len(batch.operations))
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(_deliver, answers)
+        except RuntimeError as error:
+            log.warning("answers_lost", batches=len(answers), error=str(error))
+
+
+def _deliver(answers: list[tuple[Deliver, bytes]]) -> None:
+    for deliver, answer in answers:
+        deliver(answer)
+
+
+def _written(result: pb.PutResult | pb.TraceResult | pb.DeleteResult) -> pb.OperationResult:
+    if isinstance(result, pb.PutResult):
+        stored = sum(not (outcome.existed or outcome.HasField("error")) for outcome in result.outcomes)
+        metrics.MEMORY_UPDATE_RATE.labels(_WRITES["put"]).inc(stored)
+        return pb.OperationResult(put=result)
+    if isinstance(result, pb.TraceResult):
+        metrics.MEMORY_UPDATE_RATE.labels(_WRITES["update"]).inc()
+        return pb.OperationResult(trace=result)
+    metrics.MEMORY_UPDATE_RATE.labels(_WRITES["delete"]).inc(result.deleted)
+    return pb.OperationResult(delete=result)
+
+
+def _fault(error: Exception) -> InternalFault:
+    log.error("operation_fault", exc_info=error)
+    return InternalFault("internal fault: the node's log has the details")

@@ -1,0 +1,178 @@
+"""Tells every consensus node that this memory node lives, where it is and what it is for.
+
+The node is the only writer of its record. Its incarnation is kept in the data directory and counted up whenever address, zone or profile
+change, so that the newest word wins wherever it arrives first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import grpc
+from pydantic import Field, field_validator
+
+from ndml.errors import FieldInvalid, NdmlError, StaleEpoch
+from ndml.internal.v1 import consensus_pb2 as pb2
+from ndml.internal.v1 import consensus_pb2_grpc
+from ndml.placement import NodeRecord, check_record
+from ndml.runtime.channel import open_channel
+from ndml.runtime.files import write_durably
+from ndml.runtime.log import get_logger
+from ndml.runtime.placement import check_addresses, record_to_proto
+from ndml.runtime.settings import Section
+from ndml.runtime.status import from_rpc_error
+
+log = get_logger(__name__)
+
+_FILE = "identity.json"
+_INCARNATION_KEY = "incarnation"  # in the metadata of the StaleEpoch that a consensus node answers
+
+
+class HeartbeatSettings(Section):
+    """Registration with the consensus nodes."""
+
+    consensus: list[str] = Field(
+        [], max_length=64, description="host:port of every consensus node; each gets its own heartbeat. Empty: none."
+    )
+    interval_s: float = Field(
+        1.0, gt=0, description="Between heartbeats (+-10 %, so that nodes do not beat in step): a third of suspect_after_s."
+    )
+    timeout_s: float = Field(1.0, gt=0, description="A consensus node that takes longer is tried again at the next interval.")
+    profile: str = Field("general", pattern="^(general|code|factual|conversational)$", description="What this node is specialised in.")
+
+    @field_validator("consensus")
+    @classmethod
+    def _addresses(cls, addresses: list[str]) -> list[str]:
+        return check_addresses(addresses)
+
+
+class Identity:
+    """This node's record and its place on disk."""
+
+    def __init__(self, directory: Path, node_id: str, address: str, zone: str, profile: str) -> None:
+        self._path = directory / _FILE
+        self.record = NodeRecord(node_id, address, zone, profile, 1)
+
+    def restore(self) -> None:
+        """Go on from the incarnation on disk, one past it where the record changed. Raises FieldInvalid, OSError."""
+        known = self._read()
+        if known is not None:
+            same = replace(self.record, incarnation=known.incarnation) == known
+            self.record = known if same else replace(self.record, incarnation=known.incarnation + 1)
+        check_record(self.record)
+        if self.record != known:
+            self._write()
+
+    def count_past(self, incarnation: int) -> None:
+        """Make the record newer than `incarnation`; nothing where it is already. Raises FieldInvalid, OSError."""
+        if incarnation >= self.record.incarnation:
+            newer = replace(self.record, incarnation=incarnation + 1)
+            check_record(newer)
+            self.record = newer
+            self._write()
+
+    def _read(self) -> NodeRecord | None:
+        try:
+            known = NodeRecord(**json.loads(self._path.read_bytes()))
+            check_record(known)
+            return known
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, AttributeError, RecursionError, FieldInvalid) as error:
+            # Not worth refusing to start: consensus nodes know the incarnation, and say so when we begin at 1 again.
+            log.warning("identity_unreadable", path=str(self._path), error=str(error))
+            return None
+
+    def _write(self) -> None:
+        write_durably(self._path, json.dumps(asdict(self.record), indent=1).encode())
+
+
+@dataclass(slots=True)
+class _Link:
+    """One consensus node; `up` and `member` are None before its first answer."""
+
+    address: str
+    up: bool | None = None
+    member: bool | None = None
+
+
+class Heartbeat:
+    """Component: one loop for each consensus node, so that a dead one delays no other. Starting waits for none of them."""
+
+    def __init__(self, settings: HeartbeatSettings, identity: Identity, *, rng: random.Random | None = None) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._rng = rng or random.Random()
+        self._links = [_Link(address) for address in settings.consensus]
+        self._renaming = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def record(self) -> NodeRecord:
+        """What this node says of itself."""
+        return self._identity.record
+
+    @property
+    def reachable(self) -> int:
+        """Consensus nodes that took the last heartbeat."""
+        return sum(link.up is True for link in self._links)
+
+    @property
+    def is_member(self) -> bool:
+        """True when a consensus node lists this node among the owners."""
+        return any(link.member is True for link in self._links)
+
+    async def start(self) -> None:
+        """Raises FieldInvalid where the node's address, zone or profile cannot be told to others, OSError from the data directory."""
+        await asyncio.to_thread(self._identity.restore)
+        self._tasks = [asyncio.create_task(self._beat_forever(link), name=f"heartbeat-{link.address}") for link in self._links]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks = []
+
+    async def _beat_forever(self, link: _Link) -> None:
+        async with open_channel(link.address) as channel:
+            stub: consensus_pb2_grpc.ConsensusServiceAsyncStub = consensus_pb2_grpc.ConsensusServiceStub(channel)
+            while True:
+                if await self._beat(stub, link):
+                    await self._beat(stub, link)  # once: two processes under one id must not race each other faster than the interval
+                await asyncio.sleep(self._settings.interval_s * self._rng.uniform(0.9, 1.1))
+
+    async def _beat(self, stub: consensus_pb2_grpc.ConsensusServiceAsyncStub, link: _Link) -> bool:
+        """One heartbeat; True when it should be repeated at once, under a newer incarnation."""
+        sent = self._identity.record
+        try:
+            answer = await stub.Heartbeat(pb2.HeartbeatRequest(node=record_to_proto(sent)), timeout=self._settings.timeout_s)
+        except grpc.aio.AioRpcError as error:
+            return await self._refused(link, sent, from_rpc_error(error))
+        self._note(link, True, member=answer.is_member)
+        return False
+
+    async def _refused(self, link: _Link, sent: NodeRecord, error: NdmlError) -> bool:
+        self._note(link, False, error=error.message)
+        if not isinstance(error, StaleEpoch):
+            return False
+        async with self._renaming:
+            try:
+                await asyncio.to_thread(self._identity.count_past, int(error.metadata.get(_INCARNATION_KEY, "0")))
+            except (OSError, FieldInvalid) as fault:
+                log.error("incarnation_not_raised", consensus=link.address, error=str(fault))
+                return False
+        log.warning("incarnation_raised", incarnation=self._identity.record.incarnation, reason=error.message)
+        return self._identity.record != sent
+
+    def _note(self, link: _Link, up: bool, *, member: bool | None = None, error: str = "") -> None:
+        if link.up is not up:
+            log.info("consensus_reachable" if up else "consensus_unreachable", consensus=link.address, error=error)
+        if member is not None and link.member is not member:
+            log.info("member" if member else "standby", consensus=link.address, node=self.record.node_id)
+            link.member = member
+        link.up = up

@@ -1,0 +1,145 @@
+"""The node as one component: opens the store, puts the engine together, and stops both in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+
+from ndml.errors import StaleEpoch
+from ndml.internal.v1 import memory_node_pb2 as pb
+from ndml.runtime import metrics
+from services.memory_node.columns import ROW_BYTES
+from services.memory_node.commit import Commit
+from services.memory_node.engine import Engine, Item
+from services.memory_node.exports import Exports
+from services.memory_node.inbox import Inbox
+from services.memory_node.index import AdaptiveIndex, IndexOptions, background_trainer, make_index
+from services.memory_node.partition import Partition, load_partition
+from services.memory_node.payloads import PayloadCache
+from services.memory_node.ports import NowNs, PlacementView
+from services.memory_node.reader import Reader
+from services.memory_node.reads import Reads
+from services.memory_node.records import Owner
+from services.memory_node.residents import Residents
+from services.memory_node.schema import Identity
+from services.memory_node.search import Searcher, SearchOptions
+from services.memory_node.settings import NodeSettings
+from services.memory_node.snapshots import Snapshot
+from services.memory_node.store import Store
+from services.memory_node.writer import Checkpointer, Writer
+
+# A growing slab overshoots by half: what an owner may hold is counted with it.
+_OVERSHOOT = 1.5
+_GPU_DRIVER = Path("/dev/nvidiactl")
+
+
+def index_maker(device: str, trainer: Executor) -> Callable[[IndexOptions], AdaptiveIndex]:
+    """How to make an owner's index. Without a GPU driver none is looked for: looking may import torch, which takes seconds and 200 MB."""
+    from services.memory_node.index.fastscan import FastScanIndex
+
+    if device == "gpu" or (device == "auto" and _GPU_DRIVER.exists()):
+        return lambda options: make_index(options, trainer)
+    return lambda options: AdaptiveIndex(options, trainer, FastScanIndex)
+
+
+class Node:
+    """Component. `engine` and `exports` are there between start() and stop()."""
+
+    engine: Engine
+    exports: Exports
+
+    def __init__(self, settings: NodeSettings, placement: PlacementView, now_ns: NowNs = time.time_ns) -> None:
+        self._settings = settings
+        self._placement = placement
+        node = settings.node
+        row_bytes = (4 * node.dimension + ROW_BYTES) * _OVERSHOOT
+        self._max_owner_traces = max(1, int(settings.engine.index_memory_limit / row_bytes))
+        identity = Identity(node.node_id, node.dimension, node.embedding_model)
+        self.store = Store(settings.store, identity, self._max_owner_traces, now_ns)
+        self._trainer = background_trainer()
+        self._make_index: Callable[[IndexOptions], AdaptiveIndex]
+        self._index_options = settings.index.options(node.dimension)
+        self._readers: list[Reader] = []
+
+    async def start(self) -> None:
+        """Raises StoreRefused."""
+        await asyncio.to_thread(self.store.open)
+        # Imports FAISS: seconds that the first search must not wait for.
+        self._make_index = await asyncio.to_thread(index_maker, self._settings.index.device, self._trainer)
+        self._assemble()
+        self._checkpointer = Checkpointer(self.store)
+        self._checkpointer.start()
+        self.engine.start(asyncio.get_running_loop())
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._stop)
+
+    def _assemble(self) -> None:
+        settings, node = self._settings.engine, self._settings.node
+        reader = self.store.reader()
+        self._readers.append(reader)
+        inbox: Inbox[Item] = Inbox(settings.queue_operations)
+        cache = PayloadCache(settings.payload_cache_bytes)
+        options = SearchOptions(node.dimension, node.embedding_model, settings.search_chunk, settings.result_bytes)
+
+        def on_commit(commit: Commit) -> None:
+            self._count()
+            inbox.post(commit)
+
+        self.engine = Engine(
+            inbox,
+            Writer(self.store, on_commit),
+            Residents(settings.index_memory_limit, self.store.reader, self._load, inbox.post),
+            Searcher(reader, cache, options),
+            Reads(reader, node.dimension, node.embedding_model, settings.result_bytes),
+            cache,
+            self._placement,
+            settings.response_bytes,
+            self.store.committer.last_sequence,
+        )
+        self.exports = Exports(self.store)
+        self._count()
+
+    def _load(self, reader: Reader, owner: Owner) -> Partition | None:
+        return load_partition(
+            reader, owner, lambda: self._make_index(self._index_options), self._settings.node.dimension, self._max_owner_traces
+        )
+
+    def _count(self) -> None:
+        traces = self.store.committer.totals.traces
+        metrics.MEMORY_TOTAL_TRACES.set(traces)
+        metrics.MEMORY_UTILIZATION.set(traces / self._settings.store.max_traces)
+
+    def _stop(self) -> None:
+        self.engine.stop()
+        self._checkpointer.stop()
+        self._trainer.shutdown(wait=True, cancel_futures=True)
+        for reader in self._readers:
+            reader.close()
+        self.store.close()
+
+    def check_epoch(self, tenant: str, user: str, epoch: int) -> None:
+        """Raises StaleEpoch when a caller with an older placement asks for an owner that is not here."""
+        if epoch < self._placement.epoch and not self._placement.owns(tenant, user):
+            raise StaleEpoch(f"the owner moved: your placement is of epoch {epoch}, ours of {self._placement.epoch}")
+
+    async def snapshot(self) -> Snapshot:
+        """Raises StoreUnavailable; a second one waits for the first."""
+        return await asyncio.to_thread(self.store.snapshot)
+
+    def status(self) -> pb.GetNodeStatusResponse:
+        """What the node knows of itself; name, version and start are the servicer's to add."""
+        totals = self.store.committer.totals
+        return pb.GetNodeStatusResponse(
+            node_id=self.store.identity.node_id,
+            traces=totals.traces,
+            owners=totals.owners,
+            resident_traces=self.engine.resident_traces,
+            index_bytes=self.engine.index_bytes,
+            store_bytes=self.store.bytes_on_disk(),
+            epoch=self._placement.epoch,
+            sequence=self.store.committer.last_sequence,
+        )

@@ -1,0 +1,114 @@
+"""Get, list and stats: small reads that the store answers by itself. Runs on the engine's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ndml.errors import FieldInvalid, TraceNotFound
+from ndml.internal.v1 import memory_node_pb2 as pb
+from ndml.v1.memory_pb2 import GetMemoryStatsResponse
+from ndml.v1.types_pb2 import MemoryTrace
+from services.memory_node.filters import conditions
+from services.memory_node.partition import Partition
+from services.memory_node.reader import Reader
+from services.memory_node.records import Owner, parse_trace_id
+from services.memory_node.residents import Residents
+
+_KINDS = ("", "episodic", "semantic", "procedural")
+_NEWEST = (1 << 63) - 1
+
+
+class Reads:
+    """dimension, embedding_model: of the suite. result_bytes: one page's traces at most."""
+
+    def __init__(self, reader: Reader, dimension: int, embedding_model: str, result_bytes: int) -> None:
+        self._reader = reader
+        self._dimension = dimension
+        self._embedding_model = embedding_model
+        self._result_bytes = result_bytes
+
+    def is_empty(self, owner: Owner) -> bool:
+        """True when the owner has no traces."""
+        row = self._reader.owner(owner)
+        return row is None or row.traces == 0
+
+    def needs_partition(self, action: pb.ListAction) -> bool:
+        """True when the page depends on conditions: those are met on columns that the partition has."""
+        return conditions(action.agent, action.session, action.filter if action.HasField("filter") else None) is not None
+
+    def run(self, owner: Owner, operation: pb.Operation, residents: Residents) -> pb.OperationResult:
+        """Raises FieldInvalid, TraceNotFound, StoreUnavailable."""
+        action = operation.WhichOneof("action")
+        if action == "get":
+            return pb.OperationResult(trace=self._get(owner, operation.get))
+        if action == "list":
+            return pb.OperationResult(list=self._page(owner, operation.list))
+        return pb.OperationResult(stats=self._stats(owner, residents))
+
+    def _get(self, owner: Owner, action: pb.GetAction) -> pb.TraceResult:
+        trace_id, row = parse_trace_id(action.trace_id), self._reader.owner(owner)
+        found = None if row is None else self._reader.trace(row.owner_id, trace_id)
+        if found is None:
+            raise TraceNotFound(f"no trace {action.trace_id} here: it was never written in this scope, or it was deleted", field="trace_id")
+        return pb.TraceResult(trace=self._trace(*found, action.include_embedding))
+
+    def _page(self, owner: Owner, action: pb.ListAction) -> pb.ListResult:
+        row = self._reader.owner(owner)
+        if row is None:
+            return pb.ListResult()
+        page = self._reader.page(row.owner_id, action.before_sequence or _NEWEST, checked_limit(action), self._result_bytes)
+        return pb.ListResult(traces=self._traces(page.payloads, action.include_embedding), next_before_sequence=page.next_before)
+
+    def filtered_page(self, partition: Partition, action: pb.ListAction) -> pb.OperationResult:
+        """A page of the traces that meet the conditions. Raises FieldInvalid, StoreUnavailable."""
+        limit = checked_limit(action)
+        wanted = conditions(action.agent, action.session, action.filter if action.HasField("filter") else None)
+        with self._reader.snapshot():
+            allowed = partition.mask(wanted, self._reader)
+            assert allowed is not None
+            rows = partition.newest(action.before_sequence or _NEWEST, limit + 1, allowed)
+            page = rows[: self._fitting(partition, rows, limit)]
+            sequences = partition.columns.ints("sequence")[page].tolist()
+            found = self._reader.payloads(partition.owner_id, sequences)
+        more = len(rows) > len(page)
+        # A row that was deleted since the index last heard is left out; the page is then shorter, and the next one starts where it should.
+        traces = self._traces([found[sequence] for sequence in sequences if sequence in found], action.include_embedding)
+        before = int(partition.columns.ints("first_sequence")[page[-1]]) if more else 0
+        return pb.OperationResult(list=pb.ListResult(traces=traces, next_before_sequence=before))
+
+    def _fitting(self, partition: Partition, rows: np.ndarray[tuple[int], np.dtype[np.int64]], limit: int) -> int:
+        """How many of the rows one result may carry: at least one, so that a reader gets on."""
+        sizes = np.cumsum(partition.columns.ints("payload_bytes")[rows[:limit]] + 4 * self._dimension, dtype=np.int64)
+        return max(1, int(np.searchsorted(sizes, self._result_bytes, side="right")))
+
+    def _stats(self, owner: Owner, residents: Residents) -> GetMemoryStatsResponse:
+        if owner.user:
+            row, resident = self._reader.owner(owner), residents.count(owner)
+            owners = int(row is not None and row.traces > 0)
+        else:
+            row, owners = self._reader.tenant(owner.tenant)
+            resident = residents.count_tenant(owner.tenant)
+        stats = GetMemoryStatsResponse(owners=owners, resident_traces=resident)
+        stats.dimension, stats.embedding_model = self._dimension, self._embedding_model
+        if row is not None:
+            stats.traces, stats.content_bytes = row.traces, row.content_bytes
+            stats.traces_by_kind.update({name: count for name, count in zip(_KINDS, row.kinds, strict=True) if name and count})
+        return stats
+
+    def _traces(self, rows: Sequence[tuple[bytes, bytes]], include_embedding: bool) -> list[MemoryTrace]:
+        return [self._trace(payload, vector, include_embedding) for payload, vector in rows]
+
+    def _trace(self, payload: bytes, vector: bytes, include_embedding: bool) -> MemoryTrace:
+        trace = MemoryTrace.FromString(payload)
+        if include_embedding:
+            trace.embedding.vector, trace.embedding.model = vector, self._embedding_model
+        return trace
+
+
+def checked_limit(action: pb.ListAction) -> int:
+    """Raises FieldInvalid."""
+    if action.limit < 1:
+        raise FieldInvalid(f"limit is {action.limit}: ask for 1 trace or more", field="page_size")
+    return action.limit

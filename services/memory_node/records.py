@@ -1,0 +1,215 @@
+"""A trace between wire and table: checked, hashed, serialised once. Pure.
+
+A stored row never changes. An update writes a new row, with a new sequence number, and ends the old one. So a sequence number names one
+content for ever: caches keyed by it are never stale, and a row that the index knows and the store lacks can only mean "gone".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
+
+from ndml.errors import EmbeddingDimensionMismatch, EmbeddingModelMismatch, EmbeddingNotFinite, FieldInvalid, NdmlError
+from ndml.v1.types_pb2 import TRACE_KIND_EPISODIC, MemoryTrace
+
+F32 = NDArray[np.float32]
+
+UPDATABLE = ("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding")
+
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
+_DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
+# Closer to unit length than this is left as it came, so that an exported vector is imported bit for bit.
+_UNIT_TOLERANCE = 1e-6
+
+
+class Owner(NamedTuple):
+    """The storage partition that a trace belongs to."""
+
+    tenant: str
+    user: str
+
+
+class TraceRow(NamedTuple):
+    """One row of table `traces`, in the order of its columns. Times in microseconds since 1970, vector float32 of unit length.
+
+    `payload` is a serialised MemoryTrace without its embedding; `first_sequence` the sequence of the trace's first row.
+    """
+
+    sequence: int
+    owner_id: int
+    trace_id: bytes
+    first_sequence: int
+    kind: int
+    said_at_us: int
+    learned_at_us: int
+    agent: str
+    session: str
+    speaker: str
+    content_hash: bytes
+    content_bytes: int
+    vector: bytes
+    payload: bytes
+
+
+class NewTrace(NamedTuple):
+    """A checked trace that has no place in the store yet: a TraceRow without the three numbers that the store gives."""
+
+    trace_id: bytes
+    kind: int
+    said_at_us: int
+    learned_at_us: int
+    agent: str
+    session: str
+    speaker: str
+    content_hash: bytes
+    content_bytes: int
+    vector: bytes
+    payload: bytes
+    labels: tuple[tuple[str, str], ...]
+
+
+def parse_trace_id(text: str) -> bytes:
+    """Raises FieldInvalid."""
+    if not _TRACE_ID.fullmatch(text):
+        raise FieldInvalid("trace_id must be 32 lower-case hexadecimal digits, as AddMemory returned it", field="trace_id")
+    return bytes.fromhex(text)
+
+
+def decimal(value: str) -> float | None:
+    """The value of a label as a number, None when it does not read as a decimal one ("1_000", "nan" and "" do not)."""
+    return float(value) if _DECIMAL.fullmatch(value) else None
+
+
+def micros(time: Timestamp, field: str) -> int:
+    """Microseconds since 1970. Raises FieldInvalid outside the years 1 to 9999."""
+    if not (_FIRST_S <= time.seconds <= _LAST_S and 0 <= time.nanos < 1_000_000_000):
+        raise FieldInvalid(f"{field} is not a time between the years 1 and 9999", field=field)
+    return time.seconds * 1_000_000 + time.nanos // 1000
+
+
+def timestamp(unix_us: int) -> Timestamp:
+    return Timestamp(seconds=unix_us // 1_000_000, nanos=unix_us % 1_000_000 * 1000)
+
+
+def new_trace(owner: Owner, trace: MemoryTrace, vector: bytes, now_us: int) -> NewTrace:
+    """Check and serialise `trace`; `vector` is its embedding's, checked. Raises FieldInvalid.
+
+    The owner is written into the payload here: what a trace says of its scope cannot differ from where it is stored.
+    """
+    trace_id = parse_trace_id(trace.trace_id)
+    if not trace.text:
+        raise FieldInvalid("text is empty: a trace needs something to remember", field="text")
+    learned_us = micros(trace.learned_at, "learned_at") if trace.HasField("learned_at") else now_us
+    said_us = micros(trace.said_at, "said_at") if trace.HasField("said_at") else learned_us
+    tail = MemoryTrace(version=1, said_at=trace.said_at if trace.HasField("said_at") else timestamp(said_us))
+    tail.learned_at.CopyFrom(timestamp(learned_us))
+    tail.updated_at.CopyFrom(tail.learned_at)
+    given, trace = trace, MemoryTrace()
+    trace.CopyFrom(given)
+    trace.scope.tenant, trace.scope.user = owner
+    trace.kind = trace.kind or TRACE_KIND_EPISODIC
+    for name in ("said_at", "learned_at", "updated_at", "version", "embedding"):
+        trace.ClearField(name)
+    said = trace.SerializeToString(deterministic=True)
+    # A time that the writer left out is filled in as "now" on the way here and differs between two tries of one request: not hashed.
+    time = b"" if said_us == learned_us else said_us.to_bytes(8, "little", signed=True)
+    digest = blake2b(said + time, digest_size=16).digest()
+    return _row(trace, trace_id, (said_us, learned_us), digest, vector, said + tail.SerializeToString())
+
+
+def changed_trace(old: TraceRow, change: MemoryTrace, fields: Sequence[str], vector: bytes, now_us: int) -> tuple[NewTrace, MemoryTrace]:
+    """`old` with `fields` taken from `change`, its version one up; `vector` replaces the old one unless it is empty.
+
+    Returns the new row's content and the trace as it reads now. Raises FieldInvalid.
+
+    The content hash stays that of the first write: a late replay of it is still recognised.
+    """
+    trace = MemoryTrace.FromString(old.payload)
+    for name in fields:
+        if name != "embedding":
+            _take(trace, change, name)
+    if not trace.text:
+        raise FieldInvalid("text is empty: delete the trace instead", field="text")
+    trace.kind = trace.kind or TRACE_KIND_EPISODIC
+    if not trace.HasField("said_at"):
+        trace.said_at.CopyFrom(trace.learned_at)
+    trace.version += 1
+    trace.updated_at.CopyFrom(change.updated_at if change.HasField("updated_at") else timestamp(now_us))
+    times = (micros(trace.said_at, "said_at"), old.learned_at_us)
+    payload = trace.SerializeToString(deterministic=True)
+    return _row(trace, old.trace_id, times, old.content_hash, vector or old.vector, payload), trace
+
+
+def check_fields(fields: Sequence[str], has_vector: bool) -> None:
+    """Raises FieldInvalid for a field that cannot change, none at all, or a new text without its vector."""
+    wrong = [name for name in fields if name not in UPDATABLE]
+    if wrong or not fields:
+        what = f"{wrong[0]!r} cannot be changed" if wrong else "it names no field"
+        raise FieldInvalid(f"update_mask: {what}; take from {', '.join(UPDATABLE)}", field="update_mask")
+    if not has_vector and ("text" in fields or "embedding" in fields):
+        raise FieldInvalid("a changed text or embedding needs the new vector in trace.embedding", field="trace.embedding")
+
+
+def _take(trace: MemoryTrace, change: MemoryTrace, name: str) -> None:
+    """Give field `name` of `trace` the value it has in `change`, which may be none."""
+    trace.ClearField(name)
+    field = MemoryTrace.DESCRIPTOR.fields_by_name[name]
+    if not field.has_presence or change.HasField(name):
+        trace.MergeFrom(MemoryTrace(**{name: getattr(change, name)}))
+
+
+def _row(trace: MemoryTrace, trace_id: bytes, times: tuple[int, int], digest: bytes, vector: bytes, payload: bytes) -> NewTrace:
+    labels = tuple(trace.metadata.items()) if trace.metadata else ()
+    size = len(trace.text.encode()) + sum(len(key.encode()) + len(value.encode()) for key, value in labels)
+    scope = trace.scope
+    return NewTrace(trace_id, trace.kind, *times, scope.agent, scope.session, trace.speaker, digest, size, vector, payload, labels)
+
+
+def check_model(given: str, suite: str) -> None:
+    """Raises EmbeddingModelMismatch; an empty name means the suite's model."""
+    if given and given != suite:
+        raise EmbeddingModelMismatch(
+            f"the vector is of model {given!r}, this memory of {suite!r}: embed with {suite!r} or leave the embedding out",
+            field="embedding.model",
+        )
+
+
+def unit_vectors(blobs: Sequence[bytes], dimension: int) -> tuple[F32, dict[int, NdmlError]]:
+    """[n] blobs -> unit vectors [n, dimension], and for each bad one its error by position (its row is zero).
+
+    Errors: EmbeddingDimensionMismatch, EmbeddingNotFinite (NaN, infinity, length zero).
+    """
+    width = 4 * dimension
+    errors: dict[int, NdmlError] = {i: _wrong_size(len(b), dimension) for i, b in enumerate(blobs) if len(b) != width}
+    joined = b"".join([b"\0" * width if i in errors else b for i, b in enumerate(blobs)] if errors else blobs)
+    vectors = np.frombuffer(joined, "<f4").reshape(-1, dimension).astype(np.float32, copy=True)
+    with np.errstate(all="ignore"):
+        lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+        off = np.nonzero(~(np.abs(lengths - 1) <= _UNIT_TOLERANCE))[0]
+    for i in off.tolist():
+        # float64 here: a finite vector may overflow or vanish when squared in float32.
+        wide = vectors[i].astype(np.float64)
+        length = float(np.sqrt(wide @ wide))
+        if np.isfinite(length) and length > 0:
+            vectors[i] = wide / length
+        else:
+            vectors[i] = 0
+            errors.setdefault(i, _not_finite(length))
+    return vectors, errors
+
+
+def _wrong_size(size: int, dimension: int) -> NdmlError:
+    got = f"{size // 4} components" if size % 4 == 0 else f"{size} bytes, not a multiple of 4"
+    return EmbeddingDimensionMismatch(f"the vector has {got}, this memory {dimension}: send {dimension} float32", field="embedding.vector")
+
+
+def _not_finite(length: float) -> NdmlError:
+    what = "has length zero" if length == 0 else "holds NaN or infinity"
+    return EmbeddingNotFinite(f"the vector {what}: it has no direction to compare", field="embedding.vector")

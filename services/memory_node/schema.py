@@ -1,0 +1,101 @@
+"""Tables of the store, their versions, and who may open a file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+APPLICATION_ID = 0x4E444D4C  # "NDML": `file` and every SQLite tool show it
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+CREATE TABLE owners (
+  id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, user TEXT NOT NULL,
+  episodic INTEGER NOT NULL, semantic INTEGER NOT NULL, procedural INTEGER NOT NULL, content_bytes INTEGER NOT NULL,
+  UNIQUE (tenant, user));
+CREATE TABLE traces (
+  sequence INTEGER PRIMARY KEY, owner_id INTEGER NOT NULL, trace_id BLOB NOT NULL, first_sequence INTEGER NOT NULL,
+  kind INTEGER NOT NULL, said_at_us INTEGER NOT NULL, learned_at_us INTEGER NOT NULL,
+  agent TEXT NOT NULL, session TEXT NOT NULL, speaker TEXT NOT NULL,
+  content_hash BLOB NOT NULL, content_bytes INTEGER NOT NULL, vector BLOB NOT NULL, payload BLOB NOT NULL);
+CREATE UNIQUE INDEX traces_identity ON traces (owner_id, trace_id);
+CREATE UNIQUE INDEX traces_order ON traces (owner_id, first_sequence);
+CREATE TABLE labels (
+  owner_id INTEGER NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, sequence INTEGER NOT NULL, number REAL,
+  PRIMARY KEY (owner_id, key, value, sequence)) WITHOUT ROWID;
+CREATE TABLE erased (owner_id INTEGER NOT NULL, trace_id BLOB NOT NULL, PRIMARY KEY (owner_id, trace_id)) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = ()
+"""Step i takes a store from version i + 1 to i + 2; each runs in one transaction with the change of the version number."""
+
+VERSION = 1 + len(MIGRATIONS)
+
+
+class StoreRefused(OSError):
+    """The store cannot be used as it is; the message says why and what to do. Stops the start: an operator's matter, not a caller's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a store belongs to: it is opened by the same node with the same vector space only."""
+
+    node_id: str
+    dimension: int
+    embedding_model: str
+
+
+def prepare(connection: sqlite3.Connection, identity: Identity) -> None:
+    """Create the tables, bring an older store up to VERSION, or refuse one that is not ours. Raises StoreRefused."""
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found == 0:
+        _create(connection, identity)
+    elif found > VERSION:
+        raise StoreRefused(
+            f"the store has schema {found}, this release knows up to {VERSION}: run the release that wrote it or a newer one"
+        )
+    migrate(connection, max(found, 1), MIGRATIONS)
+    check_identity(connection, identity)
+
+
+def migrate(connection: sqlite3.Connection, found: int, steps: Sequence[Callable[[sqlite3.Connection], None]]) -> None:
+    """Run the steps that a store of version `found` still lacks, each with its version number in one transaction."""
+    for version in range(found, 1 + len(steps)):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            steps[version - 1](connection)
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute(f"PRAGMA user_version = {version + 1}")
+        connection.execute("COMMIT")
+
+
+def check_identity(connection: sqlite3.Connection, identity: Identity) -> None:
+    """Raises StoreRefused when the store belongs to another node or another vector space."""
+    wanted = {"node_id": identity.node_id, "dimension": identity.dimension, "embedding_model": identity.embedding_model}
+    found = dict(connection.execute("SELECT key, value FROM meta"))
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise StoreRefused(f"the store was made with node.{key} = {found.get(key)!r}, the settings say {value!r}: one of them is wrong")
+
+
+def _create(connection: sqlite3.Connection, identity: Identity) -> None:
+    if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        raise StoreRefused("the file is an SQLite database, but not NDML's: point store.data_dir elsewhere")
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in TABLES.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)
+    facts = [
+        ("node_id", identity.node_id),
+        ("dimension", identity.dimension),
+        ("embedding_model", identity.embedding_model),
+        ("last_sequence", 0),
+        ("clean", 1),
+    ]
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", facts)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")

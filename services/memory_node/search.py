@@ -1,0 +1,215 @@
+"""Searches: those of one owner that ask for the same things become one matrix search, then each gets its hits as wire bytes.
+
+Runs on the engine's thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndml.errors import FieldInvalid, NdmlError
+from ndml.internal.v1.memory_node_pb2 import SearchAction
+from ndml.v1.types_pb2 import SearchStats, StageTimings
+from services.memory_node import wire
+from services.memory_node.filters import Conditions, conditions
+from services.memory_node.partition import Partition
+from services.memory_node.payloads import PayloadCache
+from services.memory_node.reader import Reader
+from services.memory_node.records import F32, unit_vectors
+
+I64 = NDArray[np.int64]
+
+
+class GroupKey(NamedTuple):
+    """Searches of one owner with equal keys share a matrix search."""
+
+    k: int
+    agent: str
+    session: str
+    filter: bytes
+    include_embedding: bool
+    explain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """dimension, embedding_model: of the suite. chunk: queries in one matrix search. result_bytes: one search's hits at most."""
+
+    dimension: int
+    embedding_model: str
+    chunk: int
+    result_bytes: int
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the index said: cosines [n, k] descending, sequences [n, k], how many of them are hits [n], their bytes [n]."""
+
+    scores: F32
+    sequences: I64
+    counts: list[int]
+    payload_bytes: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Searches of one GroupKey on one partition: n actions, their unit vectors [n, d], how long each waited [n]."""
+
+    partition: Partition
+    actions: Sequence[SearchAction]
+    vectors: F32
+    queue_ms: Sequence[float]
+    wanted: Conditions | None
+
+
+class _RowsGone(Exception):
+    """The index knows rows that the store no longer has: a commit came between the two looks."""
+
+
+def group_key(action: SearchAction) -> GroupKey:
+    """Raises FieldInvalid."""
+    if action.k < 1:
+        raise FieldInvalid(f"k is {action.k}: ask for 1 hit or more", field="k")
+    text = action.filter.SerializeToString(deterministic=True) if action.HasField("filter") else b""
+    return GroupKey(action.k, action.agent, action.session, text, action.include_embedding, action.explain)
+
+
+class Searcher:
+    """Answers groups of searches on a partition."""
+
+    def __init__(self, reader: Reader, cache: PayloadCache, options: SearchOptions) -> None:
+        self._reader = reader
+        self._cache = cache
+        self._options = options
+
+    def run(self, partition: Partition, actions: Sequence[SearchAction], queue_ms: Sequence[float]) -> list[bytes | NdmlError]:
+        """One result (a serialised OperationResult) or error for each action; all of one GroupKey. Raises NdmlError when all fail alike."""
+        vectors, errors = unit_vectors([action.vector for action in actions], self._options.dimension)
+        first = actions[0]
+        wanted = conditions(first.agent, first.session, first.filter if first.HasField("filter") else None)
+        results: list[bytes | NdmlError] = []
+        for start in range(0, len(actions), self._options.chunk):
+            part = slice(start, start + self._options.chunk)
+            results += self._run(_Chunk(partition, actions[part], vectors[part], queue_ms[part], wanted))
+        for i, error in errors.items():
+            results[i] = error
+        return results
+
+    def _run(self, chunk: _Chunk) -> list[bytes | NdmlError]:
+        if chunk.wanted is None or not chunk.wanted.metadata:
+            results = self._try(chunk, fresh=False)
+            if results is not None:
+                return results
+        # Labels, hits and payloads from one state of the store: what is returned meets the conditions as they were read.
+        with self._reader.snapshot():
+            results = self._try(chunk, fresh=True)
+            if results is None:
+                chunk.partition.retain(self._reader.sequences(chunk.partition.owner_id))
+                results = self._answer(chunk, fresh=True)
+        return results
+
+    def _try(self, chunk: _Chunk, *, fresh: bool) -> list[bytes | NdmlError] | None:
+        try:
+            return self._answer(chunk, fresh=fresh)
+        except _RowsGone:
+            return None
+
+    def _answer(self, chunk: _Chunk, *, fresh: bool) -> list[bytes | NdmlError]:
+        """`fresh`: read every hit from the store, past the cache. Raises _RowsGone."""
+        started = time.perf_counter()
+        found = self._find(chunk)
+        indexed = time.perf_counter()
+        sizes = [size if size > self._options.result_bytes else 0 for size in found.payload_bytes]
+        wanted = [
+            [] if too_large else sequences[:count]
+            for sequences, count, too_large in zip(found.sequences.tolist(), found.counts, sizes, strict=True)
+        ]
+        full = chunk.actions[0].include_embedding or chunk.actions[0].explain
+        hits = self._full_hits(chunk, wanted, found.scores) if full else self._hits(chunk, wanted, found.scores, fresh)
+        stats = self._stats(chunk, (indexed - started) * 1e3, (time.perf_counter() - indexed) * 1e3)
+        return [
+            self._too_large(too_large) if too_large else wire.search_result(pieces, each)
+            for pieces, each, too_large in zip(hits, stats, sizes, strict=True)
+        ]
+
+    def _stats(self, chunk: _Chunk, index_ms: float, fetch_ms: float) -> list[bytes]:
+        made: dict[float, bytes] = {}
+        for queue_ms in chunk.queue_ms:
+            if queue_ms not in made:
+                timings = StageTimings(queue_ms=queue_ms, index_ms=index_ms, fetch_ms=fetch_ms)
+                stats = SearchStats(timings=timings, traces_in_scope=chunk.partition.live, index=chunk.partition.index.kind)
+                made[queue_ms] = stats.SerializeToString()
+        return [made[queue_ms] for queue_ms in chunk.queue_ms]
+
+    def _find(self, chunk: _Chunk) -> _Found:
+        columns, actions = chunk.partition.columns, chunk.actions
+        if not len(columns):
+            nothing = np.empty((len(actions), 0))
+            return _Found(nothing.astype(np.float32), nothing.astype(np.int64), [0] * len(actions), [0] * len(actions))
+        allowed = chunk.partition.mask(chunk.wanted, self._reader)
+        scores, rows = chunk.partition.index.search(chunk.vectors, min(actions[0].k, len(columns)), allowed)
+        scores = np.ascontiguousarray(np.clip(scores, -1.0, 1.0), "<f4")
+        kept = rows >= 0
+        if any(action.HasField("min_score") for action in actions):
+            floors = [action.min_score if action.HasField("min_score") else -np.inf for action in actions]
+            kept &= scores >= np.array(floors, np.float32)[:, None]
+        each = 4 * self._options.dimension if actions[0].include_embedding else 0
+        sizes = np.where(kept, columns.ints("payload_bytes")[rows] + each, 0).sum(axis=1, dtype=np.int64)
+        return _Found(scores, columns.ints("sequence")[rows], kept.sum(axis=1).tolist(), sizes.tolist())
+
+    def _hits(self, chunk: _Chunk, wanted: Sequence[Sequence[int]], scores: F32, fresh: bool) -> list[list[bytes]]:
+        heads = self._heads(chunk.partition, {sequence for sequences in wanted for sequence in sequences}, fresh)
+        packed, width = scores.tobytes(), 4 * scores.shape[1]
+        results = []
+        for i, sequences in enumerate(wanted):
+            pieces: list[bytes] = []
+            at = i * width
+            for sequence in sequences:
+                pieces += (heads[sequence], packed[at : at + 4])
+                at += 4
+            results.append(pieces)
+        return results
+
+    def _heads(self, partition: Partition, wanted: set[int], fresh: bool) -> dict[int, bytes]:
+        heads: dict[int, bytes] = {}
+        missing: list[int] = []
+        for sequence in wanted:
+            head = None if fresh else self._cache.get(sequence)
+            if head is None:
+                missing.append(sequence)
+            else:
+                heads[sequence] = head
+        if missing:
+            for sequence, (payload, _) in self._rows(partition, missing).items():
+                heads[sequence] = head = wire.hit_head(payload)
+                self._cache.put(sequence, head)
+        return heads
+
+    def _full_hits(self, chunk: _Chunk, wanted: Sequence[Sequence[int]], scores: F32) -> list[list[bytes]]:
+        rows = self._rows(chunk.partition, sorted({sequence for sequences in wanted for sequence in sequences}))
+        results = []
+        for action, sequences, row_scores in zip(chunk.actions, wanted, scores.tolist(), strict=True):
+            pieces = []
+            for sequence, score in zip(sequences, row_scores, strict=False):
+                payload, vector = rows[sequence]
+                if action.include_embedding:
+                    payload = wire.with_embedding(payload, vector, self._options.embedding_model)
+                pieces.append(wire.full_hit(payload, score, action.explain))
+            results.append(pieces)
+        return results
+
+    def _rows(self, partition: Partition, sequences: Sequence[int]) -> dict[int, tuple[bytes, bytes]]:
+        rows = self._reader.payloads(partition.owner_id, sequences)
+        if len(rows) < len(sequences):
+            raise _RowsGone
+        return rows
+
+    def _too_large(self, size: int) -> NdmlError:
+        limit = self._options.result_bytes
+        return FieldInvalid(f"the hits come to {size} bytes, more than {limit} (engine.result_bytes): ask for a smaller k", field="k")

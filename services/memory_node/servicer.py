@@ -1,0 +1,42 @@
+"""MemoryNodeService: from the wire to the engine and back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from ndml.internal.v1 import memory_node_pb2 as pb
+from ndml.runtime.call import Call
+from services.memory_node import streams
+from services.memory_node.node import Node
+from services.memory_node.records import timestamp
+
+
+class NodeServicer:
+    """Methods as in protos/ndml/internal/v1/memory_node.proto. `started_at`: Unix seconds."""
+
+    def __init__(self, node: Node, batches_in_flight: int, version: str, started_at: float) -> None:
+        self._node = node
+        self._in_flight = batches_in_flight
+        self._version = version
+        self._started_us = int(started_at * 1e6)
+
+    async def Execute(self, request: AsyncIterator[pb.ExecuteRequest], call: Call) -> AsyncIterator[bytes]:
+        async for answer in streams.execute(self._node.engine, request, self._in_flight):
+            yield answer
+
+    async def Export(self, request: pb.ExportRequest, call: Call) -> AsyncIterator[pb.ExportResponse]:
+        self._node.check_epoch(request.tenant, request.user, request.epoch)
+        async for chunk in self._node.exports.stream(request):
+            yield chunk
+
+    async def CreateSnapshot(self, request: pb.CreateSnapshotRequest, call: Call) -> pb.CreateSnapshotResponse:
+        made = await self._node.snapshot()
+        answer = pb.CreateSnapshotResponse(path=str(made.path), size_bytes=made.size_bytes, traces=made.traces, sha256=made.sha256)
+        answer.created_at.CopyFrom(timestamp(made.created_ns // 1000))
+        return answer
+
+    async def GetNodeStatus(self, request: pb.GetNodeStatusRequest, call: Call) -> pb.GetNodeStatusResponse:
+        status = self._node.status()
+        status.version = self._version
+        status.started_at.CopyFrom(timestamp(self._started_us))
+        return status

@@ -1,0 +1,122 @@
+"""Every knob of the memory node, with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from ndml.runtime.placement import PlacementSettings
+from ndml.runtime.settings import Section, ServiceSettings, settings_config
+from services.memory_node.heartbeat import HeartbeatSettings
+from services.memory_node.index import IndexOptions
+
+
+class NodeSection(Section):
+    """Who the node is and what it holds."""
+
+    node_id: str = Field("memory-0", min_length=1, max_length=128, description="Stable name; the data directory belongs to it.")
+    dimension: int = Field(384, ge=4, le=16384, description="Components of a vector: the embedding model's; 384 is all-MiniLM-L6-v2's.")
+    embedding_model: str = Field(
+        "all-MiniLM-L6-v2", description="Model whose space the vectors live in; another one's vectors are refused."
+    )
+
+
+class StoreSection(Section):
+    """The durable truth."""
+
+    data_dir: Path = Field(Path("data/memory-node"), description="Directory of the store and its snapshots; one node, one directory.")
+    restore_from: Path | None = Field(None, description="Snapshot file to start from when the directory has no store yet.")
+    max_traces: int = Field(
+        10_000_000, ge=1, description="Traces on this node; one more is refused with CAPACITY_REACHED. 10M x 384 take about 20 GB."
+    )
+    max_store_bytes: int = Field(
+        0, ge=0, description="Largest store file, so that a shared disk is not filled; 0: as large as the disk allows."
+    )
+    commit_operations: int = Field(256, ge=1, description="Traces in one group commit at most: past 256 an fsync is a small share already.")
+    commit_bytes: int = Field(
+        8 << 20, ge=1 << 16, description="Bytes of one group commit at most: bounds how long a commit holds the others up."
+    )
+    queue_operations: int = Field(
+        8192, ge=1, description="Traces waiting for a commit at most; past it OVERLOADED. About half a second of writes."
+    )
+    page_bytes: Literal[4096, 8192, 16384] = Field(
+        4096, description="Page of a new store. Small pages write less log: with many owners each trace touches index pages of its own."
+    )
+    cache_bytes: int = Field(32 << 20, ge=1 << 20, description="SQLite's page cache of each connection (writer, engine, loader).")
+    checkpoint_bytes: int = Field(
+        32 << 20, ge=1 << 20, description="Move the log into the store when it is this long: keeps reads and recovery short."
+    )
+    log_limit_bytes: int = Field(
+        512 << 20, ge=1 << 20, description="Log length at which writes wait for the checkpoint: bounds the disk it takes."
+    )
+    checkpoint_interval_s: float = Field(
+        0.5, gt=0, description="How often the log's length is looked at; an idle store's log is emptied then."
+    )
+    owner_cache: int = Field(100_000, ge=1, description="Owners whose counters the writer keeps in memory, about 300 bytes each.")
+    check: Literal["always", "unclean", "never"] = Field(
+        "unclean", description="When to check the file at start; unclean: after a crash or kill."
+    )
+    snapshots_kept: int = Field(3, ge=1, description="Newest snapshots kept; older ones are removed when one is taken.")
+    max_exports: int = Field(4, ge=1, description="Exports at once: each holds a read transaction, during which the log cannot be emptied.")
+    export_limit_s: float = Field(
+        900, gt=0, description="Longest export, for the same reason: a reader that stands still must not fill the disk."
+    )
+    export_chunk: int = Field(256, ge=1, le=1024, description="Traces in one message of an export.")
+    export_chunk_bytes: int = Field(4 << 20, ge=1 << 20, description="Bytes at which a message of an export is closed early.")
+
+
+class EngineSection(Section):
+    """Searches, reads and the memory they may take."""
+
+    queue_operations: int = Field(
+        8192, ge=1, description="Operations waiting for the engine at most; past it OVERLOADED instead of growing latency."
+    )
+    batches_in_flight: int = Field(
+        64, ge=1, description="Batches of one stream under way; past it the stream is not read, which slows its sender."
+    )
+    index_memory_limit: int = Field(
+        2 << 30, ge=1 << 16, description="Bytes of vectors and columns in memory; least recently used owners go first."
+    )
+    payload_cache_bytes: int = Field(
+        64 << 20, ge=1 << 16, description="Bytes of serialised traces kept, so that hot hits cost no read of the store."
+    )
+    search_chunk: int = Field(
+        64, ge=1, le=1024, description="Queries in one matrix search: 64 is past the knee, and bounds the score matrix."
+    )
+    result_bytes: int = Field(8 << 20, ge=1 << 16, description="Traces in one search's or page's result at most, in bytes.")
+    response_bytes: int = Field(
+        24 << 20, ge=1 << 16, description="Bytes of one batch's response: below the gateway's largest message, 32 MiB."
+    )
+    switch_interval_s: float = Field(
+        0.001, gt=0, le=0.1, description="Longest a busy thread keeps the event loop waiting for the interpreter lock."
+    )
+
+
+class IndexSection(Section):
+    """How one owner's vectors are held; `services/memory_node/index/options.py` has the measurements behind the numbers."""
+
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="Where large indexes live; auto: on the GPU where the machine has an NVIDIA driver."
+    )
+    fast_scan_from: int = Field(4096, ge=1, description="Traces from which an owner's index is quantised, in the background; exact below.")
+    recall_target: float = Field(0.995, gt=0, le=1, description="Share of the true top ten that the quantised index aims at.")
+    tombstone_share: float = Field(0.25, gt=0, le=1, description="Share of deleted rows at which an index is compacted.")
+
+    def options(self, dimension: int) -> IndexOptions:
+        return IndexOptions(dimension, **self.model_dump(exclude={"device"}))
+
+
+class NodeSettings(ServiceSettings):
+    """NDML memory node: keeps owners' traces durable and finds them by vector."""
+
+    model_config = settings_config("NDML_MEMORY_NODE__")
+    node: NodeSection = Field(default_factory=NodeSection, description="Who the node is and what it holds.")
+    store: StoreSection = Field(default_factory=StoreSection, description="The durable truth.")
+    index: IndexSection = Field(default_factory=IndexSection, description="How vectors are held.")
+    placement: PlacementSettings = Field(
+        default_factory=PlacementSettings, description="Who owns what; without it this node owns everything."
+    )
+    heartbeat: HeartbeatSettings = Field(default_factory=HeartbeatSettings, description="Registration with the consensus nodes.")
+    engine: EngineSection = Field(default_factory=EngineSection, description="Searches, reads and the memory they may take.")

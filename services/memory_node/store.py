@@ -1,0 +1,169 @@
+"""The durable truth: one SQLite file in WAL mode, synchronous=FULL. Opens, checks, checkpoints and closes it.
+
+Files in the data directory: `ndml.db` (with `-wal` and `-shm` beside it), `ndml.lock`, `snapshots/`. Indexes are derived and never stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+from ndml.runtime.log import get_logger
+from services.memory_node import schema, snapshots
+from services.memory_node.commit import Committer
+from services.memory_node.ports import NowNs
+from services.memory_node.reader import Reader
+from services.memory_node.schema import Identity, StoreRefused
+from services.memory_node.settings import StoreSection
+from services.memory_node.transaction import Limits
+
+log = get_logger(__name__)
+
+# A reader meets a lock only in the instants in which the log is reset.
+_BUSY_S = 5.0
+# While a checkpoint waits for readers it keeps the writer out.
+_CHECKPOINT_WAIT_MS = 50
+
+
+class Store:
+    """Open with `open()`, once; then `committer` belongs to the writer's thread and each `reader()` to whoever asked for it."""
+
+    committer: Committer
+
+    def __init__(self, settings: StoreSection, identity: Identity, max_owner_traces: int, now_ns: NowNs = time.time_ns) -> None:
+        self.settings = settings
+        self.identity = identity
+        self.path = settings.data_dir / "ndml.db"
+        self.log_path = settings.data_dir / "ndml.db-wal"
+        self._limits = Limits(settings.max_traces, max_owner_traces)
+        self._now_ns = now_ns
+        self._lock: sqlite3.Connection | None = None
+        self._checkpoints: sqlite3.Connection | None = None
+        self._checkpoint_turn = threading.Lock()
+        self._snapshot_turn = threading.Lock()
+
+    def open(self) -> None:
+        """Recover and check. Raises StoreRefused; the file is never changed to make it fit."""
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_directory(self.settings.data_dir)
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            self._release()
+            raise StoreRefused(_damaged(self.path, str(error))) from error
+        except BaseException:
+            self._release()
+            raise
+
+    def _open(self) -> None:
+        if self.settings.restore_from is not None:
+            snapshots.restore(self.settings.restore_from, self.path, self.identity)
+        existed = self.path.exists()
+        writer = self._connect(f"PRAGMA page_size = {self.settings.page_bytes}")
+        # The log of a killed process is replayed by this first statement.
+        writer.execute("PRAGMA journal_mode = WAL")
+        for pragma in ("synchronous = FULL", "secure_delete = ON", "wal_autocheckpoint = 0"):
+            writer.execute(f"PRAGMA {pragma}")
+        if existed:
+            self._check(writer)
+        schema.prepare(writer, self.identity)
+        if self.settings.max_store_bytes:
+            page = int(writer.execute("PRAGMA page_size").fetchone()[0])
+            writer.execute(f"PRAGMA max_page_count = {max(1, self.settings.max_store_bytes // page)}")
+        writer.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
+        self.committer = Committer(writer, self.identity, self._limits, self.settings.owner_cache, self._now_ns)
+        self._checkpoints = self._connect(f"PRAGMA busy_timeout = {_CHECKPOINT_WAIT_MS}")
+        log.info("store_open", path=str(self.path), traces=self.committer.totals.traces, sequence=self.committer.last_sequence)
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Raises StoreRefused when pages are damaged."""
+        clean = False
+        if connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'").fetchone()[0]:
+            clean = bool(connection.execute("SELECT value FROM meta WHERE key = 'clean'").fetchone()[0])
+        if self.settings.check == "never" or (self.settings.check == "unclean" and clean):
+            return
+        started = time.monotonic()
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise StoreRefused(_damaged(self.path, str(verdict)))
+        log.info("store_checked", after_crash=not clean, seconds=round(time.monotonic() - started, 3))
+
+    def _connect(self, *pragmas: str) -> sqlite3.Connection:
+        # check_same_thread: connections are handed from the thread that opens them to the one that uses them; none is shared.
+        connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        for pragma in (*pragmas, f"PRAGMA cache_size = -{self.settings.cache_bytes // 1024}"):
+            connection.execute(pragma)
+        return connection
+
+    def reader(self) -> Reader:
+        """A reader with a connection of its own; the caller closes it."""
+        return Reader(self._connect("PRAGMA query_only = ON"))
+
+    def snapshot(self) -> snapshots.Snapshot:
+        """Write a consistent copy beside the store while it serves. Raises StoreUnavailable."""
+        directory = self.settings.data_dir / "snapshots"
+        with self._snapshot_turn, contextlib.closing(self._connect()) as connection:
+            return snapshots.take(connection, directory, self.settings.snapshots_kept, self._now_ns())
+
+    def checkpoint(self, *, empty_log: bool) -> bool:
+        """Move the log into the store; `empty_log` also truncates it, for which no reader may be under way.
+
+        False when not all could be moved, now: nothing is lost by it, the log keeps the data.
+        """
+        assert self._checkpoints is not None, "the store is not open"
+        try:
+            with self._checkpoint_turn:
+                busy, pages, moved = self._checkpoints.execute(
+                    f"PRAGMA wal_checkpoint({'TRUNCATE' if empty_log else 'PASSIVE'})"
+                ).fetchone()
+        except sqlite3.DatabaseError as error:
+            log.warning("checkpoint_failed", error=str(error))
+            return False
+        return not busy and pages == moved
+
+    def log_bytes(self) -> int:
+        try:
+            return self.log_path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def bytes_on_disk(self) -> int:
+        return self.path.stat().st_size + self.log_bytes()
+
+    def close(self) -> None:
+        """Empty the log and mark the store clean, so that the next start needs no check."""
+        writer = self.committer.connection
+        writer.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
+        self.checkpoint(empty_log=True)
+        writer.close()
+        self._release()
+
+    def _release(self) -> None:
+        for connection in (self._checkpoints, self._lock):
+            if connection is not None:
+                connection.close()
+        self._checkpoints = self._lock = None
+
+
+def lock_directory(data_dir: Path) -> sqlite3.Connection:
+    """Hold the directory for this process until the returned connection is closed or the process dies. Raises StoreRefused.
+
+    An SQLite lock, because it works the same on every platform.
+    """
+    lock = sqlite3.connect(data_dir / "ndml.lock", timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        lock.close()
+        raise StoreRefused(f"{data_dir} is in use by another process ({error}): one node, one directory (store.data_dir)") from None
+    return lock
+
+
+def _damaged(path: Path, what: str) -> str:
+    return (
+        f"{path} is damaged: {what}. It was left as it is. Keep it for inspection, move it away and start with store.restore_from ="
+        " a snapshot; `sqlite3 ndml.db .recover` may save more"
+    )

@@ -1,0 +1,74 @@
+"""Results as wire bytes, put together from pieces that are serialised already. Pure.
+
+A hit's trace is never parsed here: its bytes go from the store's row into the answer. This leans on two promises of the protobuf
+encoding: a message is the concatenation of its fields in any order, and fields of a message that stand twice merge. So an embedding
+is appended to a payload that was stored without one, the statistics follow the hits, and the gateway appends statistics of its own.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from ndml.v1.memory_pb2 import SignalShare
+from ndml.v1.types_pb2 import Embedding
+
+# Tags: field number << 3 | wire type (0 varint, 2 length-delimited, 5 four bytes). A test parses what comes out.
+_TRACE_EMBEDDING = b"\x6a"  # MemoryTrace.embedding = 13
+_HIT_TRACE = b"\x0a"  # SearchHit.trace = 1
+_HIT_SCORE = b"\x15"  # SearchHit.score = 2
+_HIT_SIGNALS = b"\x1a"  # SearchHit.signals = 3
+_RESPONSE_HITS = b"\x0a"  # SearchMemoriesResponse.hits = 1
+_RESPONSE_STATS = b"\x12"  # SearchMemoriesResponse.stats = 2
+_RESULT_SEARCH = b"\x1a"  # OperationResult.search = 3
+_BATCH_ID = b"\x08"  # ExecuteResponse.batch_id = 1
+_BATCH_RESULTS = b"\x12"  # ExecuteResponse.results = 2
+_SCORE_BYTES = 5
+
+
+def varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def field(tag: bytes, content: bytes) -> bytes:
+    """A length-delimited field."""
+    return tag + varint(len(content)) + content
+
+
+def hit_head(payload: bytes) -> bytes:
+    """Everything of a hit, as a field of the response, up to the four bytes of its score: what stays the same from search to search."""
+    trace = field(_HIT_TRACE, payload)
+    return _RESPONSE_HITS + varint(len(trace) + _SCORE_BYTES) + trace + _HIT_SCORE
+
+
+def full_hit(payload: bytes, score: float, explain: bool) -> bytes:
+    """A hit as a field of the response; with `explain` the one signal there is so far."""
+    hit = field(_HIT_TRACE, payload) + _HIT_SCORE + struct.pack("<f", score)
+    if explain:
+        hit += field(_HIT_SIGNALS, SignalShare(signal="dense", share=score).SerializeToString())
+    return field(_RESPONSE_HITS, hit)
+
+
+def with_embedding(payload: bytes, vector: bytes, model: str) -> bytes:
+    """The trace with its vector."""
+    return payload + field(_TRACE_EMBEDDING, Embedding(vector=vector, model=model).SerializeToString())
+
+
+def search_result(hits: Sequence[bytes], stats: bytes) -> bytes:
+    """OperationResult of a search from its hits (pieces, in order) and its serialised SearchStats."""
+    return field(_RESULT_SEARCH, b"".join((*hits, _RESPONSE_STATS, varint(len(stats)), stats)))
+
+
+def execute_response(batch_id: int, results: Sequence[bytes]) -> bytes:
+    """ExecuteResponse from serialised OperationResults."""
+    parts = [_BATCH_ID, varint(batch_id)] if batch_id else []
+    for result in results:
+        parts += (_BATCH_RESULTS, varint(len(result)), result)
+    return b"".join(parts)

@@ -1,0 +1,99 @@
+"""One request is one trace: gateway to memory node and llm, parents right, outcomes as the conventions want them."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+
+from ndml.client import ClientOptions, NdmlClient, Retry
+from ndml.errors import Code, ModelNotConfigured, TraceNotFound, Unavailable
+from ndml.runtime import semconv
+from ndml.testing import Span, Suite, TraceSink, tree
+
+GATEWAY, NODE, LLM = "ndml-gateway", "ndml-memory-node", "ndml-llm"
+
+
+class Request:
+    """A trace context of our own for one request."""
+
+    def __init__(self) -> None:
+        self.trace_id = secrets.token_hex(16)
+        self.parent = secrets.token_hex(8)
+        self.headers = {"traceparent": f"00-{self.trace_id}-{self.parent}-01"}
+
+    def spans(self, sink: TraceSink, *services: str) -> list[Span]:
+        """All spans, once there are some of every service and one root."""
+        return sink.wait_for(self.trace_id, lambda got: set(services) <= {span.service for span in got} and len(tree(got)) == 1)
+
+
+def server_span(spans: list[Span], service: str) -> Span:
+    return next(span for span in spans if span.service == service and span.kind == "server")
+
+
+def ancestry(spans: list[Span], span: Span) -> list[Span]:
+    """The span's parent, its parent's parent, … up to the root."""
+    by_id = {each.span_id: each for each in spans}
+    found: list[Span] = []
+    while (parent := by_id.get((found[-1] if found else span).parent_id)) is not None:
+        found.append(parent)
+    return found
+
+
+@pytest.fixture(scope="module")
+def client(suite: Suite) -> NdmlClient:
+    return NdmlClient(suite.grpc_address, user="telemetry", timeout_s=30.0)
+
+
+@pytest.mark.parametrize("operation", ["search", "add"])
+def test_a_request_is_one_trace_through_gateway_llm_and_memory_node(client: NdmlClient, trace_sink: TraceSink, operation: str) -> None:
+    request = Request()
+    text = f"The lighthouse keeper paints number {request.trace_id}."
+    call = {"search": client.search, "add": client.add}[operation]
+    call(text, headers=request.headers)  # type: ignore[operator]
+    spans = request.spans(trace_sink, GATEWAY, LLM, NODE)
+    (root,) = tree(spans)
+    method = {"search": "SearchMemories", "add": "AddMemory"}[operation]
+    assert (root.span.service, root.span.kind, root.span.parent_id) == (GATEWAY, "server", request.parent)
+    assert root.span.name == f"ndml.v1.MemoryService/{method}"
+    assert root.span.attributes[semconv.RPC_SERVICE] == "ndml.v1.MemoryService" and root.span.attributes[semconv.RPC_METHOD] == method
+    for service in (LLM, NODE):
+        above = ancestry(spans, server_span(spans, service))
+        assert {span.service for span in above} == {GATEWAY}
+        assert above[-1] == root.span
+    assert {span.status for span in spans} <= {"UNSET", "OK"}
+
+
+def test_a_callers_mistake_keeps_its_code_and_is_no_server_error(client: NdmlClient, trace_sink: TraceSink) -> None:
+    request = Request()
+    with pytest.raises(TraceNotFound):
+        client.get("0" * 32, headers=request.headers)
+    spans = request.spans(trace_sink, GATEWAY, NODE)
+    for service in (GATEWAY, NODE):
+        span = server_span(spans, service)
+        assert span.attributes[semconv.RPC_GRPC_STATUS_CODE] == Code.NOT_FOUND
+        assert span.attributes[semconv.ERROR_TYPE] == "TRACE_NOT_FOUND"
+        assert span.status == "UNSET"
+
+
+def test_an_aborted_stream_keeps_its_code(client: NdmlClient, trace_sink: TraceSink) -> None:
+    request = Request()
+    with pytest.raises(ModelNotConfigured):
+        list(client.chat("Hello?", headers=request.headers))
+    spans = request.spans(trace_sink, GATEWAY, LLM)
+    for service in (GATEWAY, LLM):
+        codes = {span.attributes.get(semconv.RPC_GRPC_STATUS_CODE) for span in spans if span.service == service and span.kind == "server"}
+        assert Code.FAILED_PRECONDITION in codes
+
+
+def test_a_dead_owner_is_a_server_error(spare_suite: Suite, trace_sink: TraceSink) -> None:
+    request = Request()
+    with NdmlClient(spare_suite.grpc_address, user="telemetry", options=ClientOptions(retry=Retry(attempts=1))) as client:
+        (owner,) = client.placement(user="telemetry").owners
+        spare_suite.kill(owner)
+        with pytest.raises(Unavailable):
+            client.search(embedding=[1.0] * 384, headers=request.headers)
+    span = server_span(request.spans(trace_sink, GATEWAY), GATEWAY)
+    assert span.attributes[semconv.RPC_GRPC_STATUS_CODE] == Code.UNAVAILABLE
+    assert span.status == "ERROR"
+    assert span.message

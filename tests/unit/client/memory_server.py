@@ -1,0 +1,342 @@
+"""MemoryService, ChatService and AdminService over a dict, behind a real gRPC server on loopback.
+
+It does what the gateway promises (owners apart, request ids, versions, page tokens, consistency tokens, google.rpc errors) with words in
+place of vectors: a search scores by shared words. Tests look at `seen` and plant `failures`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from google.protobuf import timestamp_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from ndml import __version__, wire
+from ndml.errors import (
+    CapacityReached,
+    FieldInvalid,
+    ModelNotConfigured,
+    NdmlError,
+    PageTokenInvalid,
+    RequestIdReused,
+    TraceNotFound,
+    VersionConflict,
+)
+from ndml.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, memory_pb2, memory_pb2_grpc, types_pb2
+
+Owner = tuple[str, str]
+
+
+class World:
+    """What the three services share."""
+
+    def __init__(self) -> None:
+        self.traces: dict[Owner, dict[str, types_pb2.MemoryTrace]] = {}
+        self.requests: dict[tuple[Owner, str], tuple[bytes, str]] = {}
+        self.seen: list[tuple[str, Any, dict[str, str]]] = []
+        self.failures: deque[tuple[str, NdmlError]] = deque()
+        self.sequence = 0
+        self.model = ""
+        self.hold_s = 0.0
+        self.clock_skew_s = 0.0
+
+    def calls(self, method: str) -> list[Any]:
+        return [request for name, request, _ in self.seen if name == method]
+
+    def enter(self, method: str, request: Any, context: grpc.ServicerContext) -> None:
+        """Every call comes through here."""
+        self.seen.append((method, request, {str(key): str(value) for key, value in context.invocation_metadata()}))
+        time.sleep(self.hold_s)
+        if self.failures and self.failures[0][0] == method:
+            self.abort(context, self.failures.popleft()[1])
+
+    def abort(self, context: grpc.ServicerContext, error: NdmlError) -> None:
+        context.abort_with_status(wire.to_grpc_status(error))
+
+    def owner(self, scope: types_pb2.Scope) -> Owner:
+        if not scope.user:
+            raise FieldInvalid("user is required: say whose memory", field="scope.user")
+        return scope.tenant or "default", scope.user
+
+    def token(self) -> str:
+        self.sequence += 1
+        return f"token-{self.sequence}"
+
+    def now(self) -> timestamp_pb2.Timestamp:
+        stamp = timestamp_pb2.Timestamp()
+        stamp.FromNanoseconds(int((time.time() + self.clock_skew_s) * 1_000_000) * 1000)
+        return stamp
+
+    def store(self, new: memory_pb2.NewMemory, request_id: str) -> tuple[str, bool]:
+        owner = self.owner(new.scope)
+        if not new.text:
+            raise FieldInvalid("text is empty: give 1 to 65,536 bytes", field="memory.text")
+        if "over capacity" in new.text:
+            raise CapacityReached("the node is full")
+        content = new.SerializeToString(deterministic=True)
+        if request_id and (owner, request_id) in self.requests:
+            known, trace_id = self.requests[owner, request_id]
+            if known != content:
+                raise RequestIdReused("this request_id stands for another memory: take a new one", field="request_id")
+            return trace_id, True
+        trace_id = f"{len(self.requests) + sum(map(len, self.traces.values())) + 1:032x}"
+        now = self.now()
+        trace = types_pb2.MemoryTrace(
+            trace_id=trace_id, scope=new.scope, kind=new.kind or types_pb2.TRACE_KIND_EPISODIC, text=new.text, speaker=new.speaker,
+            said_at=new.said_at if new.HasField("said_at") else now, learned_at=now, updated_at=now, metadata=dict(new.metadata),
+            salience=new.salience, version=1,
+        )  # fmt: skip
+        if new.HasField("provenance"):
+            trace.provenance.CopyFrom(new.provenance)
+        if new.HasField("embedding"):
+            trace.embedding.CopyFrom(new.embedding)
+        self.traces.setdefault(owner, {})[trace_id] = trace
+        if request_id:
+            self.requests[owner, request_id] = content, trace_id
+        return trace_id, False
+
+    def find(self, scope: types_pb2.Scope, trace_id: str) -> types_pb2.MemoryTrace:
+        trace = self.traces.get(self.owner(scope), {}).get(trace_id)
+        if trace is None:
+            raise TraceNotFound(f"no trace {trace_id} in this scope: check id and user", metadata={"trace_id": trace_id})
+        return trace
+
+    def visible(self, scope: types_pb2.Scope, *, vectors: bool) -> list[types_pb2.MemoryTrace]:
+        def fits(trace: types_pb2.MemoryTrace) -> bool:
+            return all(
+                not wanted or wanted == has for wanted, has in ((scope.agent, trace.scope.agent), (scope.session, trace.scope.session))
+            )
+
+        found = []
+        for trace in filter(fits, self.traces.get(self.owner(scope), {}).values()):
+            copy = types_pb2.MemoryTrace()
+            copy.CopyFrom(trace)
+            if not vectors:
+                copy.ClearField("embedding")
+            found.append(copy)
+        return found
+
+
+class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def AddMemory(self, request: memory_pb2.AddMemoryRequest, context: grpc.ServicerContext) -> memory_pb2.AddMemoryResponse:
+        trace_id, replayed = self.world.store(request.memory, request.request_id)
+        learned = self.world.traces[self.world.owner(request.memory.scope)][trace_id].learned_at
+        return memory_pb2.AddMemoryResponse(trace_id=trace_id, replayed=replayed, learned_at=learned, consistency_token=self.world.token())
+
+    def BatchAddMemories(
+        self, request: memory_pb2.BatchAddMemoriesRequest, context: grpc.ServicerContext
+    ) -> memory_pb2.BatchAddMemoriesResponse:
+        results = []
+        for index, new in enumerate(request.memories):
+            try:
+                trace_id, replayed = self.world.store(new, f"{request.request_id}#{index}" if request.request_id else "")
+                results.append(memory_pb2.AddResult(trace_id=trace_id, replayed=replayed))
+            except CapacityReached as error:
+                results.append(memory_pb2.AddResult(error=wire.error_to_status(error)))
+        return memory_pb2.BatchAddMemoriesResponse(results=results, consistency_token=self.world.token())
+
+    def SearchMemories(self, request: memory_pb2.SearchMemoriesRequest, context: grpc.ServicerContext) -> memory_pb2.SearchMemoriesResponse:
+        if request.k < 0:
+            raise FieldInvalid("k is negative: give 0 (10 hits) to 1000", field="k")
+        words = set(request.text.lower().split())
+        hits = []
+        for trace in self.world.visible(request.scope, vectors=request.include_embedding):
+            score = len(words & set(trace.text.lower().split())) / max(1, len(words))
+            shares = [memory_pb2.SignalShare(signal="dense", share=score)] if request.explain else []
+            hits.append(memory_pb2.SearchHit(trace=trace, score=score, signals=shares))
+        hits.sort(key=lambda hit: -hit.score)
+        stats = types_pb2.SearchStats(shards_total=1, shards_answered=1, traces_in_scope=len(hits), index="words")
+        return memory_pb2.SearchMemoriesResponse(hits=hits[: request.k or 10], stats=stats)
+
+    def BatchSearchMemories(
+        self, request: memory_pb2.BatchSearchMemoriesRequest, context: grpc.ServicerContext
+    ) -> memory_pb2.BatchSearchMemoriesResponse:
+        results = []
+        for search in request.searches:
+            try:
+                results.append(memory_pb2.BatchSearchResult(response=self.SearchMemories(search, context)))
+            except NdmlError as error:
+                results.append(memory_pb2.BatchSearchResult(error=wire.error_to_status(error)))
+        return memory_pb2.BatchSearchMemoriesResponse(results=results)
+
+    def GetMemory(self, request: memory_pb2.GetMemoryRequest, context: grpc.ServicerContext) -> memory_pb2.GetMemoryResponse:
+        return memory_pb2.GetMemoryResponse(trace=self.world.find(request.scope, request.trace_id))
+
+    def ListMemories(self, request: memory_pb2.ListMemoriesRequest, context: grpc.ServicerContext) -> memory_pb2.ListMemoriesResponse:
+        if request.page_token and not request.page_token.isdecimal():
+            raise PageTokenInvalid("not a page token of this server", field="page_token")
+        traces = self.world.visible(request.scope, vectors=request.include_embedding)[::-1]
+        start, size = int(request.page_token or 0), request.page_size or 50
+        more = str(start + size) if start + size < len(traces) else ""
+        return memory_pb2.ListMemoriesResponse(traces=traces[start : start + size], next_page_token=more)
+
+    def UpdateMemory(self, request: memory_pb2.UpdateMemoryRequest, context: grpc.ServicerContext) -> memory_pb2.UpdateMemoryResponse:
+        trace = self.world.find(request.trace.scope, request.trace.trace_id)
+        if request.expected_version and request.expected_version != trace.version:
+            raise VersionConflict(f"the trace has version {trace.version}: read it again", field="expected_version")
+        for path in request.update_mask.paths:
+            trace.ClearField(path)  # type: ignore[arg-type]
+        changed = types_pb2.MemoryTrace()
+        request.update_mask.MergeMessage(request.trace, changed)
+        trace.MergeFrom(changed)
+        trace.version += 1
+        trace.updated_at.CopyFrom(self.world.now())
+        return memory_pb2.UpdateMemoryResponse(trace=trace, consistency_token=self.world.token())
+
+    def DeleteMemory(self, request: memory_pb2.DeleteMemoryRequest, context: grpc.ServicerContext) -> memory_pb2.DeleteMemoryResponse:
+        try:
+            self.world.find(request.scope, request.trace_id)
+        except TraceNotFound:
+            if not request.allow_missing:
+                raise
+            return memory_pb2.DeleteMemoryResponse(deleted=False)
+        del self.world.traces[self.world.owner(request.scope)][request.trace_id]
+        return memory_pb2.DeleteMemoryResponse(deleted=True, consistency_token=self.world.token())
+
+    def ExportMemories(
+        self, request: memory_pb2.ExportMemoriesRequest, context: grpc.ServicerContext
+    ) -> Iterator[memory_pb2.ExportMemoriesResponse]:
+        traces = self.world.visible(request.scope, vectors=request.include_embedding)
+        for start in range(0, len(traces), 2):
+            yield memory_pb2.ExportMemoriesResponse(traces=traces[start : start + 2], total=len(traces))
+
+    def ImportMemories(
+        self, requests: Iterator[memory_pb2.ImportMemoriesRequest], context: grpc.ServicerContext
+    ) -> memory_pb2.ImportMemoriesResponse:
+        result, position = memory_pb2.ImportMemoriesResponse(), itertools.count()
+        for request in requests:
+            self.world.seen.append(("ImportMemories.part", request, {}))
+            for trace, index in zip(request.traces, position):  # noqa: B905 (the counter has no end)
+                there = self.world.traces.setdefault(self.world.owner(trace.scope), {})
+                if not trace.text:
+                    result.failed += 1
+                    failure = wire.error_to_status(FieldInvalid("text is empty", field="text"))
+                    result.failures.append(memory_pb2.ImportFailure(index=index, error=failure))
+                elif trace.trace_id in there:
+                    result.skipped += 1
+                else:
+                    there[trace.trace_id] = trace
+                    result.imported += 1
+        return result
+
+    def GetMemoryStats(self, request: memory_pb2.GetMemoryStatsRequest, context: grpc.ServicerContext) -> memory_pb2.GetMemoryStatsResponse:
+        tenant = request.scope.tenant or "default"
+        owners = [owner for owner in self.world.traces if owner[0] == tenant and request.scope.user in ("", owner[1])]
+        traces = [trace for owner in owners for trace in self.world.traces[owner].values()]
+        return memory_pb2.GetMemoryStatsResponse(
+            traces=len(traces), owners=len(owners), content_bytes=sum(len(t.text.encode()) for t in traces),
+            resident_traces=len(traces), traces_by_kind={"episodic": len(traces)}, dimension=4, embedding_model="words",
+        )  # fmt: skip
+
+
+class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def Chat(self, request: chat_pb2.ChatRequest, context: grpc.ServicerContext) -> Iterator[chat_pb2.ChatResponse]:
+        if not self.world.model:
+            raise ModelNotConfigured("no model is configured: set NDML_LLM__GENERATOR__MODEL")
+        for word in ("You ", "said ", "so."):
+            yield chat_pb2.ChatResponse(delta=word)
+        recalled = self.world.visible(request.scope, vectors=False)[: request.recall_k if request.HasField("recall_k") else 5]
+        yield chat_pb2.ChatResponse(
+            finish_reason=chat_pb2.FINISH_REASON_STOP,
+            citations=[chat_pb2.Citation(number=n, trace_id=t.trace_id, score=0.5, text=t.text) for n, t in enumerate(recalled, 1)],
+            usage=chat_pb2.Usage(prompt_tokens=9, completion_tokens=3),
+            model=self.world.model,
+        )
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def GetClusterStatus(
+        self, request: admin_pb2.GetClusterStatusRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.GetClusterStatusResponse:
+        row = admin_pb2.ServiceStatus(service="ndml-gateway", instance="dict", address="127.0.0.1", reachable=True, version=__version__)
+        row.uptime.FromSeconds(90)
+        return admin_pb2.GetClusterStatusResponse(services=[row], epoch=7, healthy=True)
+
+    def GetPlacement(self, request: admin_pb2.GetPlacementRequest, context: grpc.ServicerContext) -> admin_pb2.GetPlacementResponse:
+        member = admin_pb2.PlacementMember(node_id="n0", address="127.0.0.1:1", zone="a", state=admin_pb2.MEMBER_STATE_ALIVE)
+        return admin_pb2.GetPlacementResponse(epoch=7, members=[member], replication_factor=1, owners=["n0"] if request.user else [])
+
+    def CreateSnapshot(self, request: admin_pb2.CreateSnapshotRequest, context: grpc.ServicerContext) -> admin_pb2.CreateSnapshotResponse:
+        info = admin_pb2.SnapshotInfo(node_id="n0", path="/snapshots/1", size_bytes=12, traces=1, sha256="00", created_at=self.world.now())
+        return admin_pb2.CreateSnapshotResponse(snapshots=[info])
+
+
+class Guard(grpc.ServerInterceptor):
+    """Counts every call in, and turns what a servicer raises into google.rpc.Status."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        handler = continuation(details)
+        if handler is None or not details.method.startswith("/ndml."):
+            return handler
+        name = details.method.rpartition("/")[2]
+        inner = handler.unary_unary or handler.unary_stream or handler.stream_unary
+
+        def one(request: Any, context: grpc.ServicerContext) -> Any:
+            self.world.enter(name, request, context)
+            try:
+                return inner(request, context)
+            except NdmlError as error:
+                self.world.abort(context, error)
+
+        def many(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            self.world.enter(name, request, context)
+            try:
+                yield from inner(request, context)
+            except NdmlError as error:
+                self.world.abort(context, error)
+
+        make = (
+            grpc.unary_stream_rpc_method_handler if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler if handler.request_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )  # fmt: skip
+        return make(many if handler.response_streaming else one, handler.request_deserializer, handler.response_serializer)
+
+
+class MemoryServer:
+    """Starts at once; `address` is where it listens. `stop`, then `start` again on the same port."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        server = grpc.server(ThreadPoolExecutor(8), interceptors=[Guard(self.world)], options=[("grpc.so_reuseport", 0)])
+        memory_pb2_grpc.add_MemoryServiceServicer_to_server(MemoryServicer(self.world), server)
+        chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(self.world), server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(self.world), server)
+        healthy = health.HealthServicer()
+        healthy.set("", health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        names = [f"ndml.v1.{name}Service" for name in ("Memory", "Chat", "Admin")]
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        server.start()
+        self._server = server
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()

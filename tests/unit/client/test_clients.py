@@ -1,0 +1,333 @@
+"""Both clients against a real server: the same scenarios run through the threaded and the asyncio client."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from ndml.client import AsyncNdmlClient, ClientOptions, Embedding, Kind, NdmlClient, NewMemory, Provenance, Query, Retry, Scope
+from ndml.errors import (
+    CapacityReached,
+    DeadlinePassed,
+    FailedPrecondition,
+    FieldInvalid,
+    InternalFault,
+    ModelNotConfigured,
+    Overloaded,
+    OwnerUnavailable,
+    RequestIdReused,
+    TraceNotFound,
+    VersionConflict,
+)
+
+
+class Threaded:
+    """The asyncio client's face on the threaded one, so that one scenario tests both."""
+
+    def __init__(self, client: NdmlClient) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if name == "scoped":
+                return Threaded(method(*args, **kwargs))
+            if name in ("list", "export", "chat"):
+                return Iterating(method(*args, **kwargs))
+            return asyncio.to_thread(method, *args, **kwargs)
+
+        return call
+
+
+class Iterating:
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for item in self._stream:
+            yield item
+
+    async def aclose(self) -> None:
+        self._stream.close()
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+def memory(request: pytest.FixtureRequest, client: NdmlClient, aclient: AsyncNdmlClient) -> Any:
+    return Threaded(client) if request.param == "threads" else aclient
+
+
+async def test_a_memory_goes_in_and_comes_out_whole(memory: Any) -> None:
+    said = datetime(2026, 3, 1, 18, 30, tzinfo=UTC)
+    added = await memory.add(
+        "the dog is called Pixel", speaker="Ann", said_at=said, kind="semantic", metadata={"topic": "pets"}, salience=0.5,
+        provenance=Provenance("chat", 0.25), embedding=[1.0, 0.0], session="s1",
+    )  # fmt: skip
+    got = await memory.get(added.trace_id, include_embedding=True)
+    assert (got.text, got.speaker, got.said_at, got.kind, got.metadata) == (
+        "the dog is called Pixel",
+        "Ann",
+        said,
+        Kind.SEMANTIC,
+        {"topic": "pets"},
+    )
+    assert (got.salience, got.provenance, got.version, got.learned_at) == (0.5, Provenance("chat", 0.25), 1, added.learned_at)
+    assert got.scope == Scope("ann", "", "s1") and got.embedding is not None and list(got.embedding.floats()) == [1.0, 0.0]
+    found = await memory.search("dog called", k=1, explain=True)
+    assert len(found) == 1 and found[0].memory.trace_id == added.trace_id and found[0].signals == {"dense": 1.0} and found[0].score == 1.0
+    assert found.stats.index == "words" and [hit.score for hit in found] == [1.0]
+    assert not await memory.search("dog", session="s2") and not await memory.search("dog", user="bob")
+
+
+async def test_update_changes_what_is_given_only(memory: Any, server: Any) -> None:
+    added = await memory.add("old", speaker="Ann", metadata={"a": "1"})
+    now = await memory.update(added.trace_id, text="new", metadata={}, expected_version=1)
+    assert (now.text, now.speaker, now.metadata, now.version) == ("new", "Ann", {}, 2)
+    assert sorted(server.world.calls("UpdateMemory")[0].update_mask.paths) == ["metadata", "text"]
+    with pytest.raises(VersionConflict, match="version 2") as conflict:
+        await memory.update(added.trace_id, text="newer", expected_version=1)
+    assert conflict.value.violations[0].field == "expected_version"
+    with pytest.raises(FieldInvalid):
+        await memory.update(added.trace_id)
+
+
+async def test_delete(memory: Any) -> None:
+    added = await memory.add("gone soon")
+    assert await memory.delete(added.trace_id) is True
+    assert await memory.delete(added.trace_id, allow_missing=True) is False
+    with pytest.raises(TraceNotFound) as missing:
+        await memory.delete(added.trace_id)
+    assert missing.value.metadata["trace_id"] == added.trace_id
+
+
+async def test_list_walks_every_page(memory: Any, server: Any) -> None:
+    await memory.add_many([f"m{i}" for i in range(7)])
+    assert [item.text async for item in memory.list(page_size=3)] == [f"m{i}" for i in reversed(range(7))]
+    assert [call.page_token for call in server.world.calls("ListMemories")] == ["", "3", "6"]
+
+
+async def test_add_many_takes_a_generator_and_a_repeat_writes_nothing(memory: Any, server: Any) -> None:
+    def items() -> Iterator[NewMemory | str]:
+        for i in range(300):
+            yield NewMemory(f"m{i}", user="bob" if i % 2 else "") if i % 3 else f"m{i}"
+
+    first = await memory.add_many(items(), request_id="once")
+    again = await memory.add_many(items(), request_id="once")
+    assert [len(call.memories) for call in server.world.calls("BatchAddMemories")] == [256, 44, 256, 44]
+    assert [row.trace_id for row in first] == [row.trace_id for row in again] and len({row.trace_id for row in first}) == 300
+    assert not any(row.replayed for row in first) and all(row.replayed for row in again)
+    with pytest.raises(RequestIdReused):
+        await memory.add_many(["other"], request_id="once")
+
+
+async def test_a_refused_item_is_raised_with_its_position_or_returned(memory: Any) -> None:
+    texts = ["fine", "over capacity", "fine too"]
+    with pytest.raises(CapacityReached) as refused:
+        await memory.add_many(texts)
+    assert refused.value.metadata["index"] == "1"
+    rows = await memory.add_many(texts, return_errors=True)
+    assert [type(row.error) for row in rows] == [type(None), CapacityReached, type(None)] and rows[0].trace_id and not rows[1].trace_id
+    with pytest.raises(FieldInvalid) as wrong:
+        await memory.add_many(["fine", "\ud800"])
+    assert wrong.value.metadata["index"] == "1" and wrong.value.violations[0].field == "memory.text"
+
+
+async def test_search_many_keeps_order_and_each_query_its_own_fate(memory: Any) -> None:
+    await memory.add_many(["red apple", "green pear"])
+    results = await memory.search_many(["apple", Query("pear", k=1), Query("x", k=-1)], return_errors=True)
+    assert [result[0].memory.text for result in results[:2]] == ["red apple", "green pear"]
+    assert isinstance(results[2].error, FieldInvalid) and not results[2]
+    with pytest.raises(FieldInvalid):
+        await memory.search_many(["apple", Query("x", k=-1)])
+
+
+async def test_export_into_another_user(memory: Any, server: Any) -> None:
+    await memory.add_many([NewMemory(f"m{i}", embedding=[float(i), 1.0]) for i in range(5)])
+    stream = memory.export(include_embedding=True)
+    taken = [item async for item in stream]
+    assert stream.total == 5 and [item.text for item in taken] == [f"m{i}" for i in range(5)]
+    assert (await memory.import_(iter(taken))).skipped == 5
+    result = await memory.import_(iter(taken), user="bob")
+    assert (result.imported, result.skipped, result.failed) == (5, 0, 0)
+    assert [(m.trace_id, m.embedding) async for m in memory.export(user="bob", include_embedding=True)] == [
+        (m.trace_id, m.embedding) for m in taken
+    ]
+
+
+async def test_import_reports_refusals_and_a_broken_input_as_itself(memory: Any) -> None:
+    taken = [item async for item in memory.export()]
+    assert taken == []
+    await memory.add("x")
+    (one,) = [item async for item in memory.export()]
+    empty = type(one)(trace_id="f" * 32, scope=one.scope, text="")
+    result = await memory.import_([one, empty])
+    assert (result.skipped, result.failed, result.failures[0].index) == (1, 1, 1) and isinstance(result.failures[0].error, FieldInvalid)
+
+    def broken() -> Iterator[Any]:
+        yield one
+        raise ValueError("line 2 of the file is not JSON")
+
+    with pytest.raises(ValueError, match="line 2"):
+        await memory.import_(broken())
+
+
+async def test_async_input_is_taken(aclient: AsyncNdmlClient) -> None:
+    async def texts() -> AsyncIterator[NewMemory | str]:
+        for i in range(3):
+            yield f"m{i}"
+
+    assert len(await aclient.add_many(texts())) == 3
+    assert (await aclient.import_(item async for item in aclient.export())).skipped == 3
+
+
+async def test_chat_streams_then_cites(memory: Any, server: Any) -> None:
+    await memory.add("fact one")
+    with pytest.raises(ModelNotConfigured, match="set NDML_LLM"):
+        _ = [part async for part in memory.chat("what did I say?")]
+    server.world.model = "tiny"
+    answer = memory.chat("what did I say?", recall_k=3)
+    assert [part async for part in answer] == ["You ", "said ", "so."] and answer.text == "You said so."
+    assert [(c.number, c.text) for c in answer.citations] == [(1, "fact one")]
+    assert (answer.finish_reason, answer.model, answer.prompt_tokens, answer.completion_tokens) == ("stop", "tiny", 9, 3)
+    await answer.aclose()
+
+
+async def test_admin(memory: Any) -> None:
+    await memory.add("x")
+    status = await memory.cluster_status()
+    assert status.healthy and status.services[0].uptime.total_seconds() == 90 and status.epoch == 7
+    placement = await memory.placement()
+    assert placement.owners == ("n0",) and placement.members[0].state == "alive"
+    assert (await memory.placement(user="")).owners == ()
+    assert (await memory.create_snapshot())[0].path == "/snapshots/1"
+    stats = await memory.stats()
+    assert (stats.traces, stats.traces_by_kind, stats.dimension) == (1, {"episodic": 1}, 4)
+
+
+async def test_reads_carry_the_newest_token_of_their_owner(memory: Any, server: Any) -> None:
+    await memory.search("x")
+    await memory.add("a")
+    await memory.add_many([NewMemory("b"), NewMemory("c", user="bob")])
+    await memory.search("x")
+    await memory.search("x", user="bob")
+    await memory.search("x", user="eve")
+    await memory.search("x", consistency_token="mine")
+    assert [call.consistency_token for call in server.world.calls("SearchMemories")] == ["", "token-2", "token-2", "", "mine"]
+
+
+async def test_identity_and_headers_travel(server: Any) -> None:
+    with NdmlClient(server.address, tenant="acme", token="secret", user="ann") as client:
+        client.scoped(user="bob", session="s").add("x", headers={"traceparent": "00-abc"})
+        client.add("y", tenant="other")
+    (_, first, headers), (_, second, others) = server.world.seen
+    assert (first.memory.scope.tenant, first.memory.scope.user, first.memory.scope.session) == ("acme", "bob", "s")
+    assert headers["ndml-tenant"] == "acme" and headers["authorization"] == "Bearer secret" and headers["traceparent"] == "00-abc"
+    assert second.memory.scope.tenant == others["ndml-tenant"] == "other" and headers["user-agent"].startswith("ndml-python/")
+
+
+async def test_a_lost_attempt_is_repeated_with_the_same_request_id(memory: Any, server: Any) -> None:
+    server.world.failures.extend(
+        [("AddMemory", OwnerUnavailable("gone", retry_after_s=0.001)), ("AddMemory", Overloaded("full", retry_after_s=0.002))]
+    )
+    await memory.add("once")
+    ids = [call.request_id for call in server.world.calls("AddMemory")]
+    assert len(ids) == 3 and len(set(ids)) == 1 and ids[0]
+
+
+async def test_tries_are_bounded_and_faults_are_not_repeated(memory: Any, server: Any) -> None:
+    server.world.failures.extend([("SearchMemories", OwnerUnavailable("gone", retry_after_s=0.001))] * 9)
+    with pytest.raises(OwnerUnavailable, match="gone"):
+        await memory.search("x")
+    assert len(server.world.calls("SearchMemories")) == 4
+    server.world.failures.clear()
+    server.world.failures.append(("GetMemory", InternalFault("ours")))
+    with pytest.raises(InternalFault):
+        await memory.get("0" * 32)
+    assert len(server.world.calls("GetMemory")) == 1
+
+
+async def test_a_repeat_that_could_do_harm_is_not_made(memory: Any, server: Any) -> None:
+    added = await memory.add("x")
+    gone = OwnerUnavailable("gone", retry_after_s=0.001)
+    server.world.failures.extend([("UpdateMemory", gone), ("DeleteMemory", gone)])
+    with pytest.raises(OwnerUnavailable):
+        await memory.update(added.trace_id, text="y", expected_version=1)
+    with pytest.raises(OwnerUnavailable):
+        await memory.delete(added.trace_id)
+    server.world.failures.extend([("UpdateMemory", gone), ("DeleteMemory", gone)])
+    assert (await memory.update(added.trace_id, text="y")).text == "y"
+    assert await memory.delete(added.trace_id, allow_missing=True) is True
+
+
+async def test_a_stream_is_repeated_before_its_first_message(memory: Any, server: Any) -> None:
+    await memory.add_many(["a", "b", "c"])
+    server.world.failures.append(("ExportMemories", OwnerUnavailable("gone", retry_after_s=0.001)))
+    assert [item.text async for item in memory.export()] == ["a", "b", "c"]
+    assert len(server.world.calls("ExportMemories")) == 2
+
+
+async def test_the_deadline_ends_a_call(memory: Any, server: Any) -> None:
+    with pytest.raises(FieldInvalid) as wrong:
+        await memory.search("x", timeout_s=0)
+    assert wrong.value.violations[0].field == "timeout_s"
+    server.world.hold_s = 0.5
+    with pytest.raises(DeadlinePassed):
+        await memory.search("x", timeout_s=0.05)
+
+
+def test_a_server_that_comes_back_is_found_again(server: Any) -> None:
+    with NdmlClient(server.address, user="ann", options=ClientOptions(retry=Retry(attempts=12, max_delay_s=1.0)), timeout_s=30) as client:
+        client.add("before")
+        server.stop()
+        back = threading.Timer(0.3, server.start)
+        back.start()
+        client.add("after")
+        back.join()
+        assert [item.text for item in client.list()] == ["after", "before"]
+
+
+def test_several_addresses_share_the_calls_and_cover_for_each_other(server: Any) -> None:
+    second = type(server)()
+    second.world.traces = server.world.traces
+    with NdmlClient(f"{server.address},{second.address}", user="ann") as client:
+        end = time.monotonic() + 10
+        while not (server.world.seen and second.world.seen) and time.monotonic() < end:
+            client.add("x")
+        assert server.world.seen and second.world.seen
+        second.stop()
+        for _ in range(20):
+            client.add("y")
+
+
+def test_a_closed_client_says_so(server: Any) -> None:
+    client = NdmlClient(server.address, user="ann")
+    with client:
+        client.add("x")
+    with pytest.raises(FailedPrecondition, match="closed"):
+        client.add("y")
+
+
+def test_the_two_clients_have_one_surface() -> None:
+    def surface(kind: type) -> dict[str, list[str]]:
+        return {
+            name: list(inspect.signature(member).parameters)
+            for name, member in vars(kind).items()
+            if callable(member) and (not name.startswith("_") or name == "__init__")
+        }
+
+    assert surface(NdmlClient) == surface(AsyncNdmlClient)
+    assert "SearchResult" in str(inspect.signature(NdmlClient.search).return_annotation) and "Raises" in (NdmlClient.add.__doc__ or "")
+
+
+def test_embedding_reads_as_numbers() -> None:
+    assert Embedding(b"\x00\x00\x80?" * 3).dimension == 3

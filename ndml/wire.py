@@ -25,16 +25,22 @@ _BY_CODE: dict[int, type[NdmlError]] = {
     Code.PERMISSION_DENIED: errors.TenantDenied,
 }
 
+# A status travels as trailing metadata, the message percent-encoded beside it. grpc drops a call whose metadata is above 8 KiB (at times;
+# above 16 KiB always) and the caller sees RESOURCE_EXHAUSTED: these bounds keep the worst case below 8 KiB.
+_MESSAGE_BYTES = 768
+_FIELD_BYTES = 256
+_VIOLATIONS_BYTES = 2560
+
 
 def error_to_status(error: NdmlError) -> status_pb2.Status:
-    """The error as google.rpc.Status: canonical code, message, ErrorInfo always, BadRequest and RetryInfo where they fit."""
-    status = status_pb2.Status(code=int(error.code), message=error.message)
+    """The error as google.rpc.Status: canonical code, message, ErrorInfo always, BadRequest and RetryInfo where they fit.
+
+    Long texts are cut (they may quote what a caller sent) and violations past 2.5 kB left out.
+    """
+    status = status_pb2.Status(code=int(error.code), message=_clip(error.message, _MESSAGE_BYTES))
     _add(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
     if error.violations:
-        rows = [error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description) for v in error.violations]
-        for row, violation in zip(rows, error.violations, strict=True):
-            row.reason = violation.rule
-        _add(status, error_details_pb2.BadRequest(field_violations=rows))
+        _add(status, _bad_request(error.violations))
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(error.retry_after_s * 1000))
@@ -71,6 +77,22 @@ def to_grpc_status(error: NdmlError) -> grpc.Status:
     """The error in the form that `ServicerContext.abort_with_status` takes."""
     result: grpc.Status = rpc_status.to_status(error_to_status(error))
     return result
+
+
+def _clip(text: str, limit: int) -> str:
+    data = text.encode("utf-8", "replace")
+    return text if len(data) <= limit else data[: limit - 3].decode("utf-8", "ignore") + "…"
+
+
+def _bad_request(violations: Iterable[FieldViolation]) -> error_details_pb2.BadRequest:
+    request = error_details_pb2.BadRequest()
+    for v in violations:
+        row = request.field_violations.add(field=_clip(v.field, _FIELD_BYTES), description=_clip(v.description, _MESSAGE_BYTES))
+        row.reason = _clip(v.rule, _FIELD_BYTES)
+        if request.ByteSize() > _VIOLATIONS_BYTES and len(request.field_violations) > 1:
+            del request.field_violations[-1]
+            break
+    return request
 
 
 def _add(

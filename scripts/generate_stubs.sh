@@ -12,3 +12,6 @@ files=$(find protos/ndml -name '*.proto' | sort)
 "$python" -m grpc_tools.protoc -Iprotos -Iprotos/third_party --python_out="$out" --pyi_out="$out" --grpc_python_out="$out" --mypy_grpc_out="$out" $files
 # Files without a service get an empty _grpc module from protoc: drop them, there is nothing to import.
 rm -f "$out"/ndml/v1/{types,errors}_pb2_grpc.py*
+# The REST door's OpenAPI takes its descriptions from the comments, which descriptors lack.
+mkdir -p "$out/services/gateway/rest"
+"$python" scripts/generate_openapi_comments.py "$out/services/gateway/rest/comments.json"

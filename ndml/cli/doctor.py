@@ -17,7 +17,7 @@ from ndml import __version__, wire
 from ndml.cli.output import table
 from ndml.cli.session import Session
 from ndml.client import ClusterStatus, NdmlClient, Placement
-from ndml.client._channel import channel_options, credentials, target
+from ndml.client._channel import open_channel
 from ndml.errors import NdmlError
 
 PROBE_USER = "ndml-doctor"
@@ -59,13 +59,7 @@ def doctor(
 
 def examine(session: Session, *, read_only: bool = False) -> Iterator[Check]:
     """The checks in order; none after the first where there is no connection."""
-    options = session.client_options
-    arguments = channel_options(options)
-    address = target(session.address)
-    channel = (
-        grpc.secure_channel(address, credentials(options.tls), arguments) if options.tls else grpc.insecure_channel(address, arguments)
-    )
-    with channel, session.client(needs_user=False) as client:
+    with open_channel(session.address, session.client_options) as channel, session.client(needs_user=False) as client:
         connected = _connect(channel, session.address)
         yield connected
         if not connected.ok:

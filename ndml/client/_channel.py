@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import grpc
+import grpc.aio
 
 from ndml import __version__
 from ndml.client._options import ClientOptions, Tls
@@ -38,6 +39,20 @@ def _ip_and_port(part: str) -> tuple[int, str]:
     if not port.isdecimal():
         raise FieldInvalid(f"{part!r} lacks its port: write ip:port", field="address")
     return version, f"{host}:{port}"
+
+
+def open_channel(address: str, options: ClientOptions) -> grpc.Channel:
+    """A channel for threads; raises FieldInvalid for an address or a file that cannot be used."""
+    if options.tls is None:
+        return grpc.insecure_channel(target(address), channel_options(options))
+    return grpc.secure_channel(target(address), credentials(options.tls), channel_options(options))
+
+
+def open_async_channel(address: str, options: ClientOptions) -> grpc.aio.Channel:
+    """The same for the running event loop."""
+    if options.tls is None:
+        return grpc.aio.insecure_channel(target(address), channel_options(options))
+    return grpc.aio.secure_channel(target(address), credentials(options.tls), channel_options(options))
 
 
 def channel_options(options: ClientOptions) -> ChannelOptions:

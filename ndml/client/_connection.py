@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from ndml.client._calls import Call
-from ndml.client._channel import channel_options, credentials, target
+from ndml.client._channel import credentials, open_async_channel, open_channel, target
 from ndml.client._options import ClientOptions
 from ndml.errors import FailedPrecondition
 from ndml.v1.admin_pb2_grpc import AdminServiceStub
@@ -25,8 +25,10 @@ class Connection(ABC, Generic[C]):
     """Opened by the first call, and not again once it was closed."""
 
     def __init__(self, address: str, options: ClientOptions) -> None:
-        self._target, self._options = target(address), options
-        self._credentials = credentials(options.tls) if options.tls else None
+        target(address)  # What is wrong with address or files shows now, not at the first call.
+        if options.tls is not None:
+            credentials(options.tls)
+        self._address, self._options = address, options
         self._stubs: dict[str, Any] = {}
         self._channel: C | None = None
         self._closed = False
@@ -52,15 +54,9 @@ class Connection(ABC, Generic[C]):
 
 class SyncConnection(Connection[grpc.Channel]):
     def _open(self) -> grpc.Channel:
-        options = channel_options(self._options)
-        if self._credentials is None:
-            return grpc.insecure_channel(self._target, options)
-        return grpc.secure_channel(self._target, self._credentials, options)
+        return open_channel(self._address, self._options)
 
 
 class AsyncConnection(Connection[grpc.aio.Channel]):
     def _open(self) -> grpc.aio.Channel:
-        options = channel_options(self._options)
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(self._target, options)
-        return grpc.aio.secure_channel(self._target, self._credentials, options)
+        return open_async_channel(self._address, self._options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf import timestamp_pb2
 
@@ -10,17 +10,22 @@ from ndml import wire
 from ndml.client import _models as models
 from ndml.v1 import admin_pb2, chat_pb2, memory_pb2, types_pb2
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KINDS = {
+    types_pb2.TRACE_KIND_EPISODIC: models.Kind.EPISODIC,
+    types_pb2.TRACE_KIND_SEMANTIC: models.Kind.SEMANTIC,
+    types_pb2.TRACE_KIND_PROCEDURAL: models.Kind.PROCEDURAL,
+}
+
 
 def time(value: timestamp_pb2.Timestamp) -> datetime:
     """Aware, UTC, cut to microseconds."""
-    return value.ToDatetime(tzinfo=UTC)
+    return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
 
 
 def kind(value: types_pb2.TraceKind) -> models.Kind:
     """The kind; one that a newer server knows and this client does not reads as episodic, the server's own default."""
-    name = types_pb2.TraceKind.Name(value) if value in types_pb2.TraceKind.values() else ""
-    word = name.removeprefix("TRACE_KIND_").lower()
-    return models.Kind(word) if word in set(models.Kind) else models.Kind.EPISODIC
+    return _KINDS.get(value, models.Kind.EPISODIC)
 
 
 def memory(trace: types_pb2.MemoryTrace) -> models.Memory:

@@ -163,6 +163,8 @@ class _Observed:
         mapped = None if error is None or isinstance(error, GeneratorExit) else as_ndml_error(error)
         if mapped is not None:
             metrics.RPC_ERRORS.labels(self._method.path, mapped.code.name, mapped.reason).inc()
+            if self._call.traceparent:
+                mapped.metadata.setdefault("trace_id", self._call.traceparent.split("-")[1])
         self._log(mapped, error, elapsed)
         if self._span is not None:
             if mapped is not None:

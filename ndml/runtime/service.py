@@ -121,7 +121,7 @@ class Service:
         finally:
             self._serving = False
             for component in reversed(started):
-                await component.stop()
+                await _stop(component)
             await server.stop(0)
             if metrics_server is not None:
                 metrics_server.shutdown()
@@ -140,6 +140,14 @@ class Service:
         if wanted < 0:
             return None
         return serve_metrics(self._server_settings.host, wanted or port + _METRICS_OFFSET)
+
+
+async def _stop(component: Component) -> None:
+    # Those below it still have to close their files and flush.
+    try:
+        await component.stop()
+    except Exception:
+        log.exception("stop_fault", component=type(component).__name__)
 
 
 class _Stoppable(Protocol):

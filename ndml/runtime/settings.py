@@ -100,7 +100,8 @@ def settings_config(env_prefix: str) -> SettingsConfigDict:
 def load_settings(cls: type[S], path: Path | None) -> S:
     """Read `path` (YAML, may be None) and the environment. Raises SystemExit(2) with one line a problem."""
     if path is not None and not path.is_file():
-        raise SystemExit(f"config: {path} is not a file")
+        print(f"config: {path} is not a file", file=sys.stderr)
+        raise SystemExit(2)
     bound = type(cls.__name__, (cls,), {"model_config": SettingsConfigDict(**{**cls.model_config, "yaml_file": path})})
     _refuse_unknown_environment(cls)
     try:

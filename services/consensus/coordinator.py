@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ndml.errors import NdmlError
-from ndml.placement import MemberState, NodeRecord, Placement
+from ndml.placement import MemberState, NodeRecord, Placement, digest_of
 from ndml.runtime import metrics
 from ndml.runtime.log import get_logger
 from services.consensus.feed import PlacementFeed
@@ -60,6 +60,16 @@ class Coordinator:
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
+    def epoch(self) -> int:
+        """Of the placement published last, which is on disk."""
+        return self.feed.current.epoch
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the roster published last: equal on converged nodes."""
+        return digest_of(member.record for member in self.feed.current.members)
+
+    @property
     def peers_total(self) -> int:
         return len(self._peers)
 
@@ -90,7 +100,7 @@ class Coordinator:
         metrics.CONSENSUS_OPERATIONS.labels("heartbeat").inc()
         self.membership.heartbeat(record, self._clock())
         await self._settle_changes()
-        return self.feed.current.epoch
+        return self.epoch
 
     async def exchange(self, records: Iterable[NodeRecord]) -> list[NodeRecord]:
         """Join a peer's records; returns the join, which is durable. Raises FieldInvalid."""

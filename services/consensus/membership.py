@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ndml.errors import Overloaded, StaleEpoch
-from ndml.placement import MemberState, NodeRecord, Placement, PlacementNode, check_record, digest_of, epoch_of, join
+from ndml.placement import MemberState, NodeRecord, Placement, PlacementNode, check_record, epoch_of, join
 
 INCARNATION_KEY = "incarnation"
 """Key of the known incarnation in the metadata of the StaleEpoch that answers a heartbeat from the past."""
@@ -55,11 +55,6 @@ class Membership:
     def epoch(self) -> int:
         """Sum of the members' incarnations."""
         return epoch_of(self._roster.values())
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the roster: equal on converged consensus nodes."""
-        return digest_of(self._roster.values())
 
     @property
     def roster(self) -> dict[str, NodeRecord]:

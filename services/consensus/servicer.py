@@ -39,7 +39,7 @@ class ConsensusServicer:
         coordinator = self._coordinator
         status = pb2.GetConsensusStatusResponse(
             node_id=self._node_id, version=self._version, watchers=coordinator.feed.watchers,
-            epoch=coordinator.membership.epoch, roster_digest=coordinator.membership.digest,
+            epoch=coordinator.epoch, roster_digest=coordinator.digest,
             peers_reachable=coordinator.peers_reachable, peers_total=coordinator.peers_total,
         )  # fmt: skip
         status.started_at.FromMilliseconds(int(self._started_at * 1000))

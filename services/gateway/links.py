@@ -75,14 +75,14 @@ class Lane:
         open_stream: Callable[[], Any] = self._stub.Execute  # type: ignore[assignment]  # written to, not iterated
         stream = open_stream()
         reader = asyncio.get_running_loop().create_task(self._read(stream))
+        reader.add_done_callback(lambda _: self._wake.set())
         try:
             while not reader.done():
-                self._wake.clear()
                 while self._queue and len(self._under_way) < self._options.max_in_flight:
                     await self._send(stream)
-                waiter = asyncio.ensure_future(self._wake.wait())
-                await asyncio.wait((waiter, reader), return_when=asyncio.FIRST_COMPLETED)
-                waiter.cancel()
+                self._wake.clear()
+                if not reader.done():
+                    await self._wake.wait()
             self._fail_all(self._why(reader))
         except (grpc.RpcError, asyncio.InvalidStateError) as error:
             self._fail_all(self._lost(error))

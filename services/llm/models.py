@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from services.llm.cores import usable_cores
 from services.llm.generator import HuggingFaceGenerator
+from services.llm.model_files import resolve
 from services.llm.ports import Encoder, Generator
 from services.llm.settings import ChatSection, EmbeddingSection
 from services.llm.unconfigured import Unconfigured
@@ -32,6 +33,7 @@ def encoder_loader(settings: EmbeddingSection) -> Callable[[], Encoder]:
     """What loads the encoder; call it off the event loop."""
 
     def load() -> Encoder:
+        resolve(settings.model)  # a wrong path need not wait for torch
         from services.llm.encoder import HuggingFaceEncoder
 
         return HuggingFaceEncoder.load(settings)
@@ -58,6 +60,7 @@ def chat_model(settings: ChatSection) -> ChatModel:
         return Unconfigured()
 
     def load() -> LocalModel:
+        resolve(settings.model)
         from services.llm.local_model import LocalModel
 
         return LocalModel.load(settings)

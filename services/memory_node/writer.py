@@ -44,14 +44,16 @@ class Writer:
         with self._changed:
             if self._stopping:
                 raise Draining("this node is stopping: repeat the write with the same request_id")
-            for position, job in enumerate(jobs):
+            taken = 0
+            for job in jobs:
                 # One that is larger than the whole queue is let in when it is alone.
                 if self._waiting and self._waiting + job.weight > limit:
-                    return list(jobs[position:])
+                    break
                 self._queue.append((job, job.action.ByteSize()))
                 self._waiting += job.weight
+                taken += 1
             self._changed.notify()
-        return []
+        return list(jobs[taken:])
 
     def overloaded(self) -> Overloaded:
         return Overloaded(f"{self._waiting} traces wait to be written (store.queue_operations): come back shortly")

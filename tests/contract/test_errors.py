@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -12,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndml.errors import BY_REASON, DOMAIN, Code, FieldViolation, InternalFault, NdmlError, leaves
+from ndml.errors import BY_REASON, DOMAIN, Code, FieldInvalid, FieldViolation, InternalFault, NdmlError, leaves
 from ndml.v1 import errors_pb2
 from ndml.wire import error_to_status, status_to_error, to_grpc_status
 from services.gateway.rest.problems import HTTP_PROBLEMS, HTTP_STATUS
@@ -80,6 +81,23 @@ def test_nothing_is_lost_on_the_wire(
     assert (type(got), got.message, got.violations, got.metadata) == (leaf, message, tuple(violations), metadata)
     expected = leaf.default_retry_s if retry_ms is None else retry_ms / 1000
     assert got.retry_after_s == (None if expected is None else pytest.approx(expected, abs=0.0011))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    message=st.integers(0, 20_000),
+    letter=st.sampled_from(["a", "é", "語", "😀", "\n"]),
+    fields=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 5000), st.integers(0, 300)), max_size=30),
+)
+def test_a_status_fits_into_metadata_whatever_it_quotes(message: int, letter: str, fields: list[tuple[int, int, int]]) -> None:
+    violations = [FieldViolation(letter * a, letter * b, letter * c) for a, b, c in fields]
+    sent = FieldInvalid(letter * message, violations=violations)
+    status = error_to_status(sent)
+    trailers = len(quote(status.message)) + len(status.SerializeToString()) * 4 / 3
+    assert trailers < 8000
+    got = status_to_error(status)
+    assert len(got.violations) >= min(len(fields), 1)
+    assert got.message == sent.message or (got.message.endswith("…") and sent.message.startswith(got.message[:-1]))
 
 
 @pytest.mark.parametrize("code", list(Code), ids=lambda code: code.name)

@@ -26,7 +26,7 @@ from services.llm.encoder import HuggingFaceEncoder
 from services.llm.models import torch_threads
 from services.llm.settings import EmbeddingSection
 
-WORDS = "the of we went yesterday dog Anna notebook meeting river because maybe quarterly Lisbon remembers painting train cold soup".split()
+WORDS = "the of we went yesterday dog Anna notebook meeting river because maybe quarterly Lisbon remembers painting train cold soup".split()  # noqa: SIM905
 
 
 def make_texts(count: int) -> list[str]:

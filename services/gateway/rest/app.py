@@ -107,7 +107,8 @@ class Transcoded:
         message = await self._message(request)
         if self._binding.method.server_streaming:
             messages = self._dispatcher.stream(self._binding.rpc, message, metadata, timeout_s)
-            return StreamAnswer(messages, timeout_s, request.headers.get("accept", ""), metadata.get("traceparent", ""))
+            accept, traceparent = request.headers.get("accept", ""), metadata.get("traceparent", "")
+            return StreamAnswer(messages, timeout_s, accept, traceparent, self._settings.thread_above_bytes)
         answer = await self._dispatcher.unary(self._binding.rpc, message, metadata, timeout_s)
         return Response(await self._encoded(answer), media_type="application/json")
 

@@ -16,7 +16,7 @@ class RestSettings(Section):
     max_body_bytes: int = Field(32 << 20, ge=1024, description="Largest request body; the same as the largest gRPC message.")
     body_budget_bytes: int = Field(128 << 20, ge=1024, description="Bytes of all bodies held at once; beyond it: OVERLOADED.")
     body_timeout_s: float = Field(30.0, gt=0, description="A body must be in by then: a client that trickles bytes may not hold memory.")
-    thread_above_bytes: int = Field(128 << 10, ge=0, description="Larger JSON is converted in a thread: small calls do not wait for it.")
+    thread_above_bytes: int = Field(16 << 10, ge=0, description="Larger JSON is converted in a thread: 16 KiB of hits take some 10 ms.")
     max_query_fields: int = Field(256, ge=1, description="Fields in a query string; each costs a look-up, no request message has as many.")
     max_timeout_s: float = Field(3600.0, gt=0, description="Largest deadline that ndml-timeout-ms may ask for.")
     chat_max_bytes: int = Field(1 << 20, ge=1024, description="POST /chat gathers the answer; a model that goes on beyond is broken.")

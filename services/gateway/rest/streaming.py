@@ -23,6 +23,9 @@ SSE = "text/event-stream"
 _log = get_logger(__name__)
 
 
+Frame = Callable[[Any, bool], bytes]
+
+
 def _line(value: Any, failed: bool) -> bytes:
     return to_json({"error": value} if failed else value) + b"\n"
 
@@ -55,12 +58,13 @@ class StreamAnswer(Response):
     """Sends the messages of a stream as they come. The status is decided by the first message: an error before it is a plain problem,
     an error after it the last line. When the client goes away the stream is cancelled."""
 
-    def __init__(self, messages: AsyncIterator[Message], timeout_s: float | None, accept: str, traceparent: str) -> None:
+    def __init__(self, messages: AsyncIterator[Message], timeout_s: float | None, accept: str, traceparent: str, thread_above: int) -> None:
         events = SSE in accept
         self._messages = messages
         self._timeout_s = timeout_s
         self._traceparent = traceparent
-        self._frame: Callable[[Any, bool], bytes] = _event if events else _line
+        self._thread_above = thread_above
+        self._frame: Frame = _event if events else _line
         # Proxies that gather a response before they pass it on would undo the stream.
         super().__init__(None, 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, SSE if events else NDJSON)
         del self.headers["content-length"]
@@ -78,7 +82,7 @@ class StreamAnswer(Response):
                     if not started:
                         await self._start(send)
                         started = True
-                    await send({"type": "http.response.body", "body": self._frame(to_tree(message), False), "more_body": True})
+                    await send({"type": "http.response.body", "body": await self._encoded(message), "more_body": True})
         except Exception as error:
             failure = self._failure(error)
             if not started:
@@ -88,6 +92,12 @@ class StreamAnswer(Response):
         if not started:
             await self._start(send)
         await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _encoded(self, message: Message) -> bytes:
+        def encode() -> bytes:
+            return self._frame(to_tree(message), False)
+
+        return encode() if message.ByteSize() <= self._thread_above else await asyncio.to_thread(encode)
 
     async def _start(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -25,14 +25,11 @@ REFINE_US = 0.2  # half-float inner product of a scattered row, per query
 DECODE_US = 0.5  # half to single precision, once a batch
 DOT_US = 0.01  # inner product by BLAS with a decoded row, per query
 
-FETCH_SLACK = 1.3
-"""Surplus of candidates under a filter: their number among the allowed rows varies by its square root, three sigma at 100."""
+SIGMAS = 3.0
+"""Surplus of candidates under a filter, in standard deviations of the rank at which a random filter lets the tenth row pass."""
 
 FETCH_STEP = 4
-"""When a filter is at odds with the query and too few candidates pass, look this many times deeper."""
-
-LATE = 2
-"""Tolerated lateness of the k-th passed candidate, against its expected rank: chance alone hardly ever doubles the rank of the tenth."""
+"""When a filter is at odds with the query and its rows come late, look this many times deeper."""
 
 GROWN = 1.5
 """Growth after which the depth is measured anew."""
@@ -156,7 +153,7 @@ class FastScanIndex:
         Ends, because `fetch` grows by FETCH_STEP each round and the exact way is the cheaper one at the latest when fetch >= count.
         """
         scores, rows = padding(len(batch), k)
-        fetch = math.ceil(FETCH_SLACK * self._depth.candidates(k) * len(self) / count)
+        fetch = self._first_fetch(k, count / len(self))
         pending = np.arange(len(batch))
         while pending.size and fetch < count and self._scan_pays(len(pending), fetch, count):
             missing = []
@@ -177,18 +174,22 @@ class FastScanIndex:
             scores[pending], rows[pending] = self._search_exact(batch[pending], k, mask, count)
         return scores, rows
 
+    def _first_fetch(self, k: int, share: float) -> int:
+        """Depth at which a filter that lets `share` of the rows pass at random leaves nearly every query deep enough."""
+        last = max(k, TEN)
+        rank = (last + SIGMAS * math.sqrt(last * (1 - share))) / share
+        return math.ceil(rank * self._depth.candidates(k) / last)
+
     def _deep_enough(self, ranks: I64, k: int) -> Mask:
         """Which lines of `ranks` [b, fetch] (candidates passed so far, best first) hold the true `k`.
 
-        Those with as many passed candidates as an unfiltered search refines, unless they only come after many rejected rows: then
-        the scan had to be exact further down, where rows stand closer, and needs depth in proportion to the rank it got to.
+        The scan must be deep in proportion to the rank at which the last hit stands, rejected rows included: further down rows stand
+        closer, so a filter that rejects what the query is nearest to needs more depth than its share tells.
         """
-        fetch = ranks.shape[1]
-        enough = ranks[:, -1] >= self._depth.candidates(k)
         last = max(k, TEN)
         reached = 1 + np.argmax(ranks >= last, axis=1)
-        near: Mask = enough & (reached * self._depth.candidates(k) <= LATE * last * fetch)
-        return near
+        deep: Mask = (ranks[:, -1] >= last) & (reached * self._depth.candidates(k) <= last * ranks.shape[1])
+        return deep
 
     def _scan_pays(self, queries: int, fetch: int, count: int) -> bool:
         scan = queries * (SCAN_US * len(self) + REFINE_US * fetch)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -21,11 +23,16 @@ FAISS_GPU_MAX_K = 2048
 """FAISS's GPU selection cannot return more than this many rows."""
 
 
+NVIDIA_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+"""One of these exists where an NVIDIA driver runs (the second under WSL). Importing torch to ask takes seconds and 200 MB."""
+
+
+@cache
 def gpu_builder() -> Build | None:
     """How to build a GPU index on this machine; None without a GPU, or without a library that can use it."""
     if faiss.get_num_gpus() > 0:
         return lambda options, _sample: FaissFlatIndex(options, faiss_gpu(options))
-    if find_spec("torch") is None:
+    if find_spec("torch") is None or not any(device.exists() for device in NVIDIA_DEVICES):
         return None
     import torch
 

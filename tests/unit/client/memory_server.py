@@ -315,9 +315,10 @@ class Guard(grpc.ServerInterceptor):
 class MemoryServer:
     """Starts at once; `address` is where it listens. `stop`, then `start` again on the same port."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.world = World()
         self.port = 0
+        self._credentials = credentials
         self.start()
 
     def start(self) -> None:
@@ -330,7 +331,8 @@ class MemoryServer:
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         names = [f"ndml.v1.{name}Service" for name in ("Memory", "Chat", "Admin")]
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
-        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        self.port = server.add_secure_port(address, self._credentials) if self._credentials else server.add_insecure_port(address)
         server.start()
         self._server = server
 

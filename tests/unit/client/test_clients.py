@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
-from ndml.client import AsyncNdmlClient, ClientOptions, Embedding, Kind, NdmlClient, NewMemory, Provenance, Query, Retry, Scope
+from ndml.client import AsyncNdmlClient, ClientOptions, Embedding, Kind, NdmlClient, NewMemory, Provenance, Query, Retry, Scope, Tls
 from ndml.errors import (
     CapacityReached,
     DeadlinePassed,
@@ -331,3 +335,35 @@ def test_the_two_clients_have_one_surface() -> None:
 
 def test_embedding_reads_as_numbers() -> None:
     assert Embedding(b"\x00\x00\x80?" * 3).dimension == 3
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A key and a self-signed certificate for the name "gateway.test"."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not on the PATH")
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(chain), "-days", "2"]
+    subprocess.run([*command, "-subj", "/CN=gateway.test", "-addext", "subjectAltName=DNS:gateway.test"], check=True, capture_output=True)
+    return key, chain
+
+
+async def test_tls_with_and_without_a_client_certificate(server: Any, certificate: tuple[Path, Path]) -> None:
+    key, chain = certificate
+    pair = [(key.read_bytes(), chain.read_bytes())]
+    trusting = Tls(roots=chain, server_name="gateway.test")
+    one_way = type(server)(grpc.ssl_server_credentials(pair))
+    mutual = type(server)(grpc.ssl_server_credentials(pair, chain.read_bytes(), require_client_auth=True))
+    once = Retry(attempts=1)
+    try:
+        with NdmlClient(one_way.address, user="ann", options=ClientOptions(tls=trusting)) as client:
+            assert client.add("x").trace_id
+        both = ClientOptions(tls=Tls(roots=chain, key=key, certificate=chain, server_name="gateway.test"))
+        async with AsyncNdmlClient(mutual.address, user="ann", options=both) as known:
+            assert (await known.add("x")).trace_id
+        for address, tls in ((one_way.address, None), (one_way.address, Tls(roots=chain)), (mutual.address, trusting)):
+            with NdmlClient(address, user="ann", options=ClientOptions(tls=tls, retry=once)) as refused, pytest.raises(OwnerUnavailable):
+                refused.add("x")
+    finally:
+        one_way.stop()
+        mutual.stop()

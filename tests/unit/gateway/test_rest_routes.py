@@ -66,7 +66,7 @@ PARTS = [chat_pb2.ChatResponse(delta="a\n"), chat_pb2.ChatResponse(delta="b", fi
 
 
 async def test_a_stream_is_one_line_a_message_or_one_event() -> None:
-    async with client_of(Script({CHAT: PARTS})) as client:
+    async with client_of(Script({CHAT: PARTS}), thread_above_bytes=4) as client:
         lines = await client.post("/v1/chat", json={})
         events = await client.post("/v1/chat", json={}, headers={"accept": "text/event-stream"})
     assert lines.headers["content-type"] == "application/x-ndjson"

@@ -6,14 +6,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ndml.errors import FieldInvalid
 from ndml.v1.types_pb2 import AnyOf, Filter, MemoryTrace, MetadataCondition, NumberRange, TimeRange
 from services.memory_node.filters import conditions
 from services.memory_node.records import decimal, timestamp
-
-from . import node_harness as harness
+from tests.unit.memory_node import node_harness as harness
 
 WORDS = ["", "a", "b", "7", "7.0", "-0.5", "1e3", "1_000", "nan", " 7", "ü\x00"]
 KEYS = ["k", "key", "K"]
@@ -134,7 +134,18 @@ async def test_search_and_list_return_exactly_what_meets_the_conditions(rows, wa
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("7", 7.0), ("+7.", 7.0), (".5", 0.5), ("-1e-2", -0.01), ("", None), ("1_000", None), ("inf", None), ("0x7", None), ("٧", None), ("7 ", None)],
+    [
+        ("7", 7.0),
+        ("+7.", 7.0),
+        (".5", 0.5),
+        ("-1e-2", -0.01),
+        ("", None),
+        ("1_000", None),
+        ("inf", None),
+        ("0x7", None),
+        ("٧", None),
+        ("7 ", None),
+    ],
 )
 def test_what_reads_as_a_decimal_number(text: str, number: float | None) -> None:
     assert decimal(text) == number

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -127,3 +129,60 @@ def no_grpc_trace(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptur
     """Fails the test when grpc itself logged an error: an exception that escaped our handlers."""
     yield caplog
     assert not [record.getMessage() for record in caplog.records if record.name.startswith("grpc") and record.levelname == "ERROR"]
+
+
+class Process:
+    """The sample service as a process of its own."""
+
+    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+        self.directory = directory
+        port = free_ports(1)[0]
+        self.log = directory / "log.jsonl"
+        own = {
+            "SERVER__PORT": str(port),
+            "SERVER__METRICS_PORT": "-1",
+            "SERVER__DRAIN_S": "0.2",
+            "MARKER__DIRECTORY": str(directory),
+            "LOGGING__FILE": str(self.log),
+            **settings,
+        }
+        environment = {**os.environ, **{f"NDML_SAMPLE__{key}": value for key, value in own.items()}}
+        # A file and no pipe: a pipe that nobody reads fills up and stops the process.
+        self._errors = directory / "stderr"
+        with self._errors.open("w") as errors:
+            self.process = subprocess.Popen([sys.executable, str(SAMPLE_FILE)], env=environment, stderr=errors)
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_retries", 0)])
+        self.stub = llm_pb2_grpc.LlmServiceStub(self.channel)
+
+    def events(self) -> list[str]:
+        return (self.directory / "events").read_text().splitlines()
+
+    def wait(self) -> tuple[int, str]:
+        """Exit code and stderr, once it has ended."""
+        code = self.process.wait(timeout=60)
+        return code, self._errors.read_text()
+
+    def end(self) -> tuple[int, str]:
+        """SIGTERM, then exit code and stderr."""
+        self.process.terminate()
+        return self.wait()
+
+    def close(self) -> None:
+        self.channel.close()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def spawn(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts the sample service as a process: `spawn(LOGGING__LEVEL="debug")`."""
+    started: list[Process] = []
+
+    def make(**settings: str) -> Process:
+        started.append(Process(tmp_path, settings))
+        return started[-1]
+
+    yield make
+    for process in started:
+        process.close()

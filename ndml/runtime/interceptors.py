@@ -35,7 +35,11 @@ Reply = Message | bytes
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One RPC as its descriptor and its servicer give it."""
+    """One RPC as its descriptor and its servicer give it.
+
+    validated  check requests against the rules in their protos
+    observe    takes the seconds that a call took
+    """
 
     path: str
     request: type[Message]
@@ -43,6 +47,8 @@ class Method:
     handler: Callable[..., Any]
     client_streaming: bool
     server_streaming: bool
+    validated: bool
+    observe: Callable[[float], None]
 
 
 class Validator(Protocol):
@@ -114,7 +120,8 @@ class Chain:
 
     def _prepare(self, method: Method, request: Any) -> Message:
         message = parse(method.request, request) if isinstance(request, bytes) else request
-        self._validate(message)
+        if method.validated:
+            self._validate(message)
         return message
 
     async def _stream_of(self, method: Method, requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
@@ -159,7 +166,7 @@ class _Observed:
         self._chain.in_flight -= 1
         metrics.RPC_IN_FLIGHT.dec()
         elapsed = time.monotonic() - self._call.started
-        metrics.RPC_DURATION.labels(self._method.path).observe(elapsed)
+        self._method.observe(elapsed)
         mapped = None if error is None or isinstance(error, GeneratorExit) else as_ndml_error(error)
         if mapped is not None:
             metrics.RPC_ERRORS.labels(self._method.path, mapped.code.name, mapped.reason).inc()

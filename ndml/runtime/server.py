@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ndml.errors import NdmlError, NotAvailable
+from ndml.runtime import metrics
 from ndml.runtime.call import Call
 from ndml.runtime.interceptors import Chain, Method, Reply
 from ndml.runtime.settings import ServerSettings
@@ -23,7 +24,7 @@ LIVENESS = "liveness"
 READINESS = "readiness"
 
 
-def methods_of(descriptor: ServiceDescriptor, servicer: object) -> dict[str, Method]:
+def methods_of(descriptor: ServiceDescriptor, servicer: object, *, validated: bool = True) -> dict[str, Method]:
     """Every RPC of the service bound to its method in `servicer`. Raises TypeError where the servicer lacks one."""
     found: dict[str, Method] = {}
     for rpc in descriptor.methods:
@@ -31,9 +32,9 @@ def methods_of(descriptor: ServiceDescriptor, servicer: object) -> dict[str, Met
         if handler is None:
             raise TypeError(f"{type(servicer).__name__} lacks {rpc.name} of {descriptor.full_name}")
         path = f"/{descriptor.full_name}/{rpc.name}"
-        found[path] = Method(
-            path, GetMessageClass(rpc.input_type), GetMessageClass(rpc.output_type), handler, rpc.client_streaming, rpc.server_streaming
-        )
+        observe = metrics.RPC_DURATION.labels(path).observe
+        request, response = GetMessageClass(rpc.input_type), GetMessageClass(rpc.output_type)
+        found[path] = Method(path, request, response, handler, rpc.client_streaming, rpc.server_streaming, validated, observe)
     return found
 
 

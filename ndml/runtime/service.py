@@ -60,10 +60,9 @@ class Service:
         self._settings = settings
         self._server_settings = server
         self._components: list[Component] = []
-        self._descriptors: dict[ServiceDescriptor, object] = {}
+        self._exposed: dict[ServiceDescriptor, dict[str, Method]] = {}
         self._authenticator: Authenticator | None = None
         self._serving = False
-        self._methods: dict[str, Method] = {}
         self._chain: Chain | None = None
 
     def attach(self, component: C) -> C:
@@ -71,10 +70,12 @@ class Service:
         self._components.append(component)
         return component
 
-    def expose(self, descriptor: ServiceDescriptor, servicer: object) -> None:
-        """Serve every RPC of `descriptor` by the method of that name in `servicer`. Raises TypeError where one is missing."""
-        self._descriptors[descriptor] = servicer
-        self._methods.update(methods_of(descriptor, servicer))
+    def expose(self, descriptor: ServiceDescriptor, servicer: object, *, validated: bool = True) -> None:
+        """Serve every RPC of `descriptor` by the method of that name in `servicer`. Raises TypeError where one is missing.
+
+        validated: check requests against the rules in their protos; False where the caller is the gateway, which has done it.
+        """
+        self._exposed[descriptor] = methods_of(descriptor, servicer, validated=validated)
 
     def authenticate_with(self, authenticator: Authenticator) -> None:
         """Make this service an edge: calls are authenticated and start traces."""
@@ -87,7 +88,7 @@ class Service:
 
     def dispatcher(self) -> Dispatcher:
         """The exposed methods for a door that is not gRPC."""
-        return Dispatcher(self.chain, self._methods)
+        return Dispatcher(self.chain, {path: method for methods in self._exposed.values() for path, method in methods.items()})
 
     @property
     def chain(self) -> Chain:
@@ -103,8 +104,8 @@ class Service:
         """Serve until `stop` is set. Raises what a component's start raises, after stopping those that had started."""
         telemetry = configure_telemetry(self._settings.telemetry, self.name, self.instance)
         server = GrpcServer(self._server_settings, self.chain)
-        for descriptor, servicer in self._descriptors.items():
-            server.add(descriptor, methods_of(descriptor, servicer))
+        for descriptor, methods in self._exposed.items():
+            server.add(descriptor, methods)
         started: list[Component] = []
         metrics_server = None
         try:

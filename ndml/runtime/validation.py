@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from ndml.errors import FieldInvalid, FieldViolation
 
 _LIMIT = 20
+_KEY_LIMIT = 64
 
 
 class ProtoValidator:
@@ -31,5 +32,6 @@ def _violation(violation: protovalidate.Violation) -> FieldViolation:
     parts = []
     for element in proto.field.elements if proto.field is not None else ():
         subscript = element.subscript.value if element.subscript is not None else None
-        parts.append(element.field_name if subscript is None else f"{element.field_name}[{subscript}]")
+        # The key of a map is the caller's text, as long as the caller likes.
+        parts.append(element.field_name if subscript is None else f"{element.field_name}[{str(subscript)[:_KEY_LIMIT]}]")
     return FieldViolation(".".join(parts), proto.message or f"breaks the rule {proto.rule_id}", proto.rule_id)

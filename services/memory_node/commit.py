@@ -22,17 +22,16 @@ WriteAction = pb.PutAction | pb.UpdateAction | pb.DeleteAction
 WriteResult = pb.PutResult | pb.TraceResult | pb.DeleteResult
 
 
-@dataclass(slots=True)
 class WriteJob:
-    """One write operation. `tag` is the submitter's own and comes back untouched."""
+    """One write operation of `weight` traces. `tag` is the submitter's own and comes back untouched."""
 
-    owner: Owner
-    action: WriteAction
-    tag: object = None
+    __slots__ = ("action", "owner", "tag", "weight")
 
-    @property
-    def weight(self) -> int:
-        return max(1, len(self.action.traces)) if isinstance(self.action, pb.PutAction) else 1
+    def __init__(self, owner: Owner, action: WriteAction, tag: object = None) -> None:
+        self.owner = owner
+        self.action = action
+        self.tag = tag
+        self.weight = max(1, len(action.traces)) if isinstance(action, pb.PutAction) else 1
 
 
 @dataclass(slots=True)

@@ -37,7 +37,9 @@ from services.memory_node.writer import Writer
 
 log = get_logger(__name__)
 
-_WRITES = {"put": "add", "update": "update", "delete": "delete"}
+_WRITES = {"put", "update", "delete"}
+_RATES = {action: metrics.MEMORY_UPDATE_RATE.labels(action) for action in ("add", "update", "delete")}
+_SEARCH_BATCH = metrics.BATCH_SIZE.labels("search")
 _IDLE_S = 0.25
 # Stopping waits for what was let in, which is bounded; longer than this means a fault, and the process must end all the same.
 _STOP_S = 20.0
@@ -136,14 +138,13 @@ class Engine:
         if idle:
             self._residents.idle()
         self._execute(slots)
-        metrics.INDEX_BYTES.set(self._residents.nbytes)
-        metrics.RESIDENT_TRACES.set(self._residents.traces)
 
     def _committed(self, commit: Commit) -> None:
         for sequences in commit.removed.values():
             self._cache.forget(sequences)
         self._residents.apply(commit)
         self.applied = commit.last_sequence
+        _count(commit)
         for job, result in zip(commit.jobs, commit.results, strict=True):
             assert isinstance(job.tag, Slot)
             job.tag.finish(result if isinstance(result, NdmlError) else _written(result))
@@ -248,7 +249,7 @@ class Engine:
 
     def _results(self, partition: Partition, slots: list[Slot]) -> list[bytes | NdmlError]:
         actions = [slot.operation.search for slot in slots]
-        metrics.BATCH_SIZE.labels("search").observe(len(slots))
+        _SEARCH_BATCH.observe(len(slots))
         try:
             return self._searcher.run(partition, actions, [slot.batch.waited_ms() for slot in slots])
         except NdmlError as error:
@@ -287,14 +288,18 @@ def _deliver(answers: list[tuple[Deliver, bytes]]) -> None:
 
 def _written(result: pb.PutResult | pb.TraceResult | pb.DeleteResult) -> pb.OperationResult:
     if isinstance(result, pb.PutResult):
-        stored = sum(not (outcome.existed or outcome.HasField("error")) for outcome in result.outcomes)
-        metrics.MEMORY_UPDATE_RATE.labels(_WRITES["put"]).inc(stored)
         return pb.OperationResult(put=result)
     if isinstance(result, pb.TraceResult):
-        metrics.MEMORY_UPDATE_RATE.labels(_WRITES["update"]).inc()
         return pb.OperationResult(trace=result)
-    metrics.MEMORY_UPDATE_RATE.labels(_WRITES["delete"]).inc(result.deleted)
     return pb.OperationResult(delete=result)
+
+
+def _count(commit: Commit) -> None:
+    updates = sum(isinstance(result, pb.TraceResult) for result in commit.results)
+    deletes = sum(isinstance(result, pb.DeleteResult) and result.deleted for result in commit.results)
+    _RATES["add"].inc(sum(map(len, commit.added.values())) - updates)
+    _RATES["update"].inc(updates)
+    _RATES["delete"].inc(deletes)
 
 
 def _fault(error: Exception) -> InternalFault:

@@ -161,6 +161,8 @@ class Heartbeat:
         if not isinstance(error, StaleEpoch):
             return False
         async with self._renaming:
+            if self._identity.record != sent:
+                return True  # raised since on another consensus node's word: what this one knows may be that very record
             try:
                 await asyncio.to_thread(self._identity.count_past, int(error.metadata.get(_INCARNATION_KEY, "0")))
             except (OSError, FieldInvalid) as fault:

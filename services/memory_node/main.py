@@ -23,7 +23,7 @@ def build(settings: NodeSettings, service: Service) -> None:
         placement = service.attach(PlacementWatcher(settings.placement, node_id)).view_of(node_id)
     node = service.attach(Node(settings, placement))
     servicer = NodeServicer(node, settings.engine.batches_in_flight, service.version, service.started_at)
-    service.expose(memory_node_pb2.DESCRIPTOR.services_by_name["MemoryNodeService"], servicer)
+    service.expose(memory_node_pb2.DESCRIPTOR.services_by_name["MemoryNodeService"], servicer, validated=False)
     if settings.heartbeat.consensus:
         identity = Identity(settings.store.data_dir, node_id, service.address, settings.server.zone, settings.heartbeat.profile)
         service.attach(Heartbeat(settings.heartbeat, identity))

@@ -12,7 +12,6 @@ from ndml.errors import StaleEpoch
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime import metrics
 from services.memory_node.columns import ROW_BYTES
-from services.memory_node.commit import Commit
 from services.memory_node.engine import Engine, Item
 from services.memory_node.exports import Exports
 from services.memory_node.inbox import Inbox
@@ -85,13 +84,9 @@ class Node:
         cache = PayloadCache(settings.payload_cache_bytes)
         options = SearchOptions(node.dimension, node.embedding_model, settings.search_chunk, settings.result_bytes)
 
-        def on_commit(commit: Commit) -> None:
-            self._count()
-            inbox.post(commit)
-
         self.engine = Engine(
             inbox,
-            Writer(self.store, on_commit),
+            Writer(self.store, inbox.post),
             Residents(settings.index_memory_limit, self.store.reader, self._load, inbox.post),
             Searcher(reader, cache, options),
             Reads(reader, node.dimension, node.embedding_model, settings.result_bytes),
@@ -101,17 +96,20 @@ class Node:
             self.store.committer.last_sequence,
         )
         self.exports = Exports(self.store)
-        self._count()
+        self._show()
 
     def _load(self, reader: Reader, owner: Owner) -> Partition | None:
         return load_partition(
             reader, owner, lambda: self._make_index(self._index_options), self._settings.node.dimension, self._max_owner_traces
         )
 
-    def _count(self) -> None:
-        traces = self.store.committer.totals.traces
-        metrics.MEMORY_TOTAL_TRACES.set(traces)
-        metrics.MEMORY_UTILIZATION.set(traces / self._settings.store.max_traces)
+    def _show(self) -> None:
+        """Gauges that are read when somebody looks."""
+        committer, most = self.store.committer, self._settings.store.max_traces
+        metrics.MEMORY_TOTAL_TRACES.set_function(lambda: committer.totals.traces)
+        metrics.MEMORY_UTILIZATION.set_function(lambda: committer.totals.traces / most)
+        metrics.INDEX_BYTES.set_function(lambda: self.engine.index_bytes)
+        metrics.RESIDENT_TRACES.set_function(lambda: self.engine.resident_traces)
 
     def _stop(self) -> None:
         self.engine.stop()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ndml.errors import EmbeddingDimensionMismatch, EmbeddingModelMismatch, EmbeddingNotFinite, FieldInvalid, NdmlError
 from ndml.v1.types_pb2 import TRACE_KIND_EPISODIC, MemoryTrace
+from services.memory_node import wire
 
 F32 = NDArray[np.float32]
 
@@ -25,8 +26,10 @@ UPDATABLE = ("text", "speaker", "said_at", "kind", "metadata", "salience", "prov
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
-# Closer to unit length than this is left as it came, so that an exported vector is imported bit for bit.
-_UNIT_TOLERANCE = 1e-6
+# Tags of MemoryTrace's fields 6, 7, 8, and field 12 with the value 1.
+_SAID_AT, _LEARNED_AT, _UPDATED_AT, _VERSION_1 = b"\x32", b"\x3a", b"\x42", b"\x60\x01"
+# A squared length closer to 1 than this is left as it came, so that an exported vector is imported bit for bit.
+_UNIT_TOLERANCE = 2e-6
 
 
 class Owner(NamedTuple):
@@ -106,22 +109,24 @@ def new_trace(owner: Owner, trace: MemoryTrace, vector: bytes, now_us: int) -> N
     trace_id = parse_trace_id(trace.trace_id)
     if not trace.text:
         raise FieldInvalid("text is empty: a trace needs something to remember", field="text")
-    learned_us = micros(trace.learned_at, "learned_at") if trace.HasField("learned_at") else now_us
-    said_us = micros(trace.said_at, "said_at") if trace.HasField("said_at") else learned_us
-    tail = MemoryTrace(version=1, said_at=trace.said_at if trace.HasField("said_at") else timestamp(said_us))
-    tail.learned_at.CopyFrom(timestamp(learned_us))
-    tail.updated_at.CopyFrom(tail.learned_at)
-    given, trace = trace, MemoryTrace()
-    trace.CopyFrom(given)
-    trace.scope.tenant, trace.scope.user = owner
-    trace.kind = trace.kind or TRACE_KIND_EPISODIC
+    learned_at = trace.learned_at if trace.HasField("learned_at") else timestamp(now_us)
+    said_at = trace.said_at if trace.HasField("said_at") else learned_at
+    times = (micros(said_at, "said_at"), micros(learned_at, "learned_at"))
+    learned = learned_at.SerializeToString()
+    # Fields in any order are one message: the parts that a retry may change follow those that are hashed.
+    tail = b"".join(
+        (wire.field(_SAID_AT, said_at.SerializeToString()), wire.field(_LEARNED_AT, learned), wire.field(_UPDATED_AT, learned), _VERSION_1)
+    )
+    said = MemoryTrace()
+    said.CopyFrom(trace)
+    said.scope.tenant, said.scope.user = owner
+    said.kind = trace.kind or TRACE_KIND_EPISODIC
     for name in ("said_at", "learned_at", "updated_at", "version", "embedding"):
-        trace.ClearField(name)
-    said = trace.SerializeToString(deterministic=True)
+        said.ClearField(name)
+    content = said.SerializeToString(deterministic=True)
     # A time that the writer left out is filled in as "now" on the way here and differs between two tries of one request: not hashed.
-    time = b"" if said_us == learned_us else said_us.to_bytes(8, "little", signed=True)
-    digest = blake2b(said + time, digest_size=16).digest()
-    return _row(trace, trace_id, (said_us, learned_us), digest, vector, said + tail.SerializeToString())
+    given = b"" if times[0] == times[1] else times[0].to_bytes(8, "little", signed=True)
+    return _row(said, trace_id, times, blake2b(content + given, digest_size=16).digest(), vector, content + tail)
 
 
 def changed_trace(old: TraceRow, change: MemoryTrace, fields: Sequence[str], vector: bytes, now_us: int) -> tuple[NewTrace, MemoryTrace]:
@@ -189,10 +194,12 @@ def unit_vectors(blobs: Sequence[bytes], dimension: int) -> tuple[F32, dict[int,
     width = 4 * dimension
     errors: dict[int, NdmlError] = {i: _wrong_size(len(b), dimension) for i, b in enumerate(blobs) if len(b) != width}
     joined = b"".join([b"\0" * width if i in errors else b for i, b in enumerate(blobs)] if errors else blobs)
-    vectors = np.frombuffer(joined, "<f4").reshape(-1, dimension).astype(np.float32, copy=True)
+    vectors: F32 = np.frombuffer(joined, "<f4").reshape(-1, dimension)
     with np.errstate(all="ignore"):
-        lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-        off = np.nonzero(~(np.abs(lengths - 1) <= _UNIT_TOLERANCE))[0]
+        off = np.nonzero(~(np.abs(np.einsum("nd,nd->n", vectors, vectors) - 1) <= _UNIT_TOLERANCE))[0]
+    if not off.size:
+        return vectors, errors
+    vectors = vectors.astype(np.float32, copy=True)
     for i in off.tolist():
         # float64 here: a finite vector may overflow or vanish when squared in float32.
         wide = vectors[i].astype(np.float64)

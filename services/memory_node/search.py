@@ -154,13 +154,14 @@ class Searcher:
             return _Found(nothing.astype(np.float32), nothing.astype(np.int64), [0] * len(actions), [0] * len(actions))
         allowed = chunk.partition.mask(chunk.wanted, self._reader)
         scores, rows = chunk.partition.index.search(chunk.vectors, min(actions[0].k, len(columns)), allowed)
-        scores = np.ascontiguousarray(np.clip(scores, -1.0, 1.0), "<f4")
+        # Rounding may lift the cosine of equal vectors above 1.
+        scores = np.ascontiguousarray(np.maximum(np.minimum(scores, 1.0), -1.0), "<f4")
         kept = rows >= 0
         if any(action.HasField("min_score") for action in actions):
             floors = [action.min_score if action.HasField("min_score") else -np.inf for action in actions]
             kept &= scores >= np.array(floors, np.float32)[:, None]
         each = 4 * self._options.dimension if actions[0].include_embedding else 0
-        sizes = np.where(kept, columns.ints("payload_bytes")[rows] + each, 0).sum(axis=1, dtype=np.int64)
+        sizes = ((columns.ints("payload_bytes")[rows] + each) * kept).sum(axis=1)
         return _Found(scores, columns.ints("sequence")[rows], kept.sum(axis=1).tolist(), sizes.tolist())
 
     def _hits(self, chunk: _Chunk, wanted: Sequence[Sequence[int]], scores: F32, fresh: bool) -> list[list[bytes]]:

@@ -15,6 +15,8 @@ from ndml.runtime import metrics
 from services.memory_node.commit import Commit, WriteJob
 from services.memory_node.store import Store
 
+_COMMIT_BATCH = metrics.BATCH_SIZE.labels("commit")
+
 
 class Writer:
     """Bounded queue and one thread. `on_commit` is called on that thread, in commit order, after the data is on disk."""
@@ -63,7 +65,7 @@ class Writer:
             started = time.perf_counter()
             commit = self._store.committer.commit(jobs)
             metrics.COMMIT_DURATION.observe(time.perf_counter() - started)
-            metrics.BATCH_SIZE.labels("commit").observe(sum(job.weight for job in jobs))
+            _COMMIT_BATCH.observe(sum(job.weight for job in jobs))
             self._on_commit(commit)
             if self._store.log_bytes() > self._store.settings.log_limit_bytes:
                 # While writes keep coming the log can be emptied only between two of them.

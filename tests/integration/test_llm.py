@@ -39,7 +39,7 @@ class Llm:
         own = {"SERVER__PORT": str(port), "SERVER__METRICS_PORT": "-1", "SERVER__DRAIN_S": "0", **settings}
         self.process = ManagedProcess(name, "services.llm", {f"NDML_LLM__{k}": v for k, v in own.items()}, directory / f"{name}.log")
         self.channel = open_channel(self.address)
-        self.stub = llm_pb2_grpc.LlmServiceStub(self.channel)  # type: ignore[no-untyped-call]
+        self.stub = llm_pb2_grpc.LlmServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
     async def until(self, probe: str, serving: bool = True) -> None:
@@ -71,7 +71,7 @@ async def running(directory: Path, name: str, **settings: str) -> AsyncIterator[
         await llm.until("readiness")
         yield llm
     finally:
-        await llm.channel.close()
+        await llm.channel.close(None)
         llm.process.terminate()
         if await asyncio.to_thread(llm.process.wait, BOUND_S) is None:
             llm.process.kill()
@@ -109,52 +109,49 @@ async def test_embeddings_over_grpc(tmp_path: Path) -> None:
     assert "NDML_LLM__CHAT__UPSTREAM_URL" in unconfigured.message
 
 
-async def test_a_local_chat_model_over_grpc(tmp_path: Path) -> None:
+async def test_a_local_chat_model_from_load_to_drain(tmp_path: Path) -> None:
     path = save_causal(tmp_path / "tiny-llama", "llama", CHATML, context=2048)
-    async with running(tmp_path, "chat", CHAT__MODEL=str(path), CHAT__MAX_CONCURRENT="1") as llm:
-        first, last = await llm.text(max_new_tokens=20, seed=3, temperature=0.8)
-        again, _ = await llm.text(max_new_tokens=20, seed=3, temperature=0.8)
-        assert first == again
-        assert last.model == "tiny-llama"
-        assert last.usage.completion_tokens == 20 or last.finish_reason == chat.FINISH_REASON_STOP
-        too_long = await refused(llm.text([chat.ChatMessage(role=chat.ROLE_USER, content="word " * 5000)]))
-        assert isinstance(too_long, FieldInvalid)
-        stream = llm.stub.Generate(pb.GenerateRequest(messages=ASK, sampling=chat.SamplingOptions(max_new_tokens=2000)))
-        assert (await anext(aiter(stream))).delta
-        stream.cancel()
-        assert (await llm.text(max_new_tokens=5))[1].usage.completion_tokens <= 5, "the only slot is free again"
+    llm = Llm(tmp_path, "chat", {"CHAT__MODEL": str(path), "CHAT__MAX_CONCURRENT": "1"})
+    llm.process.start()
+    await llm.until("liveness")
+    assert not await llm.is_serving("readiness"), "alive while the models load"
+    await llm.until("readiness")
+
+    first, last = await llm.text(max_new_tokens=20, seed=3, temperature=0.8)
+    again, _ = await llm.text(max_new_tokens=20, seed=3, temperature=0.8)
+    assert first == again
+    assert last.model == "tiny-llama"
+    assert last.usage.completion_tokens == 20 or last.finish_reason == chat.FINISH_REASON_STOP
+    too_long = await refused(llm.text([chat.ChatMessage(role=chat.ROLE_USER, content="word " * 5000)]))
+    assert isinstance(too_long, FieldInvalid)
+
+    stream = llm.stub.Generate(pb.GenerateRequest(messages=ASK, sampling=chat.SamplingOptions(max_new_tokens=2000)))
+    assert (await anext(aiter(stream))).delta
+    stream.cancel()
+    assert (await llm.text(max_new_tokens=5))[1].usage.completion_tokens <= 5, "the only slot is free again"
+
+    parts = aiter(llm.stub.Generate(pb.GenerateRequest(messages=ASK, sampling=chat.SamplingOptions(max_new_tokens=900))))
+    assert (await anext(parts)).delta
+    llm.process.terminate()
+    *_, last = [part async for part in parts]
+    assert last.finish_reason != chat.FINISH_REASON_UNSPECIFIED, "the answer under way was finished"
+    assert await asyncio.to_thread(llm.process.wait, BOUND_S) == 0
+    await llm.channel.close(None)
 
 
 async def test_an_upstream_over_grpc(tmp_path: Path) -> None:
     async with openai_server() as server:
-        settings = {"CHAT__MODEL": "served", "CHAT__RETRY_DELAY_S": "0.01"}
-        async with running(tmp_path, "good", CHAT__UPSTREAM_URL=server.url("good"), **settings) as llm:
+        settings = {"CHAT__MODEL": "served", "CHAT__RETRIES": "0", "CHAT__UPSTREAM_URL": server.url("once")}
+        async with running(tmp_path, "upstream", **settings) as llm:
             text, last = await llm.text(max_new_tokens=20)
-            assert text == "".join(WORDS)
-            assert last.finish_reason == chat.FINISH_REASON_LENGTH
-            assert (last.usage.prompt_tokens, last.usage.completion_tokens, last.model) == (31, 5, "served")
-            assert (await llm.stub.GetModelInfo(pb.GetModelInfoRequest())).chat_model == "served"
-        async with running(tmp_path, "bad", CHAT__UPSTREAM_URL=server.url("error500"), **settings) as llm:
             error = await refused(llm.text())
-            assert isinstance(error, ModelUnavailable)
-            assert "the GPU is on fire" in error.message
+            assert (await llm.stub.GetModelInfo(pb.GetModelInfoRequest())).chat_model == "served"
             assert "Traceback" not in llm.process.log_tail(200), "an upstream's failure is no fault of ours"
-
-
-async def test_alive_while_the_model_loads_then_drains_what_is_under_way(tmp_path: Path) -> None:
-    path = save_causal(tmp_path / "tiny", "gpt2", CHATML, context=1024)
-    llm = Llm(tmp_path, "life", {"CHAT__MODEL": str(path)})
-    llm.process.start()
-    await llm.until("liveness")
-    assert not await llm.is_serving("readiness")
-    await llm.until("readiness")
-    stream = aiter(llm.stub.Generate(pb.GenerateRequest(messages=ASK, sampling=chat.SamplingOptions(max_new_tokens=900))))
-    assert (await anext(stream)).delta
-    llm.process.terminate()
-    *_, last = [part async for part in stream]
-    assert last.finish_reason != chat.FINISH_REASON_UNSPECIFIED, "the answer under way was finished"
-    assert await asyncio.to_thread(llm.process.wait, BOUND_S) == 0
-    await llm.channel.close()
+    assert text == "".join(WORDS)
+    assert last.finish_reason == chat.FINISH_REASON_LENGTH
+    assert (last.usage.prompt_tokens, last.usage.completion_tokens, last.model) == (31, 5, "served")
+    assert isinstance(error, ModelUnavailable)
+    assert "the GPU is on fire" in error.message
 
 
 async def test_a_model_that_cannot_load_ends_the_process_with_its_reason(tmp_path: Path) -> None:
@@ -163,4 +160,4 @@ async def test_a_model_that_cannot_load_ends_the_process_with_its_reason(tmp_pat
     code = await asyncio.to_thread(llm.process.wait, BOUND_S)
     assert code not in (0, None, -signal.SIGTERM)
     assert "check the setting, or name a Hugging Face hub id" in llm.process.log_tail(50)
-    await llm.channel.close()
+    await llm.channel.close(None)

@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,27 +15,22 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ndml.errors import CapacityReached, NdmlError, OwnerUnavailable
+from ndml.errors import CapacityReached, OwnerUnavailable
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1.memory_node_pb2_grpc import MemoryNodeServiceStub
 from ndml.runtime.channel import open_channel
-from ndml.runtime.status import from_rpc_error, from_status
+from ndml.runtime.status import from_status
+from ndml.testing.ports import free_ports
 from ndml.v1.memory_pb2 import SearchMemoriesResponse
 from tests.unit.memory_node import node_harness as harness
 
 READY_S = 60
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @asynccontextmanager
 async def node_process(data_dir: Path, **extra: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, MemoryNodeServiceStub]]:
     """A ready node; killed at the end if it still runs."""
-    port = free_port()
+    (port,) = free_ports(1)
     wanted = {
         "SERVER__PORT": str(port),
         "SERVER__METRICS_PORT": "-1",
@@ -164,29 +158,19 @@ async def test_a_snapshot_taken_while_writing_starts_another_node(tmp_path: Path
 
 
 async def test_bounds_reach_the_caller_as_reasons(tmp_path: Path) -> None:
-    async with node_process(tmp_path, STORE__MAX_TRACES="5", STORE__MAX_EXPORTS="1", STORE__EXPORT_CHUNK="1") as (_, stub):
+    async with node_process(tmp_path, STORE__MAX_TRACES="5") as (_, stub):
         (result,) = (await execute(stub, [harness.put("ann", *(harness.trace(i) for i in range(6)))]))[1]
         errors = harness.errors_of(result.put)
         assert [type(error) for error in errors] == [type(None)] * 5 + [CapacityReached]
         late = harness.search("ann", 1)
         late.min_sequence = 99
         assert isinstance(from_status((await execute(stub, [late]))[1][0].error), OwnerUnavailable)
-        slow = stub.Export(pb.ExportRequest(tenant="t", user="ann"))
-        assert (await slow.read()).total == 5
-        second = asyncio.create_task(texts_of(stub, "ann"))
-        assert [len(chunk.traces) async for chunk in slow] == [1] * 4
-        try:
-            assert len(await second) == 5
-        except grpc.aio.AioRpcError as error:
-            mapped: NdmlError = from_rpc_error(error)
-            assert mapped.reason == "OVERLOADED"
-            assert mapped.retry_after_s
 
 
 async def test_a_damaged_store_does_not_start_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "ndml.db").write_bytes(b"this is not a database " * 1000)
     environment = os.environ | {"NDML_MEMORY_NODE__STORE__DATA_DIR": str(tmp_path), "NDML_MEMORY_NODE__SERVER__METRICS_PORT": "-1"}
-    environment |= {"NDML_MEMORY_NODE__SERVER__PORT": str(free_port())}
+    environment |= {"NDML_MEMORY_NODE__SERVER__PORT": str(free_ports(1)[0])}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.memory_node", env=environment, stderr=asyncio.subprocess.PIPE
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 
-from services.memory_node.index.adaptive import AdaptiveIndex, IndexState, OnFailure, Phase, background_trainer
+from services.memory_node.index.adaptive import AdaptiveIndex, IndexState, Phase, background_trainer
 from services.memory_node.index.options import IndexOptions
 from services.memory_node.index.ports import F32, I64, Mask, VectorIndex
 
@@ -18,7 +18,6 @@ __all__ = [
     "IndexOptions",
     "IndexState",
     "Mask",
-    "OnFailure",
     "Phase",
     "VectorIndex",
     "background_trainer",
@@ -26,13 +25,12 @@ __all__ = [
 ]
 
 
-def make_index(options: IndexOptions, trainer: Executor, on_failure: OnFailure | None = None) -> AdaptiveIndex:
+def make_index(options: IndexOptions, trainer: Executor) -> AdaptiveIndex:
     """An empty index for one owner: exact while small, then on the GPU where there is one, else quantised.
 
-    `trainer` (see `background_trainer`) is shared by all partitions; stop it after the last `maintain`. `on_failure` hears of failed
-    trainings, after which the index stays exact. FAISS is imported here, on first use.
+    `trainer` (see `background_trainer`) is shared by all partitions; stop it after the last `poll`. FAISS is imported here, on first use.
     """
     from services.memory_node.index.fastscan import FastScanIndex
     from services.memory_node.index.gpu import gpu_builder
 
-    return AdaptiveIndex(options, trainer, gpu_builder() or FastScanIndex, on_failure)
+    return AdaptiveIndex(options, trainer, gpu_builder() or FastScanIndex)

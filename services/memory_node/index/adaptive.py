@@ -21,9 +21,6 @@ from services.memory_node.index.flat import FlatIndex
 from services.memory_node.index.options import IndexOptions
 from services.memory_node.index.ports import F32, I64, Mask, VectorIndex
 
-OnFailure = Callable[[BaseException], None]
-"""Told of each failed training, in the worker thread."""
-
 Build = Callable[[IndexOptions, F32], VectorIndex]
 """Makes an empty large index that has learned from a sample [m, d]."""
 
@@ -78,11 +75,10 @@ class AdaptiveIndex:
     A failed training leaves the flat index in place. `compact` and `close` cancel a training under way.
     """
 
-    def __init__(self, options: IndexOptions, trainer: Executor, build: Build, on_failure: OnFailure | None = None) -> None:
+    def __init__(self, options: IndexOptions, trainer: Executor, build: Build) -> None:
         self._options = options
         self._trainer = trainer
         self._build = build
-        self._on_failure = on_failure
         self._flat: FlatIndex | None = FlatIndex(options)
         self._active: VectorIndex = self._flat
         self._job: Future[VectorIndex | None] | None = None
@@ -166,8 +162,6 @@ class AdaptiveIndex:
         if error is not None:
             self._attempts_left -= 1
             self._train_from = 2 * self.live
-            if self._on_failure:
-                self._on_failure(error)
             return IndexState(Phase.FLAT, error=error)
         self._candidate = job.result()
         return IndexState(self.phase)

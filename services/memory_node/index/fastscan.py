@@ -12,8 +12,8 @@ import faiss
 import numpy as np
 
 from services.memory_node.index.depth import TEN, Depth
-from services.memory_node.index.exact import exact_search, largest, padding
-from services.memory_node.index.native import refining, selecting, selector, single_threaded
+from services.memory_node.index.exact import exact_search, largest, padded, padding
+from services.memory_node.index.native import Refining, selecting, selector, single_threaded
 from services.memory_node.index.options import IndexOptions
 from services.memory_node.index.ports import F32, I64, Mask, checked_k, checked_queries, checked_rows, checked_vectors
 from services.memory_node.index.rows import LiveRows
@@ -47,6 +47,15 @@ def sub_quantizer_count(dimension: int) -> int:
     return dimension // width
 
 
+def trained_scan(options: IndexOptions, sample: F32) -> Any:
+    """FAISS's fast-scan index, empty, its quantiser learned from `sample` [m, d], m >= 16."""
+    scan: Any = faiss.IndexPQFastScan(options.dimension, sub_quantizer_count(options.dimension), 4, faiss.METRIC_INNER_PRODUCT)
+    scan.pq.cp.max_points_per_centroid = options.train_sample // 16
+    scan.pq.cp.min_points_per_centroid = 1  # only silences a warning on stderr about small samples
+    scan.train(sample)
+    return scan
+
+
 class FastScanIndex:
     """VectorIndex that recalls `recall_target` of the exact answer. Built from a training sample, empty at first."""
 
@@ -56,12 +65,10 @@ class FastScanIndex:
         """Learn the quantiser from `sample` [m, d], m >= 16."""
         single_threaded()
         self._options = options
-        self._scan: Any = faiss.IndexPQFastScan(options.dimension, sub_quantizer_count(options.dimension), 4, faiss.METRIC_INNER_PRODUCT)
-        self._scan.pq.cp.max_points_per_centroid = options.train_sample // 16
-        self._scan.pq.cp.min_points_per_centroid = 1  # only silences a warning on stderr about small samples
-        self._scan.train(sample)
+        self._scan = trained_scan(options, sample)
         self._half: Any = faiss.IndexScalarQuantizer(options.dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         self._both: Any = faiss.IndexRefine(self._scan, self._half)
+        self._refining = Refining()
         self._rows = LiveRows(options)
         self._reserved = 0
         self._depth = Depth(options)
@@ -110,17 +117,12 @@ class FastScanIndex:
         batch = checked_queries(queries, self._options.dimension)
         mask, count = self._rows.select(allowed)
         found = min(checked_k(k), count)
-        scores, rows = padding(len(batch), k)
         if not found or not len(batch):
-            return scores, rows
+            return padding(len(batch), k)
         single_threaded()
         self._measure(batch)
-        if mask is None:
-            fetch = min(self._depth.candidates(found), len(self))
-            scores[:, :found], rows[:, :found] = self._refined(batch, found, fetch)
-        else:
-            scores[:, :found], rows[:, :found] = self._search_masked(batch, found, mask, count)
-        return scores, rows
+        hits = self._search_all(batch, found) if mask is None else self._search_masked(batch, found, mask, count)
+        return padded(*hits, k)
 
     def reconstruct(self, rows: I64) -> F32:
         return self._decode(checked_rows(rows, len(self)))
@@ -135,16 +137,23 @@ class FastScanIndex:
 
     def maintain(self) -> None:
         """Measure the depth after growth, a few probes at a time."""
-        if self._owed:
+        if self._owed and len(self):
             single_threaded()
             self._probe_rows(PROBES_PER_TURN)
 
     def close(self) -> None:
         """Nothing runs in the background."""
 
+    def _search_all(self, batch: F32, k: int) -> tuple[F32, I64]:
+        scores, rows = self._refined(batch, k, min(self._depth.candidates(k), len(self)))
+        if min(rows[:, -1].tolist()) < 0:  # the scan passes over rows at the very bottom of its scale: it shows in tiny partitions
+            short = np.flatnonzero(rows[:, -1] < 0)
+            scores[short], rows[short] = self._search_exact(batch[short], k, self._rows.mask, len(self))
+        return scores, rows
+
     def _refined(self, batch: F32, k: int, fetch: int) -> tuple[F32, I64]:
         """The best `k` of the scan's first `fetch` candidates, k <= fetch <= len."""
-        scores, rows = self._both.search(batch, k, params=refining(k, fetch))
+        scores, rows = self._both.search(batch, k, params=self._refining.of(k, fetch))
         return scores, rows
 
     def _search_masked(self, batch: F32, k: int, mask: Mask, count: int) -> tuple[F32, I64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from services.memory_node.index.exact import exact_search, padding
+from services.memory_node.index.exact import exact_search, padded, padding
 from services.memory_node.index.options import IndexOptions
 from services.memory_node.index.ports import F32, I64, Mask, checked_k, checked_queries, checked_rows, checked_vectors
 from services.memory_node.index.rows import LiveRows, grown
@@ -69,12 +69,7 @@ class FlatIndex:
         found = min(checked_k(k), count)
         if not found or not len(batch):
             return padding(len(batch), k)
-        scores, rows = self._exact(batch, found, mask, count)
-        if found == k:
-            return scores, rows
-        padded_scores, padded_rows = padding(len(batch), k)
-        padded_scores[:, :found], padded_rows[:, :found] = scores, rows
-        return padded_scores, padded_rows
+        return padded(*self._exact(batch, found, mask, count), k)
 
     def _exact(self, batch: F32, k: int, mask: Mask | None, count: int) -> tuple[F32, I64]:
         vectors = self._slab[: len(self)]

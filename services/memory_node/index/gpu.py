@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 
 from services.memory_node.index.adaptive import Build
-from services.memory_node.index.exact import exact_search, padding
+from services.memory_node.index.exact import exact_search, padded, padding
 from services.memory_node.index.options import IndexOptions
 from services.memory_node.index.ports import F32, I64, Mask, checked_k, checked_queries, checked_rows, checked_vectors
 from services.memory_node.index.rows import LiveRows, grown
@@ -79,10 +79,9 @@ class _MaskedFlat:
         batch = checked_queries(queries, self._options.dimension)
         mask, count = self._rows.select(allowed)
         found = min(checked_k(k), count)
-        scores, rows = padding(len(batch), k)
-        if found and len(batch):
-            scores[:, :found], rows[:, :found] = self._nearest(batch, found, mask, count)
-        return scores, rows
+        if not found or not len(batch):
+            return padding(len(batch), k)
+        return padded(*self._nearest(batch, found, mask, count), k)
 
     def maintain(self) -> None:
         """Nothing to do."""

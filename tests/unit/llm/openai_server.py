@@ -117,6 +117,11 @@ async def error500(server: OpenAIServer, writer: asyncio.StreamWriter) -> None:
     await writer.drain()
 
 
+async def once(server: OpenAIServer, writer: asyncio.StreamWriter) -> None:
+    """Good the first time, then failing."""
+    await (good if server.tries["once"] == 1 else error500)(server, writer)
+
+
 async def flaky(server: OpenAIServer, writer: asyncio.StreamWriter) -> None:
     """503, then a connection that breaks before the first token, then good."""
     if server.tries["flaky"] == 1:
@@ -159,6 +164,7 @@ WAYS: dict[str, Way] = {
     "silent": silent,
     "endless": endless,
     "error500": error500,
+    "once": once,
     "flaky": flaky,
     "disconnect": disconnect,
     "key": _refusing("401 Unauthorized", '{"error": {"message": "bad key"}}'),

@@ -91,8 +91,9 @@ async def test_concurrent_callers_get_what_they_would_get_alone(minilm: HuggingF
         for text, made in zip(texts, answer, strict=True):
             np.testing.assert_allclose(made.vector, alone[text].vector, atol=1e-5)
             if n % 3 == 0:
-                assert made.token_vectors is not None
-                np.testing.assert_allclose(made.token_vectors, alone[text].token_vectors, atol=1e-4)
+                tokens, expected = made.token_vectors, alone[text].token_vectors
+                assert tokens is not None and expected is not None
+                np.testing.assert_allclose(tokens, expected, atol=1e-4)
 
 
 async def test_equal_texts_of_different_callers_are_encoded_once(minilm: HuggingFaceEncoder) -> None:

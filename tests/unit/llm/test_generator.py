@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +33,10 @@ def llama(models_dir: Path) -> Path:
     return save_causal(models_dir / "llama", "llama", CHATML)
 
 
+def _network(path: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(path).train(False)
+
+
 @asynccontextmanager
 async def serving(path: Path, **options: object) -> AsyncIterator[HuggingFaceGenerator]:
     settings = ChatSection.model_validate({"model": str(path)} | options)
@@ -52,7 +57,7 @@ async def collect(generator: HuggingFaceGenerator, messages: Sequence[Message], 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "mamba"])
 async def test_greedy_text_is_what_transformers_generates(models_dir: Path, family: str) -> None:
     path = save_causal(models_dir / f"greedy-{family}", family, CHATML)  # type: ignore[arg-type]
-    tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path).eval()
+    tokenizer, model = AutoTokenizer.from_pretrained(path), _network(path)
     prompt = tokenizer.apply_chat_template(
         [{"role": m.role, "content": m.content} for m in ASK], tokenize=False, add_generation_prompt=True
     )
@@ -65,11 +70,11 @@ async def test_greedy_text_is_what_transformers_generates(models_dir: Path, fami
 
 
 async def test_end_token_finishes_with_stop(llama: Path, tmp_path: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(llama)
+    model = _network(llama)
     tokenizer = AutoTokenizer.from_pretrained(llama)
     model.lm_head.weight.data.zero_()
     model.lm_head.bias = torch.nn.Parameter(torch.nn.functional.one_hot(torch.tensor(tokenizer.eos_token_id), len(tokenizer)).float())
-    local = LocalModel("ends", tokenizer, model.eval(), 256)
+    local = LocalModel("ends", tokenizer, model.train(False), 256)
     generator = HuggingFaceGenerator(ChatSection(model="ends"), lambda: local)
     await generator.start()
     assert (await collect(generator, ASK, Sampling()))[1].reason == "stop"
@@ -161,7 +166,7 @@ class Paced(LocalModel):
         def paced(token: int) -> bool:
             assert self.leave.acquire(timeout=60)
             self.tokens += 1
-            return on_token(token)
+            return bool(on_token(token))
 
         return super().run(prompt, new_tokens, sampling, paced)
 
@@ -215,7 +220,7 @@ async def test_a_failing_model_is_model_unavailable(llama: Path) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("device lost")
 
-    paced.run = fail  # type: ignore[assignment]
+    paced.run = fail  # type: ignore[method-assign]
     with pytest.raises(ModelUnavailable, match="device lost"):
         await collect(generator, ASK, Sampling(5))
     await generator.stop()

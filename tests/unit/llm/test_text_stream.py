@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -13,8 +14,8 @@ from tests.unit.llm.tiny_models import byte_tokenizer
 TOKENIZER = byte_tokenizer()
 
 
-def _decode(ids: object) -> str:
-    return str(TOKENIZER.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+def _decode(ids: Sequence[int]) -> str:
+    return str(TOKENIZER.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 @settings(max_examples=150, deadline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -42,7 +42,9 @@ def byte_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(TEXT, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<pad>")
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<pad>"
+    )
     fast.chat_template = chat_template
     return fast
 
@@ -52,7 +54,7 @@ def save_causal(path: Path, family: Literal["gpt2", "llama", "mamba"], chat_temp
     torch.manual_seed(7)
     tokenizer = byte_tokenizer(chat_template)
     size, ends = len(tokenizer), {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": None, "pad_token_id": tokenizer.pad_token_id}
-    model: torch.nn.Module
+    model: Any
     if family == "gpt2":
         model = GPT2LMHeadModel(GPT2Config(vocab_size=size, n_positions=context, n_embd=32, n_layer=2, n_head=2, **ends))
     elif family == "llama":
@@ -68,7 +70,7 @@ def save_causal(path: Path, family: Literal["gpt2", "llama", "mamba"], chat_temp
         model = LlamaForCausalLM(config)
     else:
         model = MambaForCausalLM(MambaConfig(vocab_size=size, hidden_size=32, state_size=4, num_hidden_layers=2, **ends))
-    model.save_pretrained(path)  # type: ignore[operator]
+    model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
 
@@ -81,7 +83,7 @@ def save_encoder(path: Path, pooling: Literal["mean", "cls", "max"] | None, *, l
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", model_max_length=32
     )
     config = BertConfig(

@@ -19,6 +19,7 @@ from ndml.v1.types_pb2 import Embedding, MemoryTrace
 from services.memory_node.node import Node
 from services.memory_node.ports import OwnsAll, PlacementView
 from services.memory_node.records import timestamp
+from services.memory_node.schema import Identity
 from services.memory_node.settings import EngineSection, IndexSection, NodeSection, NodeSettings, StoreSection
 
 DIMENSION = 16
@@ -71,6 +72,10 @@ def settings(data_dir: Path, *, dimension: int = DIMENSION, **sections: dict[str
         index=IndexSection(**sections.get("index", {})),
         engine=EngineSection(**sections.get("engine", {})),
     )
+
+
+def identity(dimension: int = DIMENSION) -> Identity:
+    return Identity("n0", dimension, MODEL)
 
 
 class Driver:

@@ -269,6 +269,29 @@ async def test_rows_that_the_store_lost_since_the_index_heard_are_not_returned(t
         assert sorted(await node.found("u", 2, 5, filter=labelled)) == ["text 0", "text 3", "text 4"]
 
 
+async def test_exports_are_consistent_bounded_and_leave_nothing_behind(tmp_path: Path) -> None:
+    config = harness.settings(tmp_path, store={"max_exports": 1, "export_chunk": 4})
+    async with harness.running(config) as node:
+        await node.put("u", *(harness.trace(i, agent="xy"[i % 2]) for i in range(20)))
+        exports, request = node.node.exports, pb.ExportRequest(tenant="t", user="u")
+        stream = exports.stream(request)
+        chunks = [await anext(stream)]
+        await node.put("u", harness.trace("later"))
+        await node.one(harness.operation("u", delete={"trace_id": harness.trace_id(19)}))
+        with pytest.raises(Overloaded, match="max_exports"):
+            await anext(exports.stream(request))
+        chunks += [chunk async for chunk in stream]
+        assert {(len(chunk.traces), chunk.total) for chunk in chunks} == {(4, 20)}
+        assert harness.texts(trace for chunk in chunks for trace in chunk.traces) == [f"text {i}" for i in range(20)]
+        narrowed = [chunk async for chunk in exports.stream(pb.ExportRequest(tenant="t", user="u", agent="x", include_embedding=True))]
+        assert sum(len(chunk.traces) for chunk in narrowed) == narrowed[0].total == 10
+        assert narrowed[0].traces[1].embedding.vector == harness.vector(2)
+        abandoned = exports.stream(request)
+        await anext(abandoned)
+        await abandoned.aclose()
+        assert [chunk.total async for chunk in exports.stream(pb.ExportRequest(tenant="t", user="nobody"))] == [0]
+
+
 async def test_a_full_disk_stops_writes_and_not_reads(tmp_path: Path) -> None:
     async with harness.running(harness.settings(tmp_path, store={"max_store_bytes": 1 << 20})) as node:
         await node.put("u", harness.trace("kept"))

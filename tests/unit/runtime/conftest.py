@@ -68,7 +68,7 @@ class Running:
 
     async def close(self) -> None:
         for channel in self.channels:
-            await channel.close()
+            await channel.close(None)
         self.stop.set()
         await asyncio.wait({self.task})
 

@@ -47,7 +47,7 @@ class Gate:
 async def health(running: Any, name: str) -> int:
     stub: health_pb2_grpc.HealthAsyncStub = health_pb2_grpc.HealthStub(running.channel())
     response = await stub.Check(health_pb2.HealthCheckRequest(service=name), wait_for_ready=True)
-    return response.status
+    return int(response.status)
 
 
 async def test_alive_at_once_ready_after_the_last_component(serve: Any) -> None:

@@ -63,6 +63,7 @@ class Service:
         self._exposed: dict[ServiceDescriptor, dict[str, Method]] = {}
         self._authenticator: Authenticator | None = None
         self._serving = False
+        self._on_drain: list[Callable[[], None]] = []
         self._chain: Chain | None = None
 
     def attach(self, component: C) -> C:
@@ -80,6 +81,10 @@ class Service:
     def authenticate_with(self, authenticator: Authenticator) -> None:
         """Make this service an edge: calls are authenticated and start traces."""
         self._authenticator = authenticator
+
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when new calls are refused: the moment to end streams that callers hold open for as long as they live."""
+        self._on_drain.append(callback)
 
     @property
     def serving(self) -> bool:
@@ -134,6 +139,8 @@ class Service:
         log.info("draining", in_flight=self.chain.in_flight)
         await server.set_ready(False)
         await asyncio.sleep(self._server_settings.drain_s)
+        for callback in self._on_drain:
+            callback()
         await server.stop(self._server_settings.grace_s)
 
     def _serve_metrics(self, port: int) -> _Stoppable | None:

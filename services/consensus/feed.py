@@ -23,6 +23,12 @@ class PlacementFeed:
         self._keep_alive_s = keep_alive_s
         self._version = 0
         self._changed = asyncio.Event()
+        self._closed = False
+
+    def close(self) -> None:
+        """End every watch: its watcher goes to another consensus node."""
+        self._closed = True
+        self._changed.set()
 
     def publish(self, placement: Placement) -> bool:
         """Make `placement` the current one; False where it says nothing new."""
@@ -44,7 +50,7 @@ class PlacementFeed:
         self.watchers += 1
         log.info("watch_begun", watcher=watcher, watchers=self.watchers)
         try:
-            while True:
+            while not self._closed:
                 version = self._version
                 yield self.current
                 await self._past(version)

@@ -30,6 +30,7 @@ def build(settings: ConsensusSettings, service: Service) -> None:
     now = time.monotonic()
     membership = Membership(policy, now)
     feed = PlacementFeed(membership.placement(now), max_watchers=watch.max_watchers, keep_alive_s=watch.keep_alive_s)
+    service.on_drain(feed.close)
     peers = [PeerLink(address, service.instance, exchange.timeout_s) for address in cluster.peers if address != service.address]
     timing = Timing(exchange.interval_s, liveness.tick_s, liveness.stall_s)
     coordinator = service.attach(Coordinator(membership, feed, RosterFile(settings.store.data_dir), peers, timing))

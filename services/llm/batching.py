@@ -1,8 +1,7 @@
 """Texts of many callers become batches of one model: whatever arrived while the workers worked, packed by length.
 
-Worker threads share one state under one lock. Requests wait in a round: a take gives each of them a turn, so that a question does not
-wait for the whole of somebody's import. A take is tokenised, sorted by length and packed into batches of little padding, which the
-workers share.
+Worker threads share one state under one lock. What `lanes` says is next is tokenised, sorted by length and packed into batches of little
+padding, which the workers share.
 """
 
 from __future__ import annotations
@@ -13,36 +12,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ndml.errors import DeadlinePassed, Draining, FieldInvalid, ModelUnavailable, NdmlError, Overloaded
 from ndml.runtime import metrics
 from ndml.runtime.log import get_logger
+from services.llm.lanes import Lanes, Place, Request
 from services.llm.ports import Embedding, Encoder, Tokens
 
 log = get_logger(__name__)
 
 QUEUE = "embed"
-_TURN_TEXTS = 8  # texts a request gives in one turn: enough to fill a batch in few rounds, few enough to let others in
-_CHARS_PER_TOKEN = 4  # to guess a take's size before it is tokenised
 _SMALLEST_SHARE = 64  # tokens: below it, splitting a take between workers costs more than it gains
 _FIRST_RATE = 2000.0  # tokens/s of one worker until measured: a slow core with a MiniLM
 _RETRY_S = (0.1, 10.0)
-
-
-@dataclass(eq=False, slots=True)
-class Request:
-    """Texts of one call on their way through. `next` counts texts taken, `missing` those without a result."""
-
-    texts: Sequence[str]
-    token_vectors: bool
-    deadline: float | None
-    future: asyncio.Future[list[Embedding]]
-    loop: asyncio.AbstractEventLoop
-    next: int = 0
-    missing: int = 0
-    results: dict[int, Embedding] = field(default_factory=dict)
-    dead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +33,23 @@ class Item:
     """One distinct text of a batch and the places in requests that wait for it."""
 
     tokens: Tokens
-    places: tuple[tuple[Request, int], ...]
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Distinct texts for one forward pass. small: of small requests alone."""
+
+    items: tuple[Item, ...]
+    small: bool
+
+    @property
+    def token_vectors(self) -> bool:
+        return any(request.token_vectors for item in self.items for request, _ in item.places)
+
+    @property
+    def requests(self) -> set[Request]:
+        return {request for item in self.items for request, _ in item.places}
 
 
 def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -97,9 +96,8 @@ class EmbeddingQueue:
         self._load, self._limits, self._prepare, self._clock = load, limits, prepare, clock
         self._encoder: Encoder | None = None
         self._wake = threading.Condition()
-        self._round: deque[Request] = deque()
-        self._ready: deque[tuple[list[Item], bool]] = deque()
-        self._waiting = 0
+        self._lanes = Lanes()
+        self._ready: deque[Batch] = deque()
         self._rate = _FIRST_RATE
         self._workers = 1
         self._closed = False
@@ -129,8 +127,7 @@ class EmbeddingQueue:
         """Finish the batches under way; what still waits is answered Draining."""
         with self._wake:
             self._closed = True
-            left = [*self._round, *(request for items, _ in self._ready for item in items for request, _ in item.places)]
-            self._round.clear()
+            left = {*self._lanes.clear(), *(request for batch in self._ready for request in batch.requests)}
             self._ready.clear()
             self._wake.notify_all()
         for request in left:
@@ -171,32 +168,23 @@ class EmbeddingQueue:
         with self._wake:
             if self._closed:
                 raise Draining("this llm service is shutting down: retry")
-            if self._waiting + len(request.texts) > self._limits.queue_texts:
-                raise Overloaded(
-                    f"{self._waiting} texts wait to be embedded, the limit is {self._limits.queue_texts}", retry_after_s=self._delay()
-                )
-            self._waiting += len(request.texts)
-            self._round.append(request)
-            metrics.QUEUE_DEPTH.labels(QUEUE).set(self._waiting)
+            if self._lanes.waiting + len(request.texts) > self._limits.queue_texts:
+                waiting, limit = self._lanes.waiting, self._limits.queue_texts
+                raise Overloaded(f"{waiting} texts wait to be embedded, the limit is {limit}", retry_after_s=self._delay())
+            self._lanes.add(request)
+            metrics.QUEUE_DEPTH.labels(QUEUE).set(self._lanes.waiting)
             self._wake.notify()
 
     def _leave(self, request: Request) -> None:
         """Whatever of it was not taken yet is no longer waited for: answered, failed or its caller gone."""
         with self._wake:
             request.dead = True
-            if request in self._round:
-                self._round.remove(request)
-            self._untake(request)
-
-    def _untake(self, request: Request) -> None:
-        self._waiting -= len(request.texts) - request.next
-        request.next = len(request.texts)
-        metrics.QUEUE_DEPTH.labels(QUEUE).set(self._waiting)
+            self._lanes.remove(request)
+            metrics.QUEUE_DEPTH.labels(QUEUE).set(self._lanes.waiting)
 
     def _delay(self) -> float:
         """Seconds until half of the queue is done, at the measured rate."""
-        tokens = sum(_guess(text) for request in self._round for text in request.texts[request.next :])
-        return min(max(tokens / 2 / (self._rate * self._workers), _RETRY_S[0]), _RETRY_S[1])
+        return min(max(self._lanes.tokens() / 2 / (self._rate * self._workers), _RETRY_S[0]), _RETRY_S[1])
 
     # ---- below: worker threads
 
@@ -204,35 +192,31 @@ class EmbeddingQueue:
         self._prepare()
         while True:
             with self._wake:
-                while not (self._ready or self._round or self._closed):
+                while not (self._ready or self._lanes or self._closed):
                     self._wake.wait()
                 if self._closed and not self._ready:
                     return
-                batch = self._ready.popleft() if self._ready else None
-                places = [] if batch else self._take(encoder.max_tokens)
+                batch = self._next_batch()
+                places, small = ([], False) if batch else self._take(encoder.max_tokens)
             if batch is None:
-                self._prepare_batches(encoder, places)
+                self._prepare_batches(encoder, places, small)
             else:
-                self._run(encoder, *batch)
+                self._run(encoder, batch)
 
-    def _take(self, max_tokens: int) -> list[tuple[Request, int]]:
-        """Texts for all workers' next batches, a turn of each request after the other. Under the lock."""
-        room = self._limits.batch_tokens * self._workers
-        places: list[tuple[Request, int]] = []
-        while self._round and room > 0:
-            request = self._round.popleft()
-            if self._over(request):
-                self._untake(request)
-                continue
-            turn = range(request.next, min(request.next + _TURN_TEXTS, len(request.texts)))
-            places += [(request, place) for place in turn]
-            room -= sum(min(_guess(request.texts[place]), max_tokens) for place in turn)
-            request.next = turn.stop
-            self._waiting -= len(turn)
-            if request.next < len(request.texts):
-                self._round.append(request)
-        metrics.QUEUE_DEPTH.labels(QUEUE).set(self._waiting)
-        return places
+    def _next_batch(self) -> Batch | None:
+        """A batch that is ready; None when a small request goes first, or there is none. Under the lock."""
+        if not self._ready or (not self._ready[0].small and self._lanes.urgent):
+            return None
+        batch = self._ready.popleft()
+        if not batch.small:
+            self._lanes.served_import()
+        return batch
+
+    def _take(self, max_tokens: int) -> tuple[list[Place], bool]:
+        """Texts for all workers' next batches. Under the lock."""
+        taken = self._lanes.take(self._limits.batch_tokens * self._workers, max_tokens, self._over)
+        metrics.QUEUE_DEPTH.labels(QUEUE).set(self._lanes.waiting)
+        return taken
 
     def _over(self, request: Request) -> bool:
         """Nobody waits for it any more; tells the caller when it is the deadline."""
@@ -240,9 +224,11 @@ class EmbeddingQueue:
             self._fail(request, DeadlinePassed("the deadline passed while the texts waited to be embedded: allow more time or send fewer"))
         return request.dead or request.future.done()
 
-    def _prepare_batches(self, encoder: Encoder, places: list[tuple[Request, int]]) -> None:
-        """Tokenise each distinct text once, sort, pack, and hand the batches to all workers."""
-        where: dict[str, list[tuple[Request, int]]] = {}
+    def _prepare_batches(self, encoder: Encoder, places: list[Place], small: bool) -> None:
+        """Tokenise each distinct text once, sort, pack, and hand the batches to all workers; those of small requests go first."""
+        if not places:
+            return  # all of them were over
+        where: dict[str, list[Place]] = {}
         for request, place in places:
             where.setdefault(request.texts[place], []).append((request, place))
         with self._answered({request for request, _ in places}):
@@ -250,19 +236,19 @@ class EmbeddingQueue:
             items = [Item(t, tuple(p)) for t, p in zip(tokens, where.values(), strict=True)]
             lengths = [len(t.ids) for t in tokens]
             share = max(_SMALLEST_SHARE, -(-sum(lengths) // self._workers))
-            batches = [[items[i] for i in batch] for batch in pack(lengths, min(self._limits.batch_tokens, share))]
+            batches = [Batch(tuple(items[i] for i in batch), small) for batch in pack(lengths, min(self._limits.batch_tokens, share))]
             with self._wake:
-                self._ready.extend((batch, any(r.token_vectors for item in batch for r, _ in item.places)) for batch in batches)
+                (self._ready.extendleft if small else self._ready.extend)(batches)
                 self._wake.notify_all()
 
-    def _run(self, encoder: Encoder, batch: list[Item], token_vectors: bool) -> None:
-        live = [item for item in batch if any(not self._over(request) for request, _ in item.places)]
+    def _run(self, encoder: Encoder, batch: Batch) -> None:
+        live = [item for item in batch.items if any(not self._over(request) for request, _ in item.places)]
         if not live:
             return
         metrics.BATCH_SIZE.labels(QUEUE).observe(len(live))
         began = self._clock()
-        with self._answered({request for item in live for request, _ in item.places}):
-            embeddings = encoder.encode([item.tokens for item in live], token_vectors)
+        with self._answered(batch.requests):
+            embeddings = encoder.encode([item.tokens for item in live], batch.token_vectors)
             spent = max(self._clock() - began, 1e-6)
             self._rate += 0.2 * (sum(len(item.tokens.ids) for item in live) / spent - self._rate)
             metrics.EMBEDDED_TEXTS.inc(len(live))
@@ -308,7 +294,3 @@ def _resolve(request: Request, outcome: list[Embedding] | NdmlError) -> None:
 
     if not request.loop.is_closed():
         request.loop.call_soon_threadsafe(settle)
-
-
-def _guess(text: str) -> int:
-    return len(text) // _CHARS_PER_TOKEN + 2

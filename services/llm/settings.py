@@ -35,10 +35,11 @@ class EmbeddingSection(Section):
         "layer, 8 ms each time another process holds one of the cores.",
     )
     batch_tokens: int = Field(
-        1024,
+        512,
         ge=64,
         le=1 << 20,
-        description="Tokens of a batch, padding included: the CPU is at its best rate from 256 on; on cuda set 16384.",
+        description="Tokens of a batch, padding included. A CPU core is at its best rate from 256 on, and a question waits for the batches "
+        "under way; on cuda set 16384.",
     )
     queue_texts: int = Field(
         4096,

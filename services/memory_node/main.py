@@ -12,6 +12,7 @@ from services.memory_node.node import Node
 from services.memory_node.ports import OwnsAll, PlacementView
 from services.memory_node.servicer import NodeServicer
 from services.memory_node.settings import NodeSettings
+from services.memory_node.streams import Streams
 
 
 def build(settings: NodeSettings, service: Service) -> None:
@@ -22,7 +23,9 @@ def build(settings: NodeSettings, service: Service) -> None:
     if settings.placement.consensus or settings.placement.fixed:
         placement = service.attach(PlacementWatcher(settings.placement, node_id)).view_of(node_id)
     node = service.attach(Node(settings, placement))
-    servicer = NodeServicer(node, settings.engine.batches_in_flight, service.version, service.started_at)
+    streams = Streams(settings.engine.batches_in_flight)
+    service.on_drain(streams.end)
+    servicer = NodeServicer(node, streams, service.version, service.started_at)
     service.expose(memory_node_pb2.DESCRIPTOR.services_by_name["MemoryNodeService"], servicer, validated=False)
     if settings.heartbeat.consensus:
         identity = Identity(settings.store.data_dir, node_id, service.address, settings.server.zone, settings.heartbeat.profile)

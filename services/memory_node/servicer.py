@@ -6,22 +6,22 @@ from collections.abc import AsyncIterator
 
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime.call import Call
-from services.memory_node import streams
 from services.memory_node.node import Node
 from services.memory_node.records import timestamp
+from services.memory_node.streams import Streams
 
 
 class NodeServicer:
     """Methods as in protos/ndml/internal/v1/memory_node.proto. `started_at`: Unix seconds."""
 
-    def __init__(self, node: Node, batches_in_flight: int, version: str, started_at: float) -> None:
+    def __init__(self, node: Node, streams: Streams, version: str, started_at: float) -> None:
         self._node = node
-        self._in_flight = batches_in_flight
+        self._streams = streams
         self._version = version
         self._started_us = int(started_at * 1e6)
 
     async def Execute(self, request: AsyncIterator[pb.ExecuteRequest], call: Call) -> AsyncIterator[bytes]:
-        async for answer in streams.execute(self._node.engine, request, self._in_flight):
+        async for answer in self._streams.run(self._node.engine, request):
             yield answer
 
     async def Export(self, request: pb.ExportRequest, call: Call) -> AsyncIterator[pb.ExportResponse]:

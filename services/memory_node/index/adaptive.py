@@ -25,6 +25,10 @@ Build = Callable[[IndexOptions, F32], VectorIndex]
 """Makes an empty large index that has learned from a sample [m, d]."""
 
 
+QUANTISED_SHARE = 0.55
+"""Bytes of a quantised row by those of a float32 row, rounded up: what the trainer is about to hold counts before it hands it over."""
+
+
 class Phase(Enum):
     """Where an AdaptiveIndex stands."""
 
@@ -100,7 +104,8 @@ class AdaptiveIndex:
 
     @property
     def nbytes(self) -> int:
-        return self._active.nbytes + (self._candidate.nbytes if self._candidate else 0)
+        under_way = QUANTISED_SHARE * 4 * self._options.dimension * len(self) if self._job else 0
+        return self._active.nbytes + int(under_way) + (self._candidate.nbytes if self._candidate else 0)
 
     @property
     def needs_compaction(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,7 +47,7 @@ def faiss_gpu(options: IndexOptions) -> Any:
     return faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), options.dimension, config)
 
 
-class _MaskedFlat:
+class _MaskedFlat(ABC):
     """What both GPU indexes share: rows, tombstones, checks and padding. No training and nothing approximate but the rounding to fp16."""
 
     kind = KIND
@@ -89,11 +90,13 @@ class _MaskedFlat:
     def close(self) -> None:
         """Device memory goes with the object."""
 
+    @abstractmethod
     def _append(self, block: F32) -> None:
-        raise NotImplementedError
+        """Store checked vectors [n, d], n > 0, behind the last row."""
 
+    @abstractmethod
     def _nearest(self, batch: F32, k: int, mask: Mask | None, count: int) -> tuple[F32, I64]:
-        raise NotImplementedError
+        """The best `k` of the `count` rows that the mask lets through, 0 < k <= count."""
 
 
 class FaissFlatIndex(_MaskedFlat):
@@ -179,7 +182,7 @@ class TorchFlatIndex(_MaskedFlat):
         vectors = self._slab[: len(self)]
         dead = None if mask is None else self._to_device(~mask)
         scores, rows = padding(len(batch), k)
-        step = max(1, self._options.block_bytes * 16 // (4 * len(self)))  # a GPU wants larger blocks than a cache
+        step = max(1, self._options.block_bytes * 4 // (4 * len(self)))  # a GPU wants larger blocks than a cache
         for start in range(0, len(batch), step):
             part = slice(start, start + step)
             similarity = (self._to_device(batch[part]).to(self._dtype) @ vectors.T).float()

@@ -147,6 +147,19 @@ async def test_a_deadline_that_passed_in_the_queue_costs_no_compute(minilm: Hugg
     assert len(gated.seen) == 2
 
 
+async def test_a_take_in_which_everybody_is_late_is_no_batch(minilm: HuggingFaceEncoder) -> None:
+    now = [100.0]
+    async with blocked(minilm, BatchLimits(1, 256, 512, 1 << 20), clock=lambda: now[0]) as (queue, gated):
+        late = asyncio.create_task(queue.embed(["late"], remaining_s=1.0))
+        await asyncio.sleep(0)
+        now[0] += 2.0
+        gated.gate.set()
+        with pytest.raises(DeadlinePassed):
+            await late
+        assert len(await queue.embed(["next"])) == 1
+    assert len(gated.seen) == 2
+
+
 async def test_one_question_does_not_wait_for_the_whole_of_an_import(minilm: HuggingFaceEncoder) -> None:
     async with blocked(minilm, BatchLimits(1, 256, 1024, 1 << 20)) as (queue, gated):
         bulk = asyncio.create_task(queue.embed([f"imported row number {n} of many others" for n in range(256)]))

@@ -29,7 +29,8 @@ $(STAMP): $(PINS)
 	if [ ! -x $(BIN)/python ]; then echo "[1/3] virtual environment $(VENV) with $$($$python --version)"; "$$python" -m venv $(VENV); \
 	  else echo "[1/3] virtual environment $(VENV) is there"; fi
 	@echo "[2/3] pinned dependencies (about 1 GB the first time, torch is most of it)"
-	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@quiet=$$($(BIN)/python -c 'import grpc' 2>/dev/null && echo --quiet || true); \
+	$(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@echo "[3/3] checking that the pieces load"
 	@$(BIN)/python -c 'import faiss, grpc, torch, transformers, ndml; print(f"      torch {torch.__version__}, faiss {faiss.__version__}, grpcio {grpc.__version__}, ndml {ndml.__version__}")'
 	@touch $@

@@ -59,7 +59,8 @@ def channel_options(options: ClientOptions) -> ChannelOptions:
     """Channel arguments: every address gets its share of the calls, dead connections are noticed and reopened soon."""
     result: ChannelOptions = [
         ("grpc.primary_user_agent", f"ndml-python/{__version__}"),
-        ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+        # With the health check a draining gateway gets no new calls before it stops; those it has not picked up would end as CANCELLED.
+        ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}})),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.keepalive_time_ms", int(options.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", 10_000),

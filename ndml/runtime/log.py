@@ -50,7 +50,7 @@ def configure_logging(settings: LogSettings, service: str, instance: str) -> Non
         rotating = logging.handlers.RotatingFileHandler(settings.file, maxBytes=settings.file_max_bytes, backupCount=settings.file_backups)
         handlers.append(_with_format(rotating, shared, False, service, instance))
     logging.basicConfig(level=settings.level.upper(), handlers=handlers, force=True)
-    for noisy in ("httpx", "uvicorn.access", "opentelemetry", "asyncio"):
+    for noisy in ("faiss", "httpx", "uvicorn.access", "opentelemetry", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -192,7 +192,7 @@ def _walk(node: SpanNode, depth: int) -> list[tuple[int, SpanNode]]:
 
 def _key_attributes(span: Span) -> str:
     shown = [(key, span.attributes[key]) for key in _SHOWN if key in span.attributes]
-    return "".join(f"  {key.rsplit('.', 1)[-1]}={round(value, 2) if isinstance(value, float) else value}" for key, value in shown)
+    return "".join(f"  {key.removeprefix('ndml.')}={round(value, 2) if isinstance(value, float) else value}" for key, value in shown)
 
 
 def _span(raw: trace_pb2.Span, resource: dict[str, Any]) -> Span:

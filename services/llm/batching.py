@@ -205,7 +205,7 @@ class EmbeddingQueue:
 
     def _next_batch(self) -> Batch | None:
         """A batch that is ready; None when a small request goes first, or there is none. Under the lock."""
-        if not self._ready or (not self._ready[0].small and self._lanes.urgent):
+        if not self._ready or (not self._ready[0].small and self._lanes.urgent()):
             return None
         batch = self._ready.popleft()
         if not batch.small:

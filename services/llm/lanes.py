@@ -71,7 +71,6 @@ class Lanes:
     def __bool__(self) -> bool:
         return bool(self._small or self._large)
 
-    @property
     def urgent(self) -> bool:
         """A small request goes before import batches that are ready, unless it is their turn."""
         return bool(self._small) and not self._owed

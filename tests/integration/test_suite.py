@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import subprocess
@@ -145,7 +146,7 @@ def test_ctrl_c_of_make_run_drains_every_process(tmp_path: Path) -> None:
     children = psutil.Process(running.pid).children()
     assert len(children) == 7, "".join(shown)
     # To the whole foreground group, as the terminal does.
-    psutil.Process(running.pid).send_signal(signal.SIGINT)
+    os.killpg(running.pid, signal.SIGINT)
     rest, _ = running.communicate(timeout=60)
     assert running.returncode == 0
     assert all(f"{name} 0" in rest for name in ("gateway-1", "memory-node-1", "memory-node-2", "consensus-1", "llm")), rest

@@ -84,10 +84,10 @@ class _MaskedFlat(ABC):
             return padding(len(batch), k)
         return padded(*self._nearest(batch, found, mask, count), k)
 
-    def maintain(self) -> None:
+    def maintain(self) -> None:  # noqa: B027 - a flat index has no upkeep, that is its implementation
         """Nothing to do."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Device memory goes with the object."""
 
     @abstractmethod

@@ -61,14 +61,14 @@ def test_small_requests_and_imports_alternate_while_both_wait(loop: asyncio.Abst
 def test_a_question_goes_before_import_batches_that_are_ready_but_not_twice(loop: asyncio.AbstractEventLoop) -> None:
     lanes = Lanes()
     lanes.add(_request(loop, 400))
-    assert not lanes.urgent
+    assert not lanes.urgent()
     lanes.add(_request(loop, 1))
-    assert lanes.urgent
+    assert lanes.urgent()
     assert lanes.take(ROOM, 256, lambda r: r.dead)[1]
     lanes.add(_request(loop, 1))
-    assert not lanes.urgent
+    assert not lanes.urgent()
     lanes.served_import()
-    assert lanes.urgent
+    assert lanes.urgent()
 
 
 def test_imports_share_a_take(loop: asyncio.AbstractEventLoop) -> None:

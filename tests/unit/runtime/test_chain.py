@@ -159,7 +159,7 @@ async def test_the_callers_deadline_reaches_the_handler_and_ends_it(running: Any
     remaining = running.servicer.calls[0].remaining()
     assert remaining is not None and 0 < remaining <= 7.0
     with capture_logs() as logs:
-        error = await failure(running.embed("wait", timeout=0.2))
+        error = await failure(running.embed("wait", timeout=1.0))
     assert isinstance(error, errors.DeadlinePassed)
     while len(running.servicer.ended) < 2:
         await asyncio.sleep(0.005)

@@ -67,7 +67,7 @@ async def test_alive_at_once_ready_after_the_last_component(serve: Any) -> None:
 
 async def test_drain_serves_on_while_not_ready_and_finishes_what_is_under_way(serve: Any) -> None:
     events: list[str] = []
-    running = await serve(Gate("store", events), drain_s=1.0)
+    running = await serve(Gate("store", events), drain_s=2.0)
     stub: health_pb2_grpc.HealthAsyncStub = health_pb2_grpc.HealthStub(running.channel())
     watch = stub.Watch(health_pb2.HealthCheckRequest(service="readiness"))
     assert (await watch.read()).status == SERVING

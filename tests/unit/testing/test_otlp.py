@@ -50,8 +50,8 @@ def test_exported_spans_come_back_as_a_tree(sink: TraceSink, tracer: Tracer) -> 
     assert (top.children[1].span.status, top.children[1].span.message) == ("ERROR", "owner is down")
     first, second, third = render([top])
     assert first.startswith("ndml-gateway") and first.endswith("OK")
-    assert second.startswith("  ndml-gateway  embed") and second.endswith("OK  hit=True")
-    assert third.endswith("UNAVAILABLE  k=5")
+    assert second.startswith("  ndml-gateway  embed") and second.endswith("OK  cache.hit=True")
+    assert third.endswith("UNAVAILABLE  memory.k=5")
 
 
 def test_wait_for_shows_what_has_come_when_it_gives_up(sink: TraceSink, tracer: Tracer) -> None:

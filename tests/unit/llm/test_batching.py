@@ -33,6 +33,7 @@ class Gated:
         self.gate, self.entered = threading.Event(), threading.Event()
         self.seen: list[Tokens] = []
         self.failure: Exception | None = None
+        self.before: Callable[[], None] = lambda: None
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         return self._inner.tokenize(texts)
@@ -40,6 +41,7 @@ class Gated:
     def encode(self, batch: Sequence[Tokens], token_vectors: bool) -> list[Embedding]:
         self.entered.set()
         assert self.gate.wait(60)
+        self.before()
         self.seen += batch
         if self.failure is not None:
             raise self.failure
@@ -131,6 +133,27 @@ async def test_a_caller_that_left_frees_its_room_and_costs_no_compute(minilm: Hu
         gated.gate.set()
         assert len(await stays) == 256
     assert len(gated.seen) == 1 + 256
+
+
+async def test_batches_that_are_ready_are_dropped_with_their_caller(minilm: HuggingFaceEncoder) -> None:
+    dense = [f"{n} " + "! " * 30 for n in range(8)]  # some 33 tokens each: one take of several batches
+    async with blocked(minilm, BatchLimits(1, 64, 512, 1 << 20)) as (queue, gated):
+        loop, left = asyncio.get_running_loop(), threading.Event()
+        gone = asyncio.create_task(queue.embed(dense))
+        gone.add_done_callback(lambda _: left.set())
+        await asyncio.sleep(0)
+
+        def leave() -> None:
+            if len(gated.seen) == 1:
+                loop.call_soon_threadsafe(gone.cancel)
+                assert left.wait(60)
+
+        gated.before = leave
+        gated.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert len(await queue.embed(["after"])) == 1
+    assert [len(tokens.ids) > 30 for tokens in gated.seen] == [False, True, False], "one batch of one text was under way, the others went"
 
 
 async def test_a_deadline_that_passed_in_the_queue_costs_no_compute(minilm: HuggingFaceEncoder) -> None:

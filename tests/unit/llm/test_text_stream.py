@@ -67,6 +67,12 @@ def test_stop_filter_lets_text_through_as_soon_as_it_is_certain() -> None:
     assert stop.stopped
 
 
+def test_stop_filter_holds_back_the_longest_beginning() -> None:
+    stop = StopFilter(["aab"])
+    assert [stop.add(p) for p in ("a", "a", "a", "b")] == ["", "", "a", ""]
+    assert stop.stopped
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(max_size=12), max_size=6), st.sampled_from(["\n", "\r\n"]), st.data())
 def test_sse_is_the_same_however_it_is_cut(texts: list[str], newline: str, data: st.DataObject) -> None:

@@ -24,7 +24,7 @@ from ndml.runtime import metrics, semconv
 from ndml.runtime.auth import Authenticator, choose_tenant
 from ndml.runtime.call import Call
 from ndml.runtime.log import get_logger
-from ndml.runtime.telemetry import TRACEPARENT, format_traceparent, parent_context, parse_traceparent, set_error, tracer
+from ndml.runtime.telemetry import TRACEPARENT, format_traceparent, parent_context, parse_traceparent, set_error, tracer, tracing
 from ndml.wire import rpc_error_to_ndml
 
 log = get_logger(__name__)
@@ -143,8 +143,10 @@ class _Observed:
         self._chain.in_flight += 1
         metrics.RPC_IN_FLIGHT.inc()
         incoming = self._call.metadata.get(TRACEPARENT, "")
-        if incoming or self._chain._options.root_spans:
+        if tracing() and (incoming or self._chain._options.root_spans):
             self._start_span(incoming)
+        elif incoming:
+            self._pass_on(incoming)
 
     def _start_span(self, incoming: str) -> None:
         service, _, name = self._method.path.lstrip("/").partition("/")
@@ -152,15 +154,15 @@ class _Observed:
         span = tracer().start_span(
             f"{service}/{name}", context=parent_context(incoming) or otel_context.Context(), kind=SpanKind.SERVER, attributes=attributes
         )
-        context = span.get_span_context()
         if span.is_recording():
             self._span = span
             self._token = otel_context.attach(trace.set_span_in_context(span))
-            self._call.traceparent = format_traceparent(context)
-        else:
-            # No exporter here, but the next service may have one.
-            remote = parse_traceparent(incoming)
-            self._call.traceparent = incoming if remote is not None and remote.trace_flags.sampled else ""
+            self._call.traceparent = format_traceparent(span.get_span_context())
+
+    def _pass_on(self, incoming: str) -> None:
+        """No exporter here, but the next service may have one."""
+        remote = parse_traceparent(incoming)
+        self._call.traceparent = incoming if remote is not None and remote.trace_flags.sampled else ""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
         self._chain.in_flight -= 1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -22,6 +22,7 @@ from ndml.runtime.settings import TelemetrySettings
 
 TRACEPARENT = "traceparent"
 _QUEUE_LIMIT = 8192
+_NO_SPAN: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 
 # Codes that are the caller's doing: the RPC conventions leave a server span's status unset for them.
 _CALLERS_FAULT = {
@@ -53,19 +54,20 @@ def configure_telemetry(settings: TelemetrySettings, service: str, instance: str
     return provider
 
 
+def tracing() -> bool:
+    """Whether spans are made in this process at all."""
+    return isinstance(trace.get_tracer_provider(), TracerProvider)
+
+
 def tracer() -> trace.Tracer:
     return trace.get_tracer("ndml", ndml.__version__)
 
 
-@contextmanager
-def span(name: str, attributes: Mapping[str, AttributeValue] | None = None) -> Iterator[Span]:
+def span(name: str, attributes: Mapping[str, AttributeValue] | None = None) -> AbstractContextManager[Span]:
     """A span below the current one; makes none where nothing is being traced. Keys of `attributes` come from semconv."""
-    current = trace.get_current_span()
-    if not current.is_recording():
-        yield current
-        return
-    with tracer().start_as_current_span(name, attributes=attributes) as inner:
-        yield inner
+    if not trace.get_current_span().is_recording():
+        return _NO_SPAN
+    return tracer().start_as_current_span(name, attributes=attributes)
 
 
 def parse_traceparent(value: str) -> SpanContext | None:

@@ -11,7 +11,7 @@ from ndml.internal.v1 import consensus_pb2_grpc
 from ndml.placement import NodeRecord
 from ndml.runtime.channel import open_channel
 from ndml.runtime.placement import record_to_proto, records_from_proto
-from ndml.runtime.status import from_rpc_error
+from ndml.wire import rpc_error_to_ndml
 
 
 class PeerLink:
@@ -30,7 +30,7 @@ class PeerLink:
         try:
             answer = await self._stub.ExchangeRoster(request, timeout=self._timeout_s)
         except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
+            raise rpc_error_to_ndml(error) from error
         return records_from_proto(answer.records)
 
     async def close(self) -> None:

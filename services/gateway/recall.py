@@ -11,7 +11,7 @@ from ndml.internal.v1 import memory_node_pb2 as node_pb2
 from ndml.runtime import semconv
 from ndml.runtime.call import Call
 from ndml.runtime.interceptors import as_ndml_error
-from ndml.runtime.telemetry import span
+from ndml.runtime.telemetry import current_traceparent, span
 from ndml.v1 import memory_pb2, types_pb2
 from ndml.wire import error_to_status
 from services.gateway.ports import Embedder, Nodes
@@ -71,8 +71,8 @@ class Recall:
     ) -> bytes:
         owner = owner_of(request.scope, call, field)
         seen = read_consistency_token(request.consistency_token)
-        operation = _operation(owner, request, vector, call)
-        with span(semconv.SPAN_SEARCH_MEMORY, {semconv.MEMORY_K: operation.search.k}):
+        with span(semconv.SPAN_SEARCH_MEMORY, {semconv.MEMORY_K: request.k or DEFAULT_K}):
+            operation = _operation(owner, request, vector, current_traceparent() or call.traceparent)
             sent = time.perf_counter()
             _, result = await self._nodes.execute(owner, operation, call, seen)
             ended = time.perf_counter()
@@ -86,7 +86,7 @@ class Recall:
         return result.search + own.SerializeToString()
 
 
-def _operation(owner: Owner, request: memory_pb2.SearchMemoriesRequest, vector: bytes, call: Call) -> node_pb2.Operation:
+def _operation(owner: Owner, request: memory_pb2.SearchMemoriesRequest, vector: bytes, traceparent: str) -> node_pb2.Operation:
     search = node_pb2.SearchAction(
         vector=vector,
         k=request.k or DEFAULT_K,
@@ -99,7 +99,7 @@ def _operation(owner: Owner, request: memory_pb2.SearchMemoriesRequest, vector: 
         search.filter.CopyFrom(request.filter)
     if request.HasField("min_score"):
         search.min_score = request.min_score
-    return node_pb2.Operation(tenant=owner.tenant, user=owner.user, traceparent=call.traceparent, search=search)
+    return node_pb2.Operation(tenant=owner.tenant, user=owner.user, traceparent=traceparent, search=search)
 
 
 def _batch_result(result: bytes | BaseException) -> bytes:

@@ -23,6 +23,7 @@ from services.llm.ports import Embedding, Encoder, Tokens
 log = get_logger(__name__)
 
 QUEUE = "embed"
+_TAKE_BATCHES = 4  # for each worker: the more texts are sorted together, the less is padding; small requests overtake ready batches
 _SMALLEST_SHARE = 64  # tokens: below it, splitting a take between workers costs more than it gains
 _FIRST_RATE = 2000.0  # tokens/s of one worker until measured: a slow core with a MiniLM
 _RETRY_S = (0.1, 10.0)
@@ -52,14 +53,18 @@ class Batch:
         return {request for item in self.items for request, _ in item.places}
 
 
-def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Positions of `lengths`, longest first, in batches of at most `budget` tokens with padding; one text alone may exceed it."""
+def pack(lengths: Sequence[int], budget: int, pass_tokens: int) -> list[list[int]]:
+    """Positions of `lengths`, longest first, in batches of at most `budget` tokens with padding; one text alone may exceed it.
+
+    A batch ends where its padding would cost more than another pass, which costs as much as `pass_tokens` tokens.
+    """
     batches: list[list[int]] = []
-    width = 0
+    width = padding = 0
     for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if not batches or width * (len(batches[-1]) + 1) > budget:
+        padding += width - lengths[position]
+        if not batches or padding > pass_tokens or width * (len(batches[-1]) + 1) > budget:
             batches.append([])
-            width = lengths[position]
+            width, padding = lengths[position], 0
         batches[-1].append(position)
     return batches
 
@@ -214,7 +219,7 @@ class EmbeddingQueue:
 
     def _take(self, max_tokens: int) -> tuple[list[Place], bool]:
         """Texts for all workers' next batches. Under the lock."""
-        taken = self._lanes.take(self._limits.batch_tokens * self._workers, max_tokens, self._over)
+        taken = self._lanes.take(_TAKE_BATCHES * self._limits.batch_tokens * self._workers, max_tokens, self._over)
         metrics.QUEUE_DEPTH.labels(QUEUE).set(self._lanes.waiting)
         return taken
 
@@ -235,8 +240,8 @@ class EmbeddingQueue:
             tokens = encoder.tokenize(list(where))
             items = [Item(t, tuple(p)) for t, p in zip(tokens, where.values(), strict=True)]
             lengths = [len(t.ids) for t in tokens]
-            share = max(_SMALLEST_SHARE, -(-sum(lengths) // self._workers))
-            batches = [Batch(tuple(items[i] for i in batch), small) for batch in pack(lengths, min(self._limits.batch_tokens, share))]
+            budget = min(self._limits.batch_tokens, max(_SMALLEST_SHARE, -(-sum(lengths) // self._workers)))
+            batches = [Batch(tuple(items[i] for i in batch), small) for batch in pack(lengths, budget, encoder.pass_tokens)]
             with self._wake:
                 (self._ready.extendleft if small else self._ready.extend)(batches)
                 self._wake.notify_all()

@@ -49,6 +49,10 @@ class Encoder(Protocol):
     def parallel(self) -> int:
         """Batches that it runs well side by side: the cores of a CPU, one on a GPU."""
 
+    @property
+    def pass_tokens(self) -> int:
+        """What a forward pass costs beside its tokens, in tokens."""
+
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Cut at max_tokens, not padded."""
 

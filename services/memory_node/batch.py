@@ -11,8 +11,8 @@ from opentelemetry.util.types import AttributeValue
 from ndml.errors import DeadlinePassed, NdmlError, Overloaded
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime import semconv
-from ndml.runtime.status import to_status
 from ndml.runtime.telemetry import server_span_at
+from ndml.wire import error_to_status
 from services.memory_node import wire
 from services.memory_node.records import Owner
 
@@ -109,7 +109,7 @@ def refusal(request: pb.ExecuteRequest, error: NdmlError) -> bytes:
 
 
 def _error_bytes(error: NdmlError) -> bytes:
-    return pb.OperationResult(error=to_status(error)).SerializeToString()
+    return pb.OperationResult(error=error_to_status(error)).SerializeToString()
 
 
 def _crowded_out(limit_bytes: int) -> Overloaded:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ndml.errors import InternalFault, NdmlError, StoreUnavailable
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime.log import get_logger
-from ndml.runtime.status import to_status
+from ndml.wire import error_to_status
 from services.memory_node.ports import NowNs
 from services.memory_node.records import Owner, TraceRow, check_model, new_trace, unit_vectors
 from services.memory_node.schema import Identity
@@ -136,7 +136,7 @@ class Committer:
             check_model(trace.embedding.model, self._identity.embedding_model)
             return work.put(owner, new_trace(owner, trace, vector, self._now_ns() // 1000), action.skip_existing)
         except NdmlError as error:
-            return pb.PutOutcome(error=to_status(error))
+            return pb.PutOutcome(error=error_to_status(error))
 
 
 class _Vectors:

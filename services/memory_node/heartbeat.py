@@ -24,7 +24,7 @@ from ndml.runtime.files import write_durably
 from ndml.runtime.log import get_logger
 from ndml.runtime.placement import check_addresses, record_to_proto
 from ndml.runtime.settings import Section
-from ndml.runtime.status import from_rpc_error
+from ndml.wire import rpc_error_to_ndml
 
 log = get_logger(__name__)
 
@@ -152,7 +152,7 @@ class Heartbeat:
         try:
             answer = await stub.Heartbeat(pb2.HeartbeatRequest(node=record_to_proto(sent)), timeout=self._settings.timeout_s)
         except grpc.aio.AioRpcError as error:
-            return await self._refused(link, sent, from_rpc_error(error))
+            return await self._refused(link, sent, rpc_error_to_ndml(error))
         self._note(link, True, member=answer.is_member)
         return False
 

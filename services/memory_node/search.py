@@ -132,9 +132,11 @@ class Searcher:
         ]
         full = chunk.actions[0].include_embedding or chunk.actions[0].explain
         hits = self._full_hits(chunk, wanted, found.scores) if full else self._hits(chunk, wanted, found.scores, fresh)
-        stats = self._stats(chunk, (indexed - started) * 1e3, (time.perf_counter() - indexed) * 1e3)
+        ended = time.perf_counter()
+        stats = self._stats(chunk, (indexed - started) * 1e3, (ended - indexed) * 1e3)
+        busy_ms = (ended - started) * 1e3
         return [
-            self._too_large(too_large) if too_large else wire.search_result(pieces, each)
+            self._too_large(too_large) if too_large else wire.search_result(pieces, each, busy_ms)
             for pieces, each, too_large in zip(hits, stats, sizes, strict=True)
         ]
 

@@ -19,9 +19,9 @@ from ndml.internal.v1 import consensus_pb2 as pb2
 from ndml.internal.v1 import consensus_pb2_grpc
 from ndml.placement import MemberState, Placement
 from ndml.runtime.placement import PlacementSettings, PlacementWatcher
-from ndml.runtime.status import from_rpc_error
 from ndml.testing.ports import free_ports
 from ndml.testing.process import ManagedProcess
+from ndml.wire import rpc_error_to_ndml
 from services.memory_node.heartbeat import Heartbeat, HeartbeatSettings, Identity
 
 BOUND_S = 60.0  # of every wait; none needs a tenth of it on a quiet machine
@@ -267,7 +267,7 @@ async def test_a_damaged_roster_is_set_aside_and_learned_again(tmp_path: Path) -
 async def refusal(call: grpc.aio.UnaryUnaryCall | grpc.aio.UnaryStreamCall) -> NdmlError:  # type: ignore[type-arg]
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await (call.read() if isinstance(call, grpc.aio.UnaryStreamCall) else call)
-    return from_rpc_error(raised.value)
+    return rpc_error_to_ndml(raised.value)
 
 
 async def test_bad_requests_get_their_reason_and_bounds_hold(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ from ndml.errors import FieldInvalid, ModelNotConfigured, ModelUnavailable, Ndml
 from ndml.internal.v1 import llm_pb2 as pb
 from ndml.internal.v1 import llm_pb2_grpc
 from ndml.runtime.channel import open_channel
-from ndml.runtime.status import from_rpc_error
 from ndml.testing.ports import free_ports
 from ndml.testing.process import ManagedProcess
 from ndml.v1 import chat_pb2 as chat
+from ndml.wire import rpc_error_to_ndml
 from tests.unit.llm.openai_server import WORDS, openai_server
 from tests.unit.llm.tiny_models import CHATML, save_causal
 
@@ -81,7 +81,7 @@ async def running(directory: Path, name: str, **settings: str) -> AsyncIterator[
 async def refused(call: object) -> NdmlError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call  # type: ignore[misc]
-    return from_rpc_error(caught.value)
+    return rpc_error_to_ndml(caught.value)
 
 
 async def test_embeddings_over_grpc(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from ndml.errors import CapacityReached, OwnerUnavailable
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1.memory_node_pb2_grpc import MemoryNodeServiceStub
 from ndml.runtime.channel import open_channel
-from ndml.runtime.status import from_status
 from ndml.testing.ports import free_ports
 from ndml.v1.memory_pb2 import SearchMemoriesResponse
+from ndml.wire import status_to_error
 from tests.unit.memory_node import node_harness as harness
 
 READY_S = 60
@@ -93,7 +93,7 @@ async def test_a_stream_answers_every_batch_and_keeps_each_operations_error_to_i
         wrong = harness.search("u0", b"\0")
         results = await execute(stub, [harness.search("u0", (3, 0), 2), wrong], [harness.search("u1", (3, 1), 1, session="4")])
         assert SearchMemoriesResponse.FromString(results[1][0].search).hits[0].trace.text == "text (3, 0)"
-        assert from_status(results[1][1].error).reason == "EMBEDDING_DIMENSION_MISMATCH"
+        assert status_to_error(results[1][1].error).reason == "EMBEDDING_DIMENSION_MISMATCH"
         assert SearchMemoriesResponse.FromString(results[2][0].search).hits[0].trace.scope.session == "4"
         narrowed = [chunk async for chunk in stub.Export(pb.ExportRequest(tenant="t", user="u1", session="4", include_embedding=True))]
         assert {trace.scope.session for trace in narrowed[0].traces} == {"4"}
@@ -164,7 +164,7 @@ async def test_bounds_reach_the_caller_as_reasons(tmp_path: Path) -> None:
         assert [type(error) for error in errors] == [type(None)] * 5 + [CapacityReached]
         late = harness.search("ann", 1)
         late.min_sequence = 99
-        assert isinstance(from_status((await execute(stub, [late]))[1][0].error), OwnerUnavailable)
+        assert isinstance(status_to_error((await execute(stub, [late]))[1][0].error), OwnerUnavailable)
 
 
 async def test_a_damaged_store_does_not_start_and_says_why(tmp_path: Path) -> None:

@@ -26,12 +26,14 @@ class Gated:
     """The real encoder behind a gate, so that a test decides when a batch runs; keeps what it was given."""
 
     parallel = 1
+    pass_tokens = 24
 
     def __init__(self, inner: HuggingFaceEncoder) -> None:
         self._inner = inner
         self.model, self.dimension, self.max_tokens = inner.model, inner.dimension, inner.max_tokens
         self.gate, self.entered = threading.Event(), threading.Event()
         self.seen: list[Tokens] = []
+        self.sizes: list[int] = []
         self.failure: Exception | None = None
         self.before: Callable[[], None] = lambda: None
 
@@ -42,6 +44,7 @@ class Gated:
         self.entered.set()
         assert self.gate.wait(60)
         self.before()
+        self.sizes.append(len(batch))
         self.seen += batch
         if self.failure is not None:
             raise self.failure
@@ -75,12 +78,14 @@ async def blocked(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.integers(1, 300), max_size=80), st.integers(64, 1024))
-def test_pack_holds_every_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    batches = pack(lengths, budget)
+@given(st.lists(st.integers(1, 300), max_size=80), st.integers(64, 1024), st.integers(0, 200))
+def test_pack_holds_every_text_once_within_the_budget(lengths: list[int], budget: int, pass_tokens: int) -> None:
+    batches = pack(lengths, budget, pass_tokens)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
-        assert len(batch) * max(lengths[i] for i in batch) <= budget or len(batch) == 1
+        size = len(batch) * max(lengths[i] for i in batch)
+        assert size <= budget or len(batch) == 1
+        assert size - sum(lengths[i] for i in batch) <= pass_tokens
 
 
 async def test_concurrent_callers_get_what_they_would_get_alone(minilm: HuggingFaceEncoder) -> None:
@@ -153,7 +158,8 @@ async def test_batches_that_are_ready_are_dropped_with_their_caller(minilm: Hugg
         with pytest.raises(asyncio.CancelledError):
             await gone
         assert len(await queue.embed(["after"])) == 1
-    assert [len(tokens.ids) > 30 for tokens in gated.seen] == [False, True, False], "one batch of one text was under way, the others went"
+    assert gated.sizes == [1, 1, 1], "one batch of one text was under way, the others were not run at all"
+    assert [len(tokens.ids) > 30 for tokens in gated.seen] == [False, True, False]
 
 
 async def test_a_deadline_that_passed_in_the_queue_costs_no_compute(minilm: HuggingFaceEncoder) -> None:

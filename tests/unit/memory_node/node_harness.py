@@ -13,9 +13,9 @@ import numpy as np
 
 from ndml.errors import NdmlError
 from ndml.internal.v1 import memory_node_pb2 as pb
-from ndml.runtime.status import from_status
 from ndml.v1.memory_pb2 import SearchMemoriesResponse
 from ndml.v1.types_pb2 import Embedding, MemoryTrace
+from ndml.wire import status_to_error
 from services.memory_node.node import Node
 from services.memory_node.ports import OwnsAll, PlacementView
 from services.memory_node.records import timestamp
@@ -97,7 +97,7 @@ class Driver:
         """Raises the operation's error."""
         result = (await self.batch([op], epoch))[0]
         if result.WhichOneof("result") == "error":
-            raise from_status(result.error)
+            raise status_to_error(result.error)
         return result
 
     async def put(self, user: str, *traces: MemoryTrace, skip_existing: bool = False) -> pb.PutResult:
@@ -135,7 +135,7 @@ async def running(config: NodeSettings, placement: PlacementView | None = None) 
 
 
 def errors_of(result: pb.PutResult) -> list[NdmlError | None]:
-    return [from_status(o.error) if o.HasField("error") else None for o in result.outcomes]
+    return [status_to_error(o.error) if o.HasField("error") else None for o in result.outcomes]
 
 
 def texts(traces: Iterable[MemoryTrace]) -> list[str]:

@@ -27,9 +27,9 @@ from ndml.errors import (
     TraceNotFound,
 )
 from ndml.internal.v1 import memory_node_pb2 as pb
-from ndml.runtime.status import from_status
 from ndml.v1.memory_pb2 import SearchMemoriesResponse
 from ndml.v1.types_pb2 import Embedding, MemoryTrace, SearchStats
+from ndml.wire import status_to_error
 from services.memory_node import wire
 from tests.unit.memory_node import node_harness as harness
 
@@ -193,7 +193,7 @@ async def test_each_wrong_operation_gets_its_reason_and_its_neighbours_succeed(t
         results = await node.batch(operations)
         for i, (_, kind, field) in enumerate(WRONG):
             assert SearchMemoriesResponse.FromString(results[2 * i].search).hits[0].trace.text == "text 1"
-            error = from_status(results[2 * i + 1].error)
+            error = status_to_error(results[2 * i + 1].error)
             assert type(error) is kind, (operations[2 * i + 1], error)
             assert [violation.field for violation in error.violations] == ([field] if field else [])
 
@@ -231,7 +231,7 @@ async def test_a_full_queue_refuses_and_a_passed_deadline_is_not_worked_on(tmp_p
         late.deadline_ms = 1
         many = [asyncio.create_task(node.batch([harness.put("u", harness.trace((j, i))) for i in range(32)])) for j in range(40)]
         answered = [result for batch in await asyncio.gather(*many) for result in batch]
-        refused = [from_status(result.error) for result in answered if result.WhichOneof("result") == "error"]
+        refused = [status_to_error(result.error) for result in answered if result.WhichOneof("result") == "error"]
         assert refused
         assert {type(error) for error in refused} == {Overloaded}
         assert all(error.retry_after_s for error in refused)
@@ -239,7 +239,7 @@ async def test_a_full_queue_refuses_and_a_passed_deadline_is_not_worked_on(tmp_p
         assert stored + len(refused) == 40 * 32
         assert len(await node.every("u")) == stored
         outcomes = [result for batch in await asyncio.gather(*(node.batch([late] * 8) for _ in range(8))) for result in batch]
-        assert {type(from_status(r.error)) for r in outcomes if r.WhichOneof("result") == "error"} <= {DeadlinePassed, Overloaded}
+        assert {type(status_to_error(r.error)) for r in outcomes if r.WhichOneof("result") == "error"} <= {DeadlinePassed, Overloaded}
 
 
 async def test_results_are_bounded_in_bytes(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ async def test_a_full_disk_stops_writes_and_not_reads(tmp_path: Path) -> None:
         await node.put("u", harness.trace("kept"))
         results = await node.batch([harness.put("u", harness.trace(i, "x" * 60_000)) for i in range(30)])
         refused = {i for i, result in enumerate(results) if result.WhichOneof("result") == "error"}
-        assert {type(from_status(results[i].error)) for i in refused} == {StoreUnavailable}
+        assert {type(status_to_error(results[i].error)) for i in refused} == {StoreUnavailable}
         assert await node.found("u", "kept", 1) == ["text kept"]
         assert len(await node.every("u")) == 31 - len(refused)
         await node.put("u", harness.trace("small"))

@@ -23,7 +23,7 @@ from services.llm.settings import EmbeddingSection
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 _MOST_WORKERS = 16  # each holds a batch's activations; past this, run another instance
-_PASS_TOKENS = {"cpu": 48, "cuda": 2048}  # a pass of MiniLM spends some 5 ms on launching, in which a core does 20 tokens, a GPU thousands
+_PASS_TOKENS = {"cpu": 24, "cuda": 2048}  # a pass of MiniLM spends some 5 ms on launching, in which a core does 20 tokens, a GPU thousands
 _UNBOUNDED = 1 << 24  # tokenizers that know no limit say 1e30
 
 

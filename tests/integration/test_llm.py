@@ -111,7 +111,7 @@ async def test_embeddings_over_grpc(tmp_path: Path) -> None:
 
 async def test_a_local_chat_model_from_load_to_drain(tmp_path: Path) -> None:
     path = save_causal(tmp_path / "tiny-llama", "llama", CHATML, context=2048)
-    llm = Llm(tmp_path, "chat", {"CHAT__MODEL": str(path), "CHAT__MAX_CONCURRENT": "1"})
+    llm = Llm(tmp_path, "chat", {"CHAT__MODEL": str(path), "CHAT__MAX_CONCURRENT": "1", "SERVER__GRACE_S": "120"})
     llm.process.start()
     await llm.until("liveness")
     assert not await llm.is_serving("readiness"), "alive while the models load"
@@ -130,7 +130,7 @@ async def test_a_local_chat_model_from_load_to_drain(tmp_path: Path) -> None:
     stream.cancel()
     assert (await llm.text(max_new_tokens=5))[1].usage.completion_tokens <= 5, "the only slot is free again"
 
-    parts = aiter(llm.stub.Generate(pb.GenerateRequest(messages=ASK, sampling=chat.SamplingOptions(max_new_tokens=900))))
+    parts = aiter(llm.stub.Generate(pb.GenerateRequest(messages=ASK, sampling=chat.SamplingOptions(max_new_tokens=300))))
     assert (await anext(parts)).delta
     llm.process.terminate()
     *_, last = [part async for part in parts]

@@ -22,7 +22,6 @@ class Call:
     method: str
     metadata: Mapping[str, str] = field(default_factory=dict)
     deadline: float | None = None
-    peer: str = ""
     tenant: str = ""
     principal: str = ""
     traceparent: str = ""

@@ -85,6 +85,7 @@ class Chain:
         self._validate = validate
         self._is_serving = is_serving
         self.in_flight = 0
+        metrics.RPC_IN_FLIGHT.set_function(lambda: self.in_flight)
 
     async def unary(self, method: Method, request: Any, call: Call) -> Reply:
         """Unary or client-streaming call. `request`: bytes or a message, or an async iterator of them."""
@@ -141,7 +142,6 @@ class _Observed:
 
     def __enter__(self) -> None:
         self._chain.in_flight += 1
-        metrics.RPC_IN_FLIGHT.inc()
         incoming = self._call.metadata.get(TRACEPARENT, "")
         if tracing() and (incoming or self._chain._options.root_spans):
             self._start_span(incoming)
@@ -166,7 +166,6 @@ class _Observed:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
         self._chain.in_flight -= 1
-        metrics.RPC_IN_FLIGHT.dec()
         elapsed = time.monotonic() - self._call.started
         self._method.observe(elapsed)
         mapped = None if error is None or isinstance(error, GeneratorExit) else as_ndml_error(error)

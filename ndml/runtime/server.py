@@ -128,7 +128,7 @@ def _serialize(reply: Reply) -> bytes:
 def _call_of(method: Method, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     remaining = context.time_remaining()
-    return Call(method.path, metadata, None if remaining is None else time.monotonic() + remaining, context.peer() if metadata else "")
+    return Call(method.path, metadata, None if remaining is None else time.monotonic() + remaining)
 
 
 def _handler(chain: Chain, method: Method) -> grpc.RpcMethodHandler[Any, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from ndml.errors import NdmlError
 from ndml.internal.v1 import memory_node_pb2 as node_pb2
@@ -20,6 +22,8 @@ from services.gateway.tokens import read_consistency_token
 from services.gateway.vectors import VectorSpace
 
 DEFAULT_K = 10
+_GROUP = 64
+"""Queries in one operation at most: its answer must stay far below the largest message."""
 
 
 class Recall:
@@ -33,24 +37,36 @@ class Recall:
     async def search(self, request: memory_pb2.SearchMemoriesRequest, call: Call) -> bytes:
         """Wire bytes of a SearchMemoriesResponse. Raises NdmlError."""
         began = time.perf_counter()
-        [vector], embed_ms = await self._vectors([request], call, lambda _: "")
-        return await self._search(request, vector, embed_ms, began, call, "scope")
+        owner, seen = owner_of(request.scope, call), read_consistency_token(request.consistency_token)
+        vectors, embed_ms = await self._vectors([request], call, lambda _: "")
+        [response] = await self._search(owner, seen, request, vectors, embed_ms, began, call)
+        return response
 
     async def search_all(self, requests: Sequence[memory_pb2.SearchMemoriesRequest], call: Call) -> bytes:
-        """Wire bytes of a BatchSearchMemoriesResponse. Raises NdmlError for a broken request; one search's failure is in its result."""
+        """Wire bytes of a BatchSearchMemoriesResponse. Raises NdmlError for a broken request; one search's failure is in its result.
+
+        Searches that differ in nothing but their query go to the node as one operation.
+        """
         began = time.perf_counter()
+        groups: dict[_Alike, list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
-            owner_of(request.scope, call, f"searches[{i}].scope")
-            read_consistency_token(request.consistency_token)
+            groups[_alike(request, call, f"searches[{i}].scope")].append(i)
         vectors, embed_ms = await self._vectors(requests, call, lambda i: f"searches[{i}].")
+        parts = [(alike, at[start : start + _GROUP]) for alike, at in groups.items() for start in range(0, len(at), _GROUP)]
         found = await asyncio.gather(
             *(
-                self._search(r, v, embed_ms, began, call, f"searches[{i}].scope")
-                for i, (r, v) in enumerate(zip(requests, vectors, strict=True))
+                self._search(
+                    alike.owner, read_consistency_token(alike.token), requests[at[0]], [vectors[i] for i in at], embed_ms, began, call
+                )
+                for alike, at in parts
             ),
             return_exceptions=True,
         )
-        return b"".join(_batch_result(result) for result in found)
+        results = [b""] * len(requests)
+        for (_, at), outcome in zip(parts, found, strict=True):
+            for i, response in zip(at, _each(outcome, len(at)), strict=True):
+                results[i] = _batch_result(response)
+        return b"".join(results)
 
     async def _vectors(
         self, requests: Sequence[memory_pb2.SearchMemoriesRequest], call: Call, prefix: Callable[[int], str]
@@ -67,12 +83,18 @@ class Recall:
         return [vectors[i] for i in range(len(requests))], (time.perf_counter() - began) * 1000
 
     async def _search(
-        self, request: memory_pb2.SearchMemoriesRequest, vector: bytes, embed_ms: float, began: float, call: Call, field: str
-    ) -> bytes:
-        owner = owner_of(request.scope, call, field)
-        seen = read_consistency_token(request.consistency_token)
+        self,
+        owner: Owner,
+        seen: Mapping[str, int],
+        request: memory_pb2.SearchMemoriesRequest,
+        vectors: Sequence[bytes],
+        embed_ms: float,
+        began: float,
+        call: Call,
+    ) -> list[bytes]:
+        """Wire bytes of a SearchMemoriesResponse for each of `vectors`; all else is as `request` says."""
         with span(semconv.SPAN_SEARCH_MEMORY, {semconv.MEMORY_K: request.k or DEFAULT_K}):
-            operation = _operation(owner, request, vector, current_traceparent() or call.traceparent)
+            operation = _operation(owner, request, b"".join(vectors), current_traceparent() or call.traceparent)
             sent = time.perf_counter()
             _, result = await self._nodes.execute(owner, operation, call, seen)
             ended = time.perf_counter()
@@ -83,12 +105,43 @@ class Recall:
         )
         # Concatenated messages merge (protobuf encoding): the node's hits and stats, then the gateway's part of the stats.
         own = memory_pb2.SearchMemoriesResponse(stats=types_pb2.SearchStats(shards_total=1, shards_answered=1, timings=timings))
-        return result.search + own.SerializeToString()
+        suffix = own.SerializeToString()
+        return [response + suffix for response in result.search.responses]
 
 
-def _operation(owner: Owner, request: memory_pb2.SearchMemoriesRequest, vector: bytes, traceparent: str) -> node_pb2.Operation:
+class _Alike(NamedTuple):
+    """What searches must have in common to be one operation."""
+
+    owner: Owner
+    agent: str
+    session: str
+    k: int
+    filter: bytes
+    min_score: float | None
+    include_embedding: bool
+    explain: bool
+    token: str
+
+
+def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, field: str) -> _Alike:
+    """Raises FieldInvalid, TenantDenied, ConsistencyTokenInvalid."""
+    read_consistency_token(request.consistency_token)
+    return _Alike(
+        owner_of(request.scope, call, field),
+        request.scope.agent,
+        request.scope.session,
+        request.k,
+        request.filter.SerializeToString(deterministic=True) if request.HasField("filter") else b"",
+        request.min_score if request.HasField("min_score") else None,
+        request.include_embedding,
+        request.explain,
+        request.consistency_token,
+    )
+
+
+def _operation(owner: Owner, request: memory_pb2.SearchMemoriesRequest, vectors: bytes, traceparent: str) -> node_pb2.Operation:
     search = node_pb2.SearchAction(
-        vector=vector,
+        vectors=vectors,
         k=request.k or DEFAULT_K,
         agent=request.scope.agent,
         session=request.scope.session,
@@ -100,6 +153,11 @@ def _operation(owner: Owner, request: memory_pb2.SearchMemoriesRequest, vector: 
     if request.HasField("min_score"):
         search.min_score = request.min_score
     return node_pb2.Operation(tenant=owner.tenant, user=owner.user, traceparent=traceparent, search=search)
+
+
+def _each(outcome: Sequence[bytes] | BaseException, count: int) -> Sequence[bytes | BaseException]:
+    """The outcome of an operation for each of its `count` searches."""
+    return [outcome] * count if isinstance(outcome, BaseException) else outcome
 
 
 def _batch_result(result: bytes | BaseException) -> bytes:

@@ -22,7 +22,6 @@ from ndml.errors import Draining, FieldInvalid, InternalFault, NdmlError, Overlo
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime import metrics
 from ndml.runtime.log import get_logger
-from services.memory_node import wire
 from services.memory_node.batch import Batch, Deliver, Slot, refusal
 from services.memory_node.commit import Commit, WriteJob
 from services.memory_node.inbox import Inbox
@@ -225,7 +224,8 @@ class Engine:
         if partition is None:
             if self._reads.is_empty(owner):
                 for slot in slots:
-                    slot.finish(wire.search_result([], b"") if slot.action == "search" else pb.OperationResult(list=pb.ListResult()))
+                    search = slot.operation.search
+                    slot.finish(self._searcher.nothing(search) if slot.action == "search" else pb.OperationResult(list=pb.ListResult()))
             else:
                 self._parked[owner] += slots
                 self._residents.request(owner)

@@ -90,16 +90,40 @@ class Searcher:
 
     def run(self, partition: Partition, actions: Sequence[SearchAction], queue_ms: Sequence[float]) -> list[bytes | NdmlError]:
         """One result (a serialised OperationResult) or error for each action; all of one GroupKey. Raises NdmlError when all fail alike."""
-        vectors, errors = unit_vectors([action.vector for action in actions], self._options.dimension)
+        began = time.perf_counter()
+        counts = [self._queries(action) for action in actions]
+        owners = [i for i, count in enumerate(counts) for _ in range(count)]
+        vectors, errors = self._vectors(actions, counts)
         first = actions[0]
         wanted = conditions(first.agent, first.session, first.filter if first.HasField("filter") else None)
-        results: list[bytes | NdmlError] = []
-        for start in range(0, len(actions), self._options.chunk):
+        answers: list[bytes | NdmlError] = []
+        for start in range(0, len(owners), self._options.chunk):
             part = slice(start, start + self._options.chunk)
-            results += self._run(_Chunk(partition, actions[part], vectors[part], queue_ms[part], wanted))
+            whose = owners[part]
+            chunk = _Chunk(partition, [actions[i] for i in whose], vectors[part], [queue_ms[i] for i in whose], wanted)
+            answers += self._run(chunk)
         for i, error in errors.items():
-            results[i] = error
-        return results
+            answers[i] = error
+        busy_ms = (time.perf_counter() - began) * 1e3
+        taken = iter(answers)
+        return [_joined([next(taken) for _ in range(count)], busy_ms) for count in counts]
+
+    def nothing(self, action: SearchAction) -> bytes:
+        """The OperationResult of a search where there is nothing."""
+        return wire.search_result([wire.search_response([], b"")] * self._queries(action))
+
+    def _queries(self, action: SearchAction) -> int:
+        """How many queries the action brings; a broken one counts as one, so that it gets its error."""
+        return max(1, len(action.vectors) // (4 * self._options.dimension))
+
+    def _vectors(self, actions: Sequence[SearchAction], counts: Sequence[int]) -> tuple[F32, dict[int, NdmlError]]:
+        """Unit vectors [n, d] of all queries, and the errors by query."""
+        width = 4 * self._options.dimension
+        blobs: list[bytes] = []
+        for action, count in zip(actions, counts, strict=True):
+            whole = len(action.vectors) == count * width
+            blobs += [action.vectors[i * width : (i + 1) * width] for i in range(count)] if whole else [action.vectors] * count
+        return unit_vectors(blobs, self._options.dimension)
 
     def _run(self, chunk: _Chunk) -> list[bytes | NdmlError]:
         if chunk.wanted is None or not chunk.wanted.metadata:
@@ -132,11 +156,9 @@ class Searcher:
         ]
         full = chunk.actions[0].include_embedding or chunk.actions[0].explain
         hits = self._full_hits(chunk, wanted, found.scores) if full else self._hits(chunk, wanted, found.scores, fresh)
-        ended = time.perf_counter()
-        stats = self._stats(chunk, (indexed - started) * 1e3, (ended - indexed) * 1e3)
-        busy_ms = (ended - started) * 1e3
+        stats = self._stats(chunk, (indexed - started) * 1e3, (time.perf_counter() - indexed) * 1e3)
         return [
-            self._too_large(too_large) if too_large else wire.search_result(pieces, each, busy_ms)
+            self._too_large(too_large) if too_large else wire.search_response(pieces, each)
             for pieces, each, too_large in zip(hits, stats, sizes, strict=True)
         ]
 
@@ -216,3 +238,13 @@ class Searcher:
     def _too_large(self, size: int) -> NdmlError:
         limit = self._options.result_bytes
         return FieldInvalid(f"the hits come to {size} bytes, more than {limit} (engine.result_bytes): ask for a smaller k", field="k")
+
+
+def _joined(answers: Sequence[bytes | NdmlError], busy_ms: float) -> bytes | NdmlError:
+    """The answers to one action's queries as its result; the first error stands for all."""
+    responses: list[bytes] = []
+    for answer in answers:
+        if isinstance(answer, NdmlError):
+            return answer
+        responses.append(answer)
+    return wire.search_result(responses, busy_ms)

@@ -101,7 +101,7 @@ class IndexSection(Section):
         "auto", description="Where large indexes live; auto: on the GPU where the machine has an NVIDIA driver."
     )
     fast_scan_from: int = Field(4096, ge=16, description="Traces from which an owner's index is quantised, in the background; exact below.")
-    recall_target: float = Field(0.995, gt=0, le=1, description="Share of the true top ten that the quantised index aims at.")
+    recall_target: float = Field(0.99, gt=0, le=1, description="Share of the true top ten that the quantised index aims at.")
     tombstone_share: float = Field(0.25, gt=0, le=1, description="Share of deleted rows at which an index is compacted.")
 
     def options(self, dimension: int) -> IndexOptions:

@@ -21,6 +21,7 @@ _HIT_SIGNALS = b"\x1a"  # SearchHit.signals = 3
 _RESPONSE_HITS = b"\x0a"  # SearchMemoriesResponse.hits = 1
 _RESPONSE_STATS = b"\x12"  # SearchMemoriesResponse.stats = 2
 _RESULT_SEARCH = b"\x1a"  # OperationResult.search = 3
+_RESULT_RESPONSES = b"\x0a"  # SearchResult.responses = 1
 _RESULT_BUSY = b"\x45"  # OperationResult.busy_ms = 8
 _BATCH_ID = b"\x08"  # ExecuteResponse.batch_id = 1
 _BATCH_RESULTS = b"\x12"  # ExecuteResponse.results = 2
@@ -62,9 +63,15 @@ def with_embedding(payload: bytes, vector: bytes, model: str) -> bytes:
     return payload + field(_TRACE_EMBEDDING, Embedding(vector=vector, model=model).SerializeToString())
 
 
-def search_result(hits: Sequence[bytes], stats: bytes, busy_ms: float = 0.0) -> bytes:
-    """OperationResult of a search from its hits (pieces, in order), its serialised SearchStats and the milliseconds of work."""
-    return field(_RESULT_SEARCH, b"".join((*hits, _RESPONSE_STATS, varint(len(stats)), stats))) + _RESULT_BUSY + struct.pack("<f", busy_ms)
+def search_response(hits: Sequence[bytes], stats: bytes) -> bytes:
+    """SearchMemoriesResponse from its hits (pieces, in order) and its serialised SearchStats."""
+    return b"".join((*hits, _RESPONSE_STATS, varint(len(stats)), stats))
+
+
+def search_result(responses: Sequence[bytes], busy_ms: float = 0.0) -> bytes:
+    """OperationResult of a search from the response to each of its queries and the milliseconds of work."""
+    result = b"".join([field(_RESULT_RESPONSES, response) for response in responses])
+    return field(_RESULT_SEARCH, result) + _RESULT_BUSY + struct.pack("<f", busy_ms)
 
 
 def execute_response(batch_id: int, results: Sequence[bytes]) -> bytes:

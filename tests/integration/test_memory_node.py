@@ -92,9 +92,9 @@ async def test_a_stream_answers_every_batch_and_keeps_each_operations_error_to_i
         assert all(not harness.errors_of(result.put)[0] for results in written.values() for result in results)
         wrong = harness.search("u0", b"\0")
         results = await execute(stub, [harness.search("u0", (3, 0), 2), wrong], [harness.search("u1", (3, 1), 1, session="4")])
-        assert SearchMemoriesResponse.FromString(results[1][0].search).hits[0].trace.text == "text (3, 0)"
+        assert SearchMemoriesResponse.FromString(results[1][0].search.responses[0]).hits[0].trace.text == "text (3, 0)"
         assert status_to_error(results[1][1].error).reason == "EMBEDDING_DIMENSION_MISMATCH"
-        assert SearchMemoriesResponse.FromString(results[2][0].search).hits[0].trace.scope.session == "4"
+        assert SearchMemoriesResponse.FromString(results[2][0].search.responses[0]).hits[0].trace.scope.session == "4"
         narrowed = [chunk async for chunk in stub.Export(pb.ExportRequest(tenant="t", user="u1", session="4", include_embedding=True))]
         assert {trace.scope.session for trace in narrowed[0].traces} == {"4"}
         assert narrowed[0].traces[0].embedding.vector == harness.vector((4, 1))
@@ -122,7 +122,7 @@ async def test_every_acknowledged_write_survives_sigkill_of_the_node(tmp_path: P
         assert acknowledged <= found
         probe = min(acknowledged)
         results = await execute(stub, [harness.search(f"u{user}", probe, 1) for user in range(3)])
-        hits = [SearchMemoriesResponse.FromString(result.search).hits[0].trace.text for result in results[1]]
+        hits = [SearchMemoriesResponse.FromString(result.search.responses[0]).hits[0].trace.text for result in results[1]]
         assert probe in hits
 
 

@@ -70,13 +70,13 @@ class OperationResult(_message.Message):
     BUSY_MS_FIELD_NUMBER: _ClassVar[int]
     error: _status_pb2.Status
     put: PutResult
-    search: bytes
+    search: SearchResult
     trace: TraceResult
     list: ListResult
     delete: DeleteResult
     stats: _memory_pb2.GetMemoryStatsResponse
     busy_ms: float
-    def __init__(self, error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., put: _Optional[_Union[PutResult, _Mapping]] = ..., search: _Optional[bytes] = ..., trace: _Optional[_Union[TraceResult, _Mapping]] = ..., list: _Optional[_Union[ListResult, _Mapping]] = ..., delete: _Optional[_Union[DeleteResult, _Mapping]] = ..., stats: _Optional[_Union[_memory_pb2.GetMemoryStatsResponse, _Mapping]] = ..., busy_ms: _Optional[float] = ...) -> None: ...
+    def __init__(self, error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., put: _Optional[_Union[PutResult, _Mapping]] = ..., search: _Optional[_Union[SearchResult, _Mapping]] = ..., trace: _Optional[_Union[TraceResult, _Mapping]] = ..., list: _Optional[_Union[ListResult, _Mapping]] = ..., delete: _Optional[_Union[DeleteResult, _Mapping]] = ..., stats: _Optional[_Union[_memory_pb2.GetMemoryStatsResponse, _Mapping]] = ..., busy_ms: _Optional[float] = ...) -> None: ...
 
 class PutAction(_message.Message):
     __slots__ = ("traces", "skip_existing")
@@ -105,8 +105,8 @@ class PutOutcome(_message.Message):
     def __init__(self, existed: _Optional[bool] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class SearchAction(_message.Message):
-    __slots__ = ("vector", "k", "agent", "session", "filter", "min_score", "include_embedding", "explain")
-    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("vectors", "k", "agent", "session", "filter", "min_score", "include_embedding", "explain")
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -114,7 +114,7 @@ class SearchAction(_message.Message):
     MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
-    vector: bytes
+    vectors: bytes
     k: int
     agent: str
     session: str
@@ -122,7 +122,13 @@ class SearchAction(_message.Message):
     min_score: float
     include_embedding: bool
     explain: bool
-    def __init__(self, vector: _Optional[bytes] = ..., k: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ...) -> None: ...
+    def __init__(self, vectors: _Optional[bytes] = ..., k: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ...) -> None: ...
+
+class SearchResult(_message.Message):
+    __slots__ = ("responses",)
+    RESPONSES_FIELD_NUMBER: _ClassVar[int]
+    responses: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, responses: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class GetAction(_message.Message):
     __slots__ = ("trace_id", "include_embedding")

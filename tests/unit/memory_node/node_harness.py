@@ -57,7 +57,7 @@ def put(user: str, *traces: MemoryTrace, skip_existing: bool = False) -> pb.Oper
 
 def search(user: str, query: int | str | bytes, k: int = 10, **fields: Any) -> pb.Operation:
     wanted = query if isinstance(query, bytes) else vector(query)
-    return pb.Operation(tenant="t", user=user, search=pb.SearchAction(vector=wanted, k=k, **fields))
+    return pb.Operation(tenant="t", user=user, search=pb.SearchAction(vectors=wanted, k=k, **fields))
 
 
 def operation(user: str, **action: Any) -> pb.Operation:
@@ -104,7 +104,7 @@ class Driver:
         return (await self.one(put(user, *traces, skip_existing=skip_existing))).put
 
     async def search(self, user: str, query: int | str | bytes, k: int = 10, **fields: Any) -> SearchMemoriesResponse:
-        return SearchMemoriesResponse.FromString((await self.one(search(user, query, k, **fields))).search)
+        return SearchMemoriesResponse.FromString((await self.one(search(user, query, k, **fields))).search.responses[0])
 
     async def found(self, user: str, query: int | str | bytes, k: int = 10, **fields: Any) -> list[str]:
         return [hit.trace.text for hit in (await self.search(user, query, k, **fields)).hits]

@@ -78,7 +78,7 @@ async def test_a_write_is_found_by_whoever_reads_next_and_in_the_order_of_its_se
                 done = await node.put(user, harness.trace(i, f"{user} {i}"))
                 found = harness.search(user, i, 1)
                 found.min_sequence = done.sequence
-                hit = SearchMemoriesResponse.FromString((await node.one(found)).search).hits[0]
+                hit = SearchMemoriesResponse.FromString((await node.one(found)).search.responses[0]).hits[0]
                 assert hit.trace.text == f"{user} {i}"
 
         await asyncio.gather(*(writer(f"u{i % 4}{i}") for i in range(12)))
@@ -142,7 +142,7 @@ async def test_search_returns_what_was_asked_for(tmp_path: Path) -> None:
         assert len((await node.search("ann", 7, 50, min_score=floor)).hits) == 5
         assert await node.found("nobody", 7) == []
         mixed = await node.batch([harness.search("ann", i % 50, 1 + i % 3) for i in range(200)])
-        hits = [SearchMemoriesResponse.FromString(result.search).hits for result in mixed]
+        hits = [SearchMemoriesResponse.FromString(result.search.responses[0]).hits for result in mixed]
         assert [len(each) for each in hits] == [1 + i % 3 for i in range(200)]
         assert [each[0].trace.text for each in hits] == [f"text {i % 50}" for i in range(200)]
 
@@ -192,7 +192,7 @@ async def test_each_wrong_operation_gets_its_reason_and_its_neighbours_succeed(t
         operations = [op for wrong, _, _ in WRONG for op in (good, wrong)]
         results = await node.batch(operations)
         for i, (_, kind, field) in enumerate(WRONG):
-            assert SearchMemoriesResponse.FromString(results[2 * i].search).hits[0].trace.text == "text 1"
+            assert SearchMemoriesResponse.FromString(results[2 * i].search.responses[0]).hits[0].trace.text == "text 1"
             error = status_to_error(results[2 * i + 1].error)
             assert type(error) is kind, (operations[2 * i + 1], error)
             assert [violation.field for violation in error.violations] == ([field] if field else [])
@@ -323,9 +323,9 @@ def test_varint_is_protobufs(value: int) -> None:
 
 def test_statistics_of_node_and_gateway_merge() -> None:
     """What the gateway does with the bytes: it appends a second `stats` field."""
-    result = pb.OperationResult.FromString(
-        wire.search_result([], SearchStats(traces_in_scope=3, timings={"index_ms": 1}).SerializeToString())
-    )
+    node_stats = SearchStats(traces_in_scope=3, timings={"index_ms": 1}).SerializeToString()
+    result = pb.OperationResult.FromString(wire.search_result([wire.search_response([], node_stats)], 1.5))
+    assert result.busy_ms == 1.5
     appended = SearchMemoriesResponse(stats=SearchStats(shards_total=2, timings={"total_ms": 5})).SerializeToString()
-    stats = SearchMemoriesResponse.FromString(result.search + appended).stats
+    stats = SearchMemoriesResponse.FromString(result.search.responses[0] + appended).stats
     assert (stats.traces_in_scope, stats.shards_total, stats.timings.index_ms, stats.timings.total_ms) == (3, 2, 1, 5)

@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test lint format proto clean
+.PHONY: help setup demo run test lint bench recall format proto clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -51,6 +51,12 @@ lint: setup ## ruff, mypy --strict, import floors, buf lint, committed stubs aga
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
 	PYTHON=$(BIN)/python scripts/check_stubs.sh
+
+bench: setup ## Speed beside its references in one run, into docs/benchmarks.md (about three minutes on a quiet machine)
+	$(BIN)/python -m tests.perf.bench_suite --markdown docs/benchmarks.md --json docs/benchmarks.json $(ARGS)
+
+recall: setup ## Evidence recall of dense search on LoCoMo (NDML_LOCOMO=file) beside an offline reference
+	$(BIN)/python -m tests.quality.dense_recall $(ARGS)
 
 format: setup ## Format and sort imports
 	$(BIN)/ruff check --fix-only .

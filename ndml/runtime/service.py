@@ -9,6 +9,7 @@ Readiness means "can serve what it owns"; it never depends on a peer.
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import Protocol, TypeVar
 from google.protobuf.descriptor import ServiceDescriptor
 
 import ndml
+from ndml.errors import NdmlError
 from ndml.runtime.auth import Authenticator
 from ndml.runtime.interceptors import Chain, ChainOptions, Method
 from ndml.runtime.log import configure_logging, get_logger
@@ -116,14 +118,13 @@ class Service:
         try:
             port = await server.start()
             metrics_server = self._serve_metrics(port)
-            for component in self._components:
-                await component.start()
-                started.append(component)
-            self._serving = True
-            await server.set_ready(True)
-            log.info("ready", address=self.address, version=self.version)
-            await stop.wait()
-            await self._drain(server)
+            if await self._start_components(started, stop):
+                _spare_the_collector()
+                self._serving = True
+                await server.set_ready(True)
+                log.info("ready", address=self.address, version=self.version)
+                await stop.wait()
+                await self._drain(server)
         finally:
             self._serving = False
             for component in reversed(started):
@@ -134,6 +135,23 @@ class Service:
             if telemetry is not None:
                 await asyncio.to_thread(telemetry.shutdown)
             log.info("stopped")
+
+    async def _start_components(self, started: list[Component], stop: asyncio.Event) -> bool:
+        """Start in order, noting each in `started`; False when `stop` came first. A model may load for minutes: SIGTERM need not wait."""
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            for component in self._components:
+                starting = asyncio.ensure_future(component.start())
+                await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if not starting.done():
+                    starting.cancel()
+                    await asyncio.wait({starting})
+                    return False
+                starting.result()
+                started.append(component)
+            return not stop.is_set()
+        finally:
+            stopping.cancel()
 
     async def _drain(self, server: GrpcServer) -> None:
         log.info("draining", in_flight=self.chain.in_flight)
@@ -158,6 +176,16 @@ async def _stop(component: Component) -> None:
         log.exception("stop_fault", component=type(component).__name__)
 
 
+def _spare_the_collector() -> None:
+    """What start-up made lives as long as the process: keep it out of collections, and collect less often than after 700 objects.
+
+    Two cores, 64 callers: 10 to 15 % less CPU a search in the gateway.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 class _Stoppable(Protocol):
     def shutdown(self) -> None: ...
 
@@ -169,7 +197,7 @@ def run_service(name: str, settings_class: type[S], build: Callable[[S, Service]
     configure_logging(settings.logging, name, service.instance)
     try:
         asyncio.run(_run(service, settings, build))
-    except OSError as error:
+    except (OSError, NdmlError) as error:
         log.error("cannot_start", error=str(error))
         raise SystemExit(1) from None
 

@@ -1,6 +1,6 @@
 """Evidence recall of plain dense search, through the public API and offline with sentence-transformers, in one table.
 
-python -m tests.quality.dense_recall [--conversations N]        # starts its own suite; `make eval-dense`
+python -m tests.quality.dense_recall [--conversations N]        # starts its own suite; `make recall`
 """
 
 from __future__ import annotations

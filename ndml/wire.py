@@ -25,6 +25,8 @@ _BY_CODE: dict[int, type[NdmlError]] = {
     Code.PERMISSION_DENIED: errors.TenantDenied,
 }
 
+_TOO_LARGE = "message larger than max"
+
 # A status travels as trailing metadata, the message percent-encoded beside it. grpc drops a call whose metadata is above 8 KiB (at times;
 # above 16 KiB always) and the caller sees RESOURCE_EXHAUSTED: these bounds keep the worst case below 8 KiB.
 _MESSAGE_BYTES = 768
@@ -55,6 +57,8 @@ def status_to_error(status: status_pb2.Status) -> NdmlError:
     retry = error_details_pb2.RetryInfo()
     found = {kind.DESCRIPTOR.full_name for kind in (info, bad, retry) for detail in status.details if detail.Unpack(kind)}
     kind = BY_REASON.get(info.reason) if info.domain == DOMAIN else None
+    if kind is None and _TOO_LARGE in status.message:  # grpc's own refusal: the same message will not fit the next time either
+        kind = errors.FieldInvalid
     return (kind or _BY_CODE.get(status.code, errors.InternalFault))(
         status.message,
         violations=[FieldViolation(v.field, v.description, v.reason) for v in bad.field_violations],

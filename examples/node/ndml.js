@@ -12,11 +12,12 @@ const definition = protoLoader.loadSync(
 const { ndml } = /** @type {any} */ (grpc.loadPackageDefinition(definition));
 const DETAILS = 'grpc-status-details-bin';
 
-// Only what the server says may be repeated, and only a few times: request_id makes the repeat of a write safe.
+// Reads, and writes that carry a request_id: the ones that give the same result when they run twice. An update or a delete is not repeated.
+const REPEATABLE = ['AddMemory', 'BatchAddMemories', 'SearchMemories', 'BatchSearchMemories', 'GetMemory', 'ListMemories', 'GetMemoryStats'];
 const SERVICE_CONFIG = JSON.stringify({
   methodConfig: [
     {
-      name: [{ service: 'ndml.v1.MemoryService' }],
+      name: REPEATABLE.map((method) => ({ service: 'ndml.v1.MemoryService', method })),
       retryPolicy: { maxAttempts: 4, initialBackoff: '0.1s', maxBackoff: '2s', backoffMultiplier: 2, retryableStatusCodes: ['UNAVAILABLE'] },
     },
   ],

@@ -112,22 +112,24 @@ async def hedged(attempts: Sequence[Callable[[], Awaitable[T]]], window: Latency
     replica would give too. At most `len(attempts)` are started.
     """
     loop = asyncio.get_running_loop()
+    started: list[asyncio.Task[T]] = []
     pending: set[asyncio.Task[T]] = set()
     waiting = list(attempts)
     began = loop.time()
     try:
         while True:
             if waiting:
-                pending.add(asyncio.ensure_future(waiting.pop(0)()))
+                started.append(asyncio.ensure_future(waiting.pop(0)()))
+                pending.add(started[-1])
             done, pending = await asyncio.wait(pending, timeout=window.p95_s if waiting else None, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                error = task.exception()
-                if error is None:
-                    window.observe(loop.time() - began)
-                    if len(attempts) - len(waiting) > 1:
-                        metrics.HEDGES.labels("won").inc()
-                    return task.result()
-                if not isinstance(as_ndml_error(error), Unavailable) or not (pending or waiting):
+            winner = next((task for task in done if task.exception() is None), None)
+            if winner is not None:
+                window.observe(loop.time() - began)
+                if len(started) > 1:
+                    metrics.HEDGES.labels("lost" if winner is started[0] else "won").inc()
+                return winner.result()
+            for error in (task.exception() for task in done):
+                if error is not None and (not isinstance(as_ndml_error(error), Unavailable) or not (pending or waiting)):
                     raise as_ndml_error(error) from error
     finally:
         for task in pending:

@@ -109,3 +109,10 @@ def test_a_status_that_is_not_ours_becomes_a_leaf_of_its_code_or_a_fault(code: C
     assert error.code == code or isinstance(error, InternalFault)
     assert error.message == "by grpc"
     assert foreign.domain != DOMAIN
+
+
+def test_a_message_that_grpc_finds_too_large_is_not_worth_a_retry() -> None:
+    status = status_pb2.Status(code=8, message="CLIENT: Sent message larger than max (40000000 vs. 33554432)")
+    error = status_to_error(status)
+    assert isinstance(error, FieldInvalid)
+    assert error.retry_after_s is None

@@ -33,11 +33,14 @@ _RETRY = {
 _SERVICE_CONFIG = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY}]})
 
 
-def open_channel(address: str, max_message_bytes: int = 64 << 20) -> grpc.aio.Channel:
-    """A lazy channel to host:port; connects on first use and again, quickly, after every loss."""
+def open_channel(address: str, max_message_bytes: int = 64 << 20, *, retries: bool = True) -> grpc.aio.Channel:
+    """A lazy channel to host:port; connects on first use and again, quickly, after every loss.
+
+    retries: repeat a call that found its server unavailable; False where the caller does that itself.
+    """
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", _SERVICE_CONFIG),
-        ("grpc.enable_retries", 1),
+        ("grpc.enable_retries", int(retries)),
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -149,7 +149,7 @@ class NodeLink:
     def __init__(self, node_id: str, address: str, epoch: Callable[[], int], options: LinkSettings) -> None:
         self.node_id = node_id
         self.address = address
-        self._channel = open_channel(address)
+        self._channel = open_channel(address, retries=False)
         self.stub: pb_grpc.MemoryNodeServiceAsyncStub = pb_grpc.MemoryNodeServiceStub(self._channel)
         self.reads = Lane(f"{node_id} ({address})", self.stub, epoch, options)
         self.writes = Lane(f"{node_id} ({address})", self.stub, epoch, options)

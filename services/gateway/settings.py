@@ -54,7 +54,11 @@ class LinkSettings(Section):
 
     max_batch: int = Field(256, ge=1, le=1024, description="Operations in one message: what queued while the last batch was under way.")
     max_batch_bytes: int = Field(8 << 20, ge=1 << 16, description="Bytes in one message, below the server's limit.")
-    max_in_flight: int = Field(2, ge=1, description="Batches under way on a stream: the node works on one while the next travels.")
+    max_in_flight: int = Field(
+        1,
+        ge=1,
+        description="Batches under way on a stream. What queues meanwhile makes the next batch larger: 9 % more searches at 64 callers.",
+    )
     max_queued: int = Field(8192, ge=1, description="Operations waiting for a node; one more is refused with OVERLOADED.")
     attempts: int = Field(3, ge=1, le=10, description="Tries of an operation that is safe to repeat when its node went away.")
     retry_backoff_s: float = Field(0.1, ge=0, description="Pause before the next try, doubled each time.")

@@ -57,7 +57,7 @@ class LinkSettings(Section):
     max_in_flight: int = Field(
         1,
         ge=1,
-        description="Batches under way on a stream. What queues meanwhile makes the next batch larger: 9 % more searches at 64 callers.",
+        description="Batches under way on a stream. With one, what queues meanwhile makes the next batch larger.",
     )
     max_queued: int = Field(8192, ge=1, description="Operations waiting for a node; one more is refused with OVERLOADED.")
     attempts: int = Field(3, ge=1, le=10, description="Tries of an operation that is safe to repeat when its node went away.")

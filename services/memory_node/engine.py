@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import ParamSpec
 
-from ndml.errors import Draining, FieldInvalid, InternalFault, NdmlError, Overloaded, OwnerUnavailable, StaleEpoch
+from ndml.errors import Draining, FieldInvalid, InternalFault, NdmlError, Overloaded, OwnerUnavailable
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime import metrics
 from ndml.runtime.log import get_logger
@@ -27,7 +27,7 @@ from services.memory_node.commit import Commit, WriteJob
 from services.memory_node.inbox import Inbox
 from services.memory_node.partition import Partition
 from services.memory_node.payloads import PayloadCache
-from services.memory_node.ports import PlacementView
+from services.memory_node.ports import PlacementView, check_owner
 from services.memory_node.reads import Reads
 from services.memory_node.records import Owner
 from services.memory_node.residents import Loaded, Residents
@@ -189,9 +189,8 @@ class Engine:
         operation = slot.operation
         if not operation.tenant or not (operation.user or slot.action == "stats"):
             raise FieldInvalid("scope needs a tenant and a user", field="scope.user" if operation.tenant else "scope.tenant")
-        ours = self._placement.epoch
-        if slot.batch.request.epoch < ours and operation.user and not self._placement.owns(*slot.owner):
-            raise StaleEpoch(f"the owner moved: your placement is of epoch {slot.batch.request.epoch}, ours of {ours}")
+        if operation.user:
+            check_owner(self._placement, slot.batch.request.epoch, *slot.owner)
         if operation.min_sequence > self.applied:
             raise OwnerUnavailable(f"this node has applied writes up to {self.applied}, the read asks for {operation.min_sequence}")
 

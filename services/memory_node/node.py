@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
-from ndml.errors import StaleEpoch
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime import metrics
 from services.memory_node.columns import ROW_BYTES
@@ -18,7 +17,7 @@ from services.memory_node.inbox import Inbox
 from services.memory_node.index import AdaptiveIndex, IndexOptions, background_trainer, make_index
 from services.memory_node.partition import Partition, load_partition
 from services.memory_node.payloads import PayloadCache
-from services.memory_node.ports import NowNs, PlacementView
+from services.memory_node.ports import NowNs, PlacementView, check_owner
 from services.memory_node.reader import Reader
 from services.memory_node.reads import Reads
 from services.memory_node.records import Owner
@@ -120,9 +119,8 @@ class Node:
         self.store.close()
 
     def check_epoch(self, tenant: str, user: str, epoch: int) -> None:
-        """Raises StaleEpoch when a caller with an older placement asks for an owner that is not here."""
-        if epoch < self._placement.epoch and not self._placement.owns(tenant, user):
-            raise StaleEpoch(f"the owner moved: your placement is of epoch {epoch}, ours of {self._placement.epoch}")
+        """Raises StaleEpoch, see `check_owner`."""
+        check_owner(self._placement, epoch, tenant, user)
 
     async def snapshot(self) -> Snapshot:
         """Raises StoreUnavailable; a second one waits for the first."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from ndml.errors import StaleEpoch
+
 NowNs = Callable[[], int]
 """Unix time in nanoseconds, as `time.time_ns`; a parameter so that tests set the time."""
 
@@ -20,6 +22,12 @@ class PlacementView(Protocol):
     def owns(self, tenant: str, user: str) -> bool:
         """True when this node is an owner of (tenant, user)."""
         ...
+
+
+def check_owner(placement: PlacementView, epoch: int, tenant: str, user: str) -> None:
+    """Raises StaleEpoch when a caller with a placement older than ours asks for an owner that is not here."""
+    if epoch < placement.epoch and not placement.owns(tenant, user):
+        raise StaleEpoch(f"the owner moved: your placement is of epoch {epoch}, ours of {placement.epoch}")
 
 
 class OwnsAll:

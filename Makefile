@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test lint bench recall format proto clean
+.PHONY: help setup demo run test lint bench bench-index recall format proto clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -54,6 +54,9 @@ lint: setup ## ruff, mypy --strict, import floors, buf lint, committed stubs aga
 
 bench: setup ## Speed beside its references in one run, into docs/benchmarks.md (about three minutes on a quiet machine)
 	$(BIN)/python -m tests.perf.bench_suite --markdown docs/benchmarks.md --json docs/benchmarks.json $(ARGS)
+
+bench-index: setup ## The vector index alone, up to a million rows (five minutes, 5 GB), into docs/benchmarks-index.md
+	$(BIN)/python -m tests.perf.bench_index --million --markdown docs/benchmarks-index.md $(ARGS)
 
 recall: setup ## Evidence recall of dense search on LoCoMo (NDML_LOCOMO=file) beside an offline reference
 	$(BIN)/python -m tests.quality.dense_recall $(ARGS)

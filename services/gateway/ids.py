@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from functools import lru_cache
 
 from services.gateway.scopes import Owner
 
+RANDOM_BYTES = 10
 
-def fresh_trace_id(now_ms: int, random_bytes: Callable[[int], bytes]) -> str:
-    """Time-ordered, in the layout of UUID version 7: 48 bits of milliseconds, then 74 random ones."""
-    value = (now_ms & (1 << 48) - 1) << 80 | int.from_bytes(random_bytes(10), "big")
+
+def fresh_trace_id(now_ms: int, random: bytes) -> str:
+    """Time-ordered, in the layout of UUID version 7: 48 bits of milliseconds, then 74 of the 80 in `random`."""
+    value = (now_ms & (1 << 48) - 1) << 80 | int.from_bytes(random, "big")
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return f"{value:032x}"
 
 
 def trace_id_of_request(owner: Owner, request_id: str, index: int) -> str:
-    """The same for the same request, so that the store itself recognises a retry; no table of past requests is needed."""
-    digest = hashlib.blake2b(digest_size=16, person=b"ndml-request")
+    """The same for the same request, so that the store itself recognises a retry; no table of past requests is needed.
+
+    12 bytes of digest, 4 of index: a batch's ids are neighbours in the store's index, which halves what a commit of 64 must write.
+    """
+    return f"{_request_digest(owner, request_id)}{index:08x}"
+
+
+@lru_cache(maxsize=16)  # a batch asks for the same one again and again
+def _request_digest(owner: Owner, request_id: str) -> str:
+    digest = hashlib.blake2b(digest_size=12, person=b"ndml-request")
     for part in (owner.tenant, owner.user, request_id):
         data = part.encode()
         digest.update(len(data).to_bytes(4, "little") + data)
-    digest.update(index.to_bytes(4, "little"))
     return digest.hexdigest()

@@ -15,7 +15,7 @@ from ndml.runtime.call import Call
 from ndml.runtime.interceptors import as_ndml_error
 from ndml.v1 import memory_pb2, types_pb2
 from ndml.wire import error_to_status, status_to_error
-from services.gateway.ids import fresh_trace_id, trace_id_of_request
+from services.gateway.ids import RANDOM_BYTES, fresh_trace_id, trace_id_of_request
 from services.gateway.ports import Embedder, Nodes
 from services.gateway.scopes import Owner, owner_of
 from services.gateway.vectors import VectorSpace, dense_text
@@ -59,10 +59,8 @@ class Remember:
         Raises NdmlError for anything wrong with the request, before anything is written; what fails after that is said item by item.
         """
         owners = [owner_of(memory.scope, call, f"{path(i)}.scope") for i, memory in enumerate(memories)]
-        now = self._now_ms()
-        traces = [
-            self._trace(memory, owner, request_id, i, now, path(i)) for i, (memory, owner) in enumerate(zip(memories, owners, strict=True))
-        ]
+        now, ids = self._now_ms(), self._ids(request_id, owners)
+        traces = [self._trace(memory, owner, ids[i], now, path(i)) for i, (memory, owner) in enumerate(zip(memories, owners, strict=True))]
         await self._embed([m.embedding if m.HasField("embedding") else None for m in memories], traces, call, path)
         return await self._put(owners, traces, call, skip_existing=False)
 
@@ -94,9 +92,15 @@ class Remember:
         await self._embed([t.embedding if t.HasField("embedding") else None for t in given], traces, call, path)
         return await self._put(owners, traces, call, skip_existing=True)
 
-    def _trace(self, memory: memory_pb2.NewMemory, owner: Owner, request_id: str, index: int, now: int, path: str) -> types_pb2.MemoryTrace:
+    def _ids(self, request_id: str, owners: Sequence[Owner]) -> list[str]:
+        if request_id:
+            return [trace_id_of_request(owner, request_id, i) for i, owner in enumerate(owners)]
+        now, random = self._now_ms(), self._random_bytes(RANDOM_BYTES * len(owners))  # one system call for all
+        return [fresh_trace_id(now, random[i * RANDOM_BYTES : (i + 1) * RANDOM_BYTES]) for i in range(len(owners))]
+
+    def _trace(self, memory: memory_pb2.NewMemory, owner: Owner, trace_id: str, now: int, path: str) -> types_pb2.MemoryTrace:
         trace = types_pb2.MemoryTrace(
-            trace_id=trace_id_of_request(owner, request_id, index) if request_id else fresh_trace_id(now, self._random_bytes),
+            trace_id=trace_id,
             scope=memory.scope,
             kind=memory.kind or types_pb2.TRACE_KIND_EPISODIC,
             text=memory.text,
@@ -121,7 +125,7 @@ class Remember:
         trace.CopyFrom(given)
         trace.ClearField("embedding")
         trace.scope.tenant = owner.tenant
-        trace.trace_id = given.trace_id or fresh_trace_id(now, self._random_bytes)
+        trace.trace_id = given.trace_id or fresh_trace_id(now, self._random_bytes(RANDOM_BYTES))
         trace.kind = given.kind or types_pb2.TRACE_KIND_EPISODIC
         trace.version = given.version or 1
         for name in ("said_at", "learned_at", "updated_at"):

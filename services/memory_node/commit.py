@@ -12,7 +12,7 @@ from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime.log import get_logger
 from ndml.wire import error_to_status
 from services.memory_node.ports import NowNs
-from services.memory_node.records import Owner, TraceRow, check_model, new_trace, unit_vectors
+from services.memory_node.records import Owner, TraceRow, check_model, is_trace_id, new_trace, unit_vectors
 from services.memory_node.schema import Identity
 from services.memory_node.transaction import Limits, OwnerRow, Totals, Transaction
 
@@ -120,6 +120,7 @@ class Committer:
         action = job.action
         try:
             if isinstance(action, pb.PutAction):
+                work.look_up(job.owner, [bytes.fromhex(t.trace_id) for t in action.traces if is_trace_id(t.trace_id)])
                 return pb.PutResult(outcomes=[self._put(work, job.owner, action, i, vectors) for i in range(len(action.traces))])
             if isinstance(action, pb.UpdateAction):
                 vector = vectors.take() if action.trace.HasField("embedding") else b""

@@ -78,9 +78,13 @@ class NewTrace(NamedTuple):
     labels: tuple[tuple[str, str], ...]
 
 
+def is_trace_id(text: str) -> bool:
+    return _TRACE_ID.fullmatch(text) is not None
+
+
 def parse_trace_id(text: str) -> bytes:
     """Raises FieldInvalid."""
-    if not _TRACE_ID.fullmatch(text):
+    if not is_trace_id(text):
         raise FieldInvalid("trace_id must be 32 lower-case hexadecimal digits, as AddMemory returned it", field="trace_id")
     return bytes.fromhex(text)
 

@@ -6,7 +6,7 @@ Runs on the writer's thread only. Nothing here commits: `Committer` in commit.py
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ndml.errors import CapacityReached, RequestIdReused, TraceNotFound, VersionConflict
@@ -15,10 +15,12 @@ from ndml.v1.types_pb2 import MemoryTrace
 from services.memory_node.records import NewTrace, Owner, TraceRow, changed_trace, check_fields, decimal, parse_trace_id, timestamp
 
 COLUMNS = ", ".join("?" * len(TraceRow._fields))
-_REPLAY = """
-SELECT content_hash, learned_at_us FROM traces WHERE owner_id = ?1 AND trace_id = ?2
-UNION ALL SELECT NULL, NULL FROM erased WHERE owner_id = ?1 AND trace_id = ?2
+_REPLAYS = """
+SELECT trace_id, content_hash, learned_at_us FROM traces WHERE owner_id = ?1 AND trace_id IN ({ids})
+UNION ALL SELECT trace_id, NULL, NULL FROM erased WHERE owner_id = ?1 AND trace_id IN ({ids})
 """
+_LOOKED_UP = 500
+"""Ids in one look-up; SQLite takes 32,766 variables."""
 
 
 @dataclass(slots=True)
@@ -66,14 +68,27 @@ class Transaction:
         self._limits = limits
         self._pending: dict[tuple[int, bytes], TraceRow] = {}
         self._pending_labels: list[tuple[int, str, str, int, float | None]] = []
+        self._replays: dict[tuple[int, bytes], tuple[bytes | None, int | None]] = {}
         self.owners: dict[Owner, OwnerRow] = {}
         self.last_sequence = last_sequence
         self.totals = replace(totals)
         self.added: dict[Owner, list[TraceRow]] = {}
         self.removed: dict[Owner, list[int]] = {}
 
+    def look_up(self, owner: Owner, trace_ids: Sequence[bytes]) -> None:
+        """Find out which of these are stored or erased already. Comes before their `put`s, with no other write in between."""
+        row = self._owner(owner)
+        self._replays = {}
+        if row is None:
+            return
+        for start in range(0, len(trace_ids), _LOOKED_UP):
+            some = trace_ids[start : start + _LOOKED_UP]
+            query = _REPLAYS.format(ids=", ".join(f"?{i + 2}" for i in range(len(some))))
+            for trace_id, content_hash, learned_us in self._connection.execute(query, (row.owner_id, *some)):
+                self._replays[row.owner_id, trace_id] = content_hash, learned_us
+
     def put(self, owner: Owner, new: NewTrace, skip_existing: bool) -> pb.PutOutcome:
-        """Store `new` unless it is there. Raises RequestIdReused, CapacityReached."""
+        """Store `new`, which was looked up, unless it is there. Raises RequestIdReused, CapacityReached."""
         row = self._owner(owner)
         if row is not None:
             replay = self._replay((row.owner_id, new.trace_id))
@@ -138,8 +153,7 @@ class Transaction:
         pending = self._pending.get(key)
         if pending is not None:
             return pending.content_hash, pending.learned_at_us
-        found: tuple[bytes | None, int | None] | None = self._connection.execute(_REPLAY, key).fetchone()
-        return found
+        return self._replays.get(key)
 
     def _check_capacity(self, row: OwnerRow | None) -> None:
         if self.totals.traces >= self._limits.max_traces:

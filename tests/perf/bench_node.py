@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from ndml.internal.v1 import memory_node_pb2 as pb
+from services.gateway.ids import trace_id_of_request
+from services.gateway.scopes import Owner as GatewayOwner
 from services.memory_node.commit import Commit, WriteJob
 from services.memory_node.index import AdaptiveIndex
 from services.memory_node.index.fastscan import FastScanIndex
@@ -47,6 +49,7 @@ def put_operations(count: int, owners: int, name: str) -> list[pb.Operation]:
     made = []
     for i, vector in enumerate(vectors(count)):
         trace = harness.trace(f"{name} {i}", f"{i} {TEXT}", dimension=DIMENSION, speaker="ann", session=f"s{i % 7}")
+        trace.trace_id = trace_id_of_request(GatewayOwner("t", name), str(i // BATCH), i % BATCH)  # as a batch's ids are given
         trace.embedding.vector = vector.tobytes()
         made.append(harness.put(f"{name}-u{i % owners}", trace))
     return made

@@ -152,7 +152,7 @@ def markdown(lines: list[Line]) -> str:
     text = [
         "# The index alone",
         "",
-        "Written by `make bench-index`: in process, one core, synthetic vectors somewhat harder than real sentences. `bare` is FAISS called",
+        "Written by `make bench-index`: in process, one core, vectors somewhat harder than real sentences. `bare` is FAISS called",
         "directly (PQ fast scan, ten candidates a hit refined); `fast-scan` is ours, which looks as deep as its recall target needs.",
         "The targets were set where bare FAISS took 26, 101 and 1,400 us at 10k, 100k and 1M: compare with its rows.",
         "",

@@ -1,0 +1,1 @@
+"""Acceptance tests of the science (design/science.md): `make eval-science`."""

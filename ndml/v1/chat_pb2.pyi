@@ -85,17 +85,19 @@ class Usage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ...) -> None: ...
 
 class ChatResponse(_message.Message):
-    __slots__ = ("delta", "finish_reason", "citations", "usage", "model", "recall_stats")
+    __slots__ = ("delta", "finish_reason", "citations", "usage", "model", "recall_stats", "answer_id")
     DELTA_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     CITATIONS_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     RECALL_STATS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_ID_FIELD_NUMBER: _ClassVar[int]
     delta: str
     finish_reason: FinishReason
     citations: _containers.RepeatedCompositeFieldContainer[Citation]
     usage: Usage
     model: str
     recall_stats: _types_pb2.SearchStats
-    def __init__(self, delta: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., citations: _Optional[_Iterable[_Union[Citation, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., model: _Optional[str] = ..., recall_stats: _Optional[_Union[_types_pb2.SearchStats, _Mapping]] = ...) -> None: ...
+    answer_id: str
+    def __init__(self, delta: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., citations: _Optional[_Iterable[_Union[Citation, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., model: _Optional[str] = ..., recall_stats: _Optional[_Union[_types_pb2.SearchStats, _Mapping]] = ..., answer_id: _Optional[str] = ...) -> None: ...

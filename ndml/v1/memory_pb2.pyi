@@ -2,11 +2,13 @@ import datetime
 
 from buf.validate import validate_pb2 as _validate_pb2
 from google.api import annotations_pb2 as _annotations_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.rpc import status_pb2 as _status_pb2
 from ndml.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -14,8 +16,19 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class CreditClock(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CREDIT_CLOCK_UNSPECIFIED: _ClassVar[CreditClock]
+    CREDIT_CLOCK_TURNS: _ClassVar[CreditClock]
+    CREDIT_CLOCK_SECONDS: _ClassVar[CreditClock]
+    CREDIT_CLOCK_NONE: _ClassVar[CreditClock]
+CREDIT_CLOCK_UNSPECIFIED: CreditClock
+CREDIT_CLOCK_TURNS: CreditClock
+CREDIT_CLOCK_SECONDS: CreditClock
+CREDIT_CLOCK_NONE: CreditClock
+
 class NewMemory(_message.Message):
-    __slots__ = ("scope", "text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding")
+    __slots__ = ("scope", "text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding", "protected", "expires_at")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +45,8 @@ class NewMemory(_message.Message):
     SALIENCE_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    PROTECTED_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     scope: _types_pb2.Scope
     text: str
     speaker: str
@@ -41,45 +56,59 @@ class NewMemory(_message.Message):
     salience: float
     provenance: _types_pb2.Provenance
     embedding: _types_pb2.Embedding
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[_types_pb2.TraceKind, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[_types_pb2.Provenance, _Mapping]] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ...) -> None: ...
+    protected: bool
+    expires_at: _timestamp_pb2.Timestamp
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[_types_pb2.TraceKind, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[_types_pb2.Provenance, _Mapping]] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., protected: _Optional[bool] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class AddMemoryRequest(_message.Message):
-    __slots__ = ("request_id", "memory")
+    __slots__ = ("request_id", "memory", "deduplicate")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
+    DEDUPLICATE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     memory: NewMemory
-    def __init__(self, request_id: _Optional[str] = ..., memory: _Optional[_Union[NewMemory, _Mapping]] = ...) -> None: ...
+    deduplicate: bool
+    def __init__(self, request_id: _Optional[str] = ..., memory: _Optional[_Union[NewMemory, _Mapping]] = ..., deduplicate: _Optional[bool] = ...) -> None: ...
 
 class AddMemoryResponse(_message.Message):
-    __slots__ = ("trace_id", "replayed", "learned_at", "consistency_token")
+    __slots__ = ("trace_id", "replayed", "learned_at", "consistency_token", "gate", "deduplicated")
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
     LEARNED_AT_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    GATE_FIELD_NUMBER: _ClassVar[int]
+    DEDUPLICATED_FIELD_NUMBER: _ClassVar[int]
     trace_id: str
     replayed: bool
     learned_at: _timestamp_pb2.Timestamp
     consistency_token: str
-    def __init__(self, trace_id: _Optional[str] = ..., replayed: _Optional[bool] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
+    gate: _types_pb2.GateDecision
+    deduplicated: bool
+    def __init__(self, trace_id: _Optional[str] = ..., replayed: _Optional[bool] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., consistency_token: _Optional[str] = ..., gate: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., deduplicated: _Optional[bool] = ...) -> None: ...
 
 class BatchAddMemoriesRequest(_message.Message):
-    __slots__ = ("request_id", "memories")
+    __slots__ = ("request_id", "memories", "deduplicate")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MEMORIES_FIELD_NUMBER: _ClassVar[int]
+    DEDUPLICATE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     memories: _containers.RepeatedCompositeFieldContainer[NewMemory]
-    def __init__(self, request_id: _Optional[str] = ..., memories: _Optional[_Iterable[_Union[NewMemory, _Mapping]]] = ...) -> None: ...
+    deduplicate: bool
+    def __init__(self, request_id: _Optional[str] = ..., memories: _Optional[_Iterable[_Union[NewMemory, _Mapping]]] = ..., deduplicate: _Optional[bool] = ...) -> None: ...
 
 class AddResult(_message.Message):
-    __slots__ = ("trace_id", "replayed", "error")
+    __slots__ = ("trace_id", "replayed", "error", "gate", "deduplicated")
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    GATE_FIELD_NUMBER: _ClassVar[int]
+    DEDUPLICATED_FIELD_NUMBER: _ClassVar[int]
     trace_id: str
     replayed: bool
     error: _status_pb2.Status
-    def __init__(self, trace_id: _Optional[str] = ..., replayed: _Optional[bool] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+    gate: _types_pb2.GateDecision
+    deduplicated: bool
+    def __init__(self, trace_id: _Optional[str] = ..., replayed: _Optional[bool] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., gate: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., deduplicated: _Optional[bool] = ...) -> None: ...
 
 class BatchAddMemoriesResponse(_message.Message):
     __slots__ = ("results", "consistency_token")
@@ -90,7 +119,7 @@ class BatchAddMemoriesResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[AddResult, _Mapping]]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
 class SearchMemoriesRequest(_message.Message):
-    __slots__ = ("scope", "text", "embedding", "k", "filter", "min_score", "consistency_token", "include_embedding", "explain")
+    __slots__ = ("scope", "text", "embedding", "k", "filter", "min_score", "consistency_token", "include_embedding", "explain", "weights", "include_strength")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +129,8 @@ class SearchMemoriesRequest(_message.Message):
     CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     scope: _types_pb2.Scope
     text: str
     embedding: _types_pb2.Embedding
@@ -109,7 +140,9 @@ class SearchMemoriesRequest(_message.Message):
     consistency_token: str
     include_embedding: bool
     explain: bool
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ...) -> None: ...
+    weights: _types_pb2.RankingWeights
+    include_strength: bool
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ...) -> None: ...
 
 class SignalShare(_message.Message):
     __slots__ = ("signal", "share")
@@ -158,16 +191,20 @@ class BatchSearchMemoriesResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[BatchSearchResult, _Mapping]]] = ...) -> None: ...
 
 class GetMemoryRequest(_message.Message):
-    __slots__ = ("scope", "trace_id", "consistency_token", "include_embedding")
+    __slots__ = ("scope", "trace_id", "consistency_token", "include_embedding", "include_strength", "include_history")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_HISTORY_FIELD_NUMBER: _ClassVar[int]
     scope: _types_pb2.Scope
     trace_id: str
     consistency_token: str
     include_embedding: bool
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., trace_id: _Optional[str] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ...) -> None: ...
+    include_strength: bool
+    include_history: bool
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., trace_id: _Optional[str] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., include_strength: _Optional[bool] = ..., include_history: _Optional[bool] = ...) -> None: ...
 
 class GetMemoryResponse(_message.Message):
     __slots__ = ("trace",)
@@ -176,20 +213,22 @@ class GetMemoryResponse(_message.Message):
     def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ...) -> None: ...
 
 class ListMemoriesRequest(_message.Message):
-    __slots__ = ("scope", "page_size", "page_token", "filter", "include_embedding", "consistency_token")
+    __slots__ = ("scope", "page_size", "page_token", "filter", "include_embedding", "consistency_token", "include_archived")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_ARCHIVED_FIELD_NUMBER: _ClassVar[int]
     scope: _types_pb2.Scope
     page_size: int
     page_token: str
     filter: _types_pb2.Filter
     include_embedding: bool
     consistency_token: str
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., include_embedding: _Optional[bool] = ..., consistency_token: _Optional[str] = ...) -> None: ...
+    include_archived: bool
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., include_embedding: _Optional[bool] = ..., consistency_token: _Optional[str] = ..., include_archived: _Optional[bool] = ...) -> None: ...
 
 class ListMemoriesResponse(_message.Message):
     __slots__ = ("traces", "next_page_token")
@@ -234,6 +273,92 @@ class DeleteMemoryResponse(_message.Message):
     deleted: bool
     consistency_token: str
     def __init__(self, deleted: _Optional[bool] = ..., consistency_token: _Optional[str] = ...) -> None: ...
+
+class Feedback(_message.Message):
+    __slots__ = ("trace_id", "answer_id", "grade")
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_ID_FIELD_NUMBER: _ClassVar[int]
+    GRADE_FIELD_NUMBER: _ClassVar[int]
+    trace_id: str
+    answer_id: str
+    grade: float
+    def __init__(self, trace_id: _Optional[str] = ..., answer_id: _Optional[str] = ..., grade: _Optional[float] = ...) -> None: ...
+
+class CreditSpread(_message.Message):
+    __slots__ = ("clock", "tau_before", "tau_after")
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
+    TAU_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    TAU_AFTER_FIELD_NUMBER: _ClassVar[int]
+    clock: CreditClock
+    tau_before: float
+    tau_after: float
+    def __init__(self, clock: _Optional[_Union[CreditClock, str]] = ..., tau_before: _Optional[float] = ..., tau_after: _Optional[float] = ...) -> None: ...
+
+class ReinforceMemoriesRequest(_message.Message):
+    __slots__ = ("request_id", "scope", "feedback", "spread")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    scope: _types_pb2.Scope
+    feedback: _containers.RepeatedCompositeFieldContainer[Feedback]
+    spread: CreditSpread
+    def __init__(self, request_id: _Optional[str] = ..., scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., feedback: _Optional[_Iterable[_Union[Feedback, _Mapping]]] = ..., spread: _Optional[_Union[CreditSpread, _Mapping]] = ...) -> None: ...
+
+class ReinforceResult(_message.Message):
+    __slots__ = ("trace_id", "strength", "error")
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    trace_id: str
+    strength: _types_pb2.TraceStrength
+    error: _status_pb2.Status
+    def __init__(self, trace_id: _Optional[str] = ..., strength: _Optional[_Union[_types_pb2.TraceStrength, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class ReinforceMemoriesResponse(_message.Message):
+    __slots__ = ("results", "credited", "replayed", "consistency_token")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    CREDITED_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[ReinforceResult]
+    credited: int
+    replayed: bool
+    consistency_token: str
+    def __init__(self, results: _Optional[_Iterable[_Union[ReinforceResult, _Mapping]]] = ..., credited: _Optional[int] = ..., replayed: _Optional[bool] = ..., consistency_token: _Optional[str] = ...) -> None: ...
+
+class ConsolidateMemoriesRequest(_message.Message):
+    __slots__ = ("scope", "max_traces", "time_budget", "dry_run")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    MAX_TRACES_FIELD_NUMBER: _ClassVar[int]
+    TIME_BUDGET_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    scope: _types_pb2.Scope
+    max_traces: int
+    time_budget: _duration_pb2.Duration
+    dry_run: bool
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., max_traces: _Optional[int] = ..., time_budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class ConsolidateMemoriesResponse(_message.Message):
+    __slots__ = ("clusters_total", "clusters_done", "merged", "rejected", "unchanged", "semantic_trace_ids", "done", "stopped_because")
+    CLUSTERS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    CLUSTERS_DONE_FIELD_NUMBER: _ClassVar[int]
+    MERGED_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    SEMANTIC_TRACE_IDS_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    clusters_total: int
+    clusters_done: int
+    merged: int
+    rejected: int
+    unchanged: int
+    semantic_trace_ids: _containers.RepeatedScalarFieldContainer[str]
+    done: bool
+    stopped_because: str
+    def __init__(self, clusters_total: _Optional[int] = ..., clusters_done: _Optional[int] = ..., merged: _Optional[int] = ..., rejected: _Optional[int] = ..., unchanged: _Optional[int] = ..., semantic_trace_ids: _Optional[_Iterable[str]] = ..., done: _Optional[bool] = ..., stopped_because: _Optional[str] = ...) -> None: ...
 
 class ExportMemoriesRequest(_message.Message):
     __slots__ = ("scope", "include_embedding")
@@ -284,7 +409,7 @@ class GetMemoryStatsRequest(_message.Message):
     def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ...) -> None: ...
 
 class GetMemoryStatsResponse(_message.Message):
-    __slots__ = ("traces", "owners", "content_bytes", "resident_traces", "traces_by_kind", "dimension", "embedding_model")
+    __slots__ = ("traces", "owners", "content_bytes", "resident_traces", "traces_by_kind", "dimension", "embedding_model", "archived_traces")
     class TracesByKindEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -299,6 +424,7 @@ class GetMemoryStatsResponse(_message.Message):
     TRACES_BY_KIND_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_MODEL_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVED_TRACES_FIELD_NUMBER: _ClassVar[int]
     traces: int
     owners: int
     content_bytes: int
@@ -306,4 +432,5 @@ class GetMemoryStatsResponse(_message.Message):
     traces_by_kind: _containers.ScalarMap[str, int]
     dimension: int
     embedding_model: str
-    def __init__(self, traces: _Optional[int] = ..., owners: _Optional[int] = ..., content_bytes: _Optional[int] = ..., resident_traces: _Optional[int] = ..., traces_by_kind: _Optional[_Mapping[str, int]] = ..., dimension: _Optional[int] = ..., embedding_model: _Optional[str] = ...) -> None: ...
+    archived_traces: int
+    def __init__(self, traces: _Optional[int] = ..., owners: _Optional[int] = ..., content_bytes: _Optional[int] = ..., resident_traces: _Optional[int] = ..., traces_by_kind: _Optional[_Mapping[str, int]] = ..., dimension: _Optional[int] = ..., embedding_model: _Optional[str] = ..., archived_traces: _Optional[int] = ...) -> None: ...

@@ -75,6 +75,16 @@ class MemoryServiceStub:
                 request_serializer=ndml_dot_v1_dot_memory__pb2.DeleteMemoryRequest.SerializeToString,
                 response_deserializer=ndml_dot_v1_dot_memory__pb2.DeleteMemoryResponse.FromString,
                 _registered_method=True)
+        self.ReinforceMemories = channel.unary_unary(
+                '/ndml.v1.MemoryService/ReinforceMemories',
+                request_serializer=ndml_dot_v1_dot_memory__pb2.ReinforceMemoriesRequest.SerializeToString,
+                response_deserializer=ndml_dot_v1_dot_memory__pb2.ReinforceMemoriesResponse.FromString,
+                _registered_method=True)
+        self.ConsolidateMemories = channel.unary_stream(
+                '/ndml.v1.MemoryService/ConsolidateMemories',
+                request_serializer=ndml_dot_v1_dot_memory__pb2.ConsolidateMemoriesRequest.SerializeToString,
+                response_deserializer=ndml_dot_v1_dot_memory__pb2.ConsolidateMemoriesResponse.FromString,
+                _registered_method=True)
         self.ExportMemories = channel.unary_stream(
                 '/ndml.v1.MemoryService/ExportMemories',
                 request_serializer=ndml_dot_v1_dot_memory__pb2.ExportMemoriesRequest.SerializeToString,
@@ -153,6 +163,22 @@ class MemoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReinforceMemories(self, request, context):
+        """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces that were active shortly before and after get credit
+        too. Retrieval alone is not use: only this strengthens. Errors: FIELD_INVALID; an unknown trace fails by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConsolidateMemories(self, request, context):
+        """ConsolidateMemories merges clusters of an owner's episodic traces into semantic ones where the cluster predicts its members, and
+        streams its progress. Sources stay; deleting a semantic trace takes the merge back. Stopping the call stops the work between clusters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportMemories(self, request, context):
         """ExportMemories streams every trace of the scope, first learned first.
         """
@@ -216,6 +242,16 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     servicer.DeleteMemory,
                     request_deserializer=ndml_dot_v1_dot_memory__pb2.DeleteMemoryRequest.FromString,
                     response_serializer=ndml_dot_v1_dot_memory__pb2.DeleteMemoryResponse.SerializeToString,
+            ),
+            'ReinforceMemories': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReinforceMemories,
+                    request_deserializer=ndml_dot_v1_dot_memory__pb2.ReinforceMemoriesRequest.FromString,
+                    response_serializer=ndml_dot_v1_dot_memory__pb2.ReinforceMemoriesResponse.SerializeToString,
+            ),
+            'ConsolidateMemories': grpc.unary_stream_rpc_method_handler(
+                    servicer.ConsolidateMemories,
+                    request_deserializer=ndml_dot_v1_dot_memory__pb2.ConsolidateMemoriesRequest.FromString,
+                    response_serializer=ndml_dot_v1_dot_memory__pb2.ConsolidateMemoriesResponse.SerializeToString,
             ),
             'ExportMemories': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportMemories,
@@ -450,6 +486,60 @@ class MemoryService:
             '/ndml.v1.MemoryService/DeleteMemory',
             ndml_dot_v1_dot_memory__pb2.DeleteMemoryRequest.SerializeToString,
             ndml_dot_v1_dot_memory__pb2.DeleteMemoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReinforceMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ndml.v1.MemoryService/ReinforceMemories',
+            ndml_dot_v1_dot_memory__pb2.ReinforceMemoriesRequest.SerializeToString,
+            ndml_dot_v1_dot_memory__pb2.ReinforceMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConsolidateMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ndml.v1.MemoryService/ConsolidateMemories',
+            ndml_dot_v1_dot_memory__pb2.ConsolidateMemoriesRequest.SerializeToString,
+            ndml_dot_v1_dot_memory__pb2.ConsolidateMemoriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

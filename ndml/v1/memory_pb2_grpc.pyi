@@ -51,6 +51,14 @@ class MemoryServiceStub:
     """UpdateMemory changes the fields that update_mask names; a changed text is embedded anew. Errors: TRACE_NOT_FOUND, VERSION_CONFLICT."""
     DeleteMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.DeleteMemoryRequest, _memory_pb2.DeleteMemoryResponse]
     """DeleteMemory removes one trace's content, vector and labels for good. Errors: TRACE_NOT_FOUND unless allow_missing."""
+    ReinforceMemories: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ReinforceMemoriesRequest, _memory_pb2.ReinforceMemoriesResponse]
+    """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces that were active shortly before and after get credit
+    too. Retrieval alone is not use: only this strengthens. Errors: FIELD_INVALID; an unknown trace fails by itself.
+    """
+    ConsolidateMemories: _grpc.UnaryStreamMultiCallable[_memory_pb2.ConsolidateMemoriesRequest, _memory_pb2.ConsolidateMemoriesResponse]
+    """ConsolidateMemories merges clusters of an owner's episodic traces into semantic ones where the cluster predicts its members, and
+    streams its progress. Sources stay; deleting a semantic trace takes the merge back. Stopping the call stops the work between clusters.
+    """
     ExportMemories: _grpc.UnaryStreamMultiCallable[_memory_pb2.ExportMemoriesRequest, _memory_pb2.ExportMemoriesResponse]
     """ExportMemories streams every trace of the scope, first learned first."""
     ImportMemories: _grpc.StreamUnaryMultiCallable[_memory_pb2.ImportMemoriesRequest, _memory_pb2.ImportMemoriesResponse]
@@ -81,6 +89,14 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     """UpdateMemory changes the fields that update_mask names; a changed text is embedded anew. Errors: TRACE_NOT_FOUND, VERSION_CONFLICT."""
     DeleteMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.DeleteMemoryRequest, _memory_pb2.DeleteMemoryResponse]  # type: ignore[assignment]
     """DeleteMemory removes one trace's content, vector and labels for good. Errors: TRACE_NOT_FOUND unless allow_missing."""
+    ReinforceMemories: _aio.UnaryUnaryMultiCallable[_memory_pb2.ReinforceMemoriesRequest, _memory_pb2.ReinforceMemoriesResponse]  # type: ignore[assignment]
+    """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces that were active shortly before and after get credit
+    too. Retrieval alone is not use: only this strengthens. Errors: FIELD_INVALID; an unknown trace fails by itself.
+    """
+    ConsolidateMemories: _aio.UnaryStreamMultiCallable[_memory_pb2.ConsolidateMemoriesRequest, _memory_pb2.ConsolidateMemoriesResponse]  # type: ignore[assignment]
+    """ConsolidateMemories merges clusters of an owner's episodic traces into semantic ones where the cluster predicts its members, and
+    streams its progress. Sources stay; deleting a semantic trace takes the merge back. Stopping the call stops the work between clusters.
+    """
     ExportMemories: _aio.UnaryStreamMultiCallable[_memory_pb2.ExportMemoriesRequest, _memory_pb2.ExportMemoriesResponse]  # type: ignore[assignment]
     """ExportMemories streams every trace of the scope, first learned first."""
     ImportMemories: _aio.StreamUnaryMultiCallable[_memory_pb2.ImportMemoriesRequest, _memory_pb2.ImportMemoriesResponse]  # type: ignore[assignment]
@@ -156,6 +172,26 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.DeleteMemoryResponse, _abc.Awaitable[_memory_pb2.DeleteMemoryResponse]]:
         """DeleteMemory removes one trace's content, vector and labels for good. Errors: TRACE_NOT_FOUND unless allow_missing."""
+
+    @_abc_1.abstractmethod
+    def ReinforceMemories(
+        self,
+        request: _memory_pb2.ReinforceMemoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_pb2.ReinforceMemoriesResponse, _abc.Awaitable[_memory_pb2.ReinforceMemoriesResponse]]:
+        """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces that were active shortly before and after get credit
+        too. Retrieval alone is not use: only this strengthens. Errors: FIELD_INVALID; an unknown trace fails by itself.
+        """
+
+    @_abc_1.abstractmethod
+    def ConsolidateMemories(
+        self,
+        request: _memory_pb2.ConsolidateMemoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_memory_pb2.ConsolidateMemoriesResponse], _abc.AsyncIterator[_memory_pb2.ConsolidateMemoriesResponse]]:
+        """ConsolidateMemories merges clusters of an owner's episodic traces into semantic ones where the cluster predicts its members, and
+        streams its progress. Sources stay; deleting a semantic trace takes the merge back. Stopping the call stops the work between clusters.
+        """
 
     @_abc_1.abstractmethod
     def ExportMemories(

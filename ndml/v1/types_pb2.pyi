@@ -17,10 +17,55 @@ class TraceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TRACE_KIND_EPISODIC: _ClassVar[TraceKind]
     TRACE_KIND_SEMANTIC: _ClassVar[TraceKind]
     TRACE_KIND_PROCEDURAL: _ClassVar[TraceKind]
+
+class WriteDecision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WRITE_DECISION_UNSPECIFIED: _ClassVar[WriteDecision]
+    WRITE_DECISION_NOVEL: _ClassVar[WriteDecision]
+    WRITE_DECISION_DUPLICATE: _ClassVar[WriteDecision]
+    WRITE_DECISION_UPDATE: _ClassVar[WriteDecision]
+    WRITE_DECISION_RELATED: _ClassVar[WriteDecision]
+
+class LifecycleState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LIFECYCLE_STATE_UNSPECIFIED: _ClassVar[LifecycleState]
+    LIFECYCLE_STATE_NEW: _ClassVar[LifecycleState]
+    LIFECYCLE_STATE_ACTIVE: _ClassVar[LifecycleState]
+    LIFECYCLE_STATE_AGING: _ClassVar[LifecycleState]
+    LIFECYCLE_STATE_CONSOLIDATING: _ClassVar[LifecycleState]
+    LIFECYCLE_STATE_CONSOLIDATED: _ClassVar[LifecycleState]
+    LIFECYCLE_STATE_ARCHIVED: _ClassVar[LifecycleState]
+    LIFECYCLE_STATE_EVICTED: _ClassVar[LifecycleState]
+
+class LinkType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LINK_TYPE_UNSPECIFIED: _ClassVar[LinkType]
+    LINK_TYPE_RELATED: _ClassVar[LinkType]
+    LINK_TYPE_DUPLICATES: _ClassVar[LinkType]
+    LINK_TYPE_SUPERSEDES: _ClassVar[LinkType]
+    LINK_TYPE_DERIVED_FROM: _ClassVar[LinkType]
 TRACE_KIND_UNSPECIFIED: TraceKind
 TRACE_KIND_EPISODIC: TraceKind
 TRACE_KIND_SEMANTIC: TraceKind
 TRACE_KIND_PROCEDURAL: TraceKind
+WRITE_DECISION_UNSPECIFIED: WriteDecision
+WRITE_DECISION_NOVEL: WriteDecision
+WRITE_DECISION_DUPLICATE: WriteDecision
+WRITE_DECISION_UPDATE: WriteDecision
+WRITE_DECISION_RELATED: WriteDecision
+LIFECYCLE_STATE_UNSPECIFIED: LifecycleState
+LIFECYCLE_STATE_NEW: LifecycleState
+LIFECYCLE_STATE_ACTIVE: LifecycleState
+LIFECYCLE_STATE_AGING: LifecycleState
+LIFECYCLE_STATE_CONSOLIDATING: LifecycleState
+LIFECYCLE_STATE_CONSOLIDATED: LifecycleState
+LIFECYCLE_STATE_ARCHIVED: LifecycleState
+LIFECYCLE_STATE_EVICTED: LifecycleState
+LINK_TYPE_UNSPECIFIED: LinkType
+LINK_TYPE_RELATED: LinkType
+LINK_TYPE_DUPLICATES: LinkType
+LINK_TYPE_SUPERSEDES: LinkType
+LINK_TYPE_DERIVED_FROM: LinkType
 
 class Scope(_message.Message):
     __slots__ = ("tenant", "user", "agent", "session")
@@ -43,7 +88,7 @@ class Embedding(_message.Message):
     def __init__(self, vector: _Optional[bytes] = ..., model: _Optional[str] = ...) -> None: ...
 
 class MemoryTrace(_message.Message):
-    __slots__ = ("trace_id", "scope", "kind", "text", "speaker", "said_at", "learned_at", "updated_at", "metadata", "salience", "provenance", "version", "embedding")
+    __slots__ = ("trace_id", "scope", "kind", "text", "speaker", "said_at", "learned_at", "updated_at", "metadata", "salience", "provenance", "version", "embedding", "gate", "state", "strength", "protected", "expires_at", "history", "links")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +109,13 @@ class MemoryTrace(_message.Message):
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    GATE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    PROTECTED_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
     trace_id: str
     scope: Scope
     kind: TraceKind
@@ -77,7 +129,98 @@ class MemoryTrace(_message.Message):
     provenance: Provenance
     version: int
     embedding: Embedding
-    def __init__(self, trace_id: _Optional[str] = ..., scope: _Optional[_Union[Scope, _Mapping]] = ..., kind: _Optional[_Union[TraceKind, str]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., version: _Optional[int] = ..., embedding: _Optional[_Union[Embedding, _Mapping]] = ...) -> None: ...
+    gate: GateDecision
+    state: LifecycleState
+    strength: TraceStrength
+    protected: bool
+    expires_at: _timestamp_pb2.Timestamp
+    history: _containers.RepeatedCompositeFieldContainer[TraceEvent]
+    links: _containers.RepeatedCompositeFieldContainer[TraceLink]
+    def __init__(self, trace_id: _Optional[str] = ..., scope: _Optional[_Union[Scope, _Mapping]] = ..., kind: _Optional[_Union[TraceKind, str]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., version: _Optional[int] = ..., embedding: _Optional[_Union[Embedding, _Mapping]] = ..., gate: _Optional[_Union[GateDecision, _Mapping]] = ..., state: _Optional[_Union[LifecycleState, str]] = ..., strength: _Optional[_Union[TraceStrength, _Mapping]] = ..., protected: _Optional[bool] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., history: _Optional[_Iterable[_Union[TraceEvent, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[TraceLink, _Mapping]]] = ...) -> None: ...
+
+class GateDecision(_message.Message):
+    __slots__ = ("decision", "familiarity", "novelty_threshold", "similarity", "nearest_trace_id", "calcium", "plateau", "encoding_strength", "salience", "reason")
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    FAMILIARITY_FIELD_NUMBER: _ClassVar[int]
+    NOVELTY_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    NEAREST_TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    CALCIUM_FIELD_NUMBER: _ClassVar[int]
+    PLATEAU_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    SALIENCE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    decision: WriteDecision
+    familiarity: float
+    novelty_threshold: float
+    similarity: float
+    nearest_trace_id: str
+    calcium: float
+    plateau: bool
+    encoding_strength: float
+    salience: float
+    reason: str
+    def __init__(self, decision: _Optional[_Union[WriteDecision, str]] = ..., familiarity: _Optional[float] = ..., novelty_threshold: _Optional[float] = ..., similarity: _Optional[float] = ..., nearest_trace_id: _Optional[str] = ..., calcium: _Optional[float] = ..., plateau: _Optional[bool] = ..., encoding_strength: _Optional[float] = ..., salience: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class TraceStrength(_message.Message):
+    __slots__ = ("strength", "by_timescale", "stability_days", "difficulty", "retrievability", "tag", "captured", "credit", "uses", "successes", "failures", "last_graded_at")
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    BY_TIMESCALE_FIELD_NUMBER: _ClassVar[int]
+    STABILITY_DAYS_FIELD_NUMBER: _ClassVar[int]
+    DIFFICULTY_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVABILITY_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    CAPTURED_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
+    SUCCESSES_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    LAST_GRADED_AT_FIELD_NUMBER: _ClassVar[int]
+    strength: float
+    by_timescale: _containers.RepeatedScalarFieldContainer[float]
+    stability_days: float
+    difficulty: float
+    retrievability: float
+    tag: float
+    captured: float
+    credit: float
+    uses: int
+    successes: int
+    failures: int
+    last_graded_at: _timestamp_pb2.Timestamp
+    def __init__(self, strength: _Optional[float] = ..., by_timescale: _Optional[_Iterable[float]] = ..., stability_days: _Optional[float] = ..., difficulty: _Optional[float] = ..., retrievability: _Optional[float] = ..., tag: _Optional[float] = ..., captured: _Optional[float] = ..., credit: _Optional[float] = ..., uses: _Optional[int] = ..., successes: _Optional[int] = ..., failures: _Optional[int] = ..., last_graded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class TraceEvent(_message.Message):
+    __slots__ = ("at", "kind", "why", "state", "grade")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    GRADE_FIELD_NUMBER: _ClassVar[int]
+    at: _timestamp_pb2.Timestamp
+    kind: str
+    why: str
+    state: LifecycleState
+    grade: float
+    def __init__(self, at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[str] = ..., why: _Optional[str] = ..., state: _Optional[_Union[LifecycleState, str]] = ..., grade: _Optional[float] = ...) -> None: ...
+
+class TraceLink(_message.Message):
+    __slots__ = ("type", "trace_id", "weight")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    type: LinkType
+    trace_id: str
+    weight: float
+    def __init__(self, type: _Optional[_Union[LinkType, str]] = ..., trace_id: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
+
+class RankingWeights(_message.Message):
+    __slots__ = ("salience", "strength")
+    SALIENCE_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    salience: float
+    strength: float
+    def __init__(self, salience: _Optional[float] = ..., strength: _Optional[float] = ...) -> None: ...
 
 class Provenance(_message.Message):
     __slots__ = ("source", "trust")

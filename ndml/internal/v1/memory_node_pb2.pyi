@@ -31,7 +31,7 @@ class ExecuteResponse(_message.Message):
     def __init__(self, batch_id: _Optional[int] = ..., results: _Optional[_Iterable[_Union[OperationResult, _Mapping]]] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("tenant", "user", "traceparent", "deadline_ms", "min_sequence", "put", "search", "get", "list", "update", "delete", "stats")
+    __slots__ = ("tenant", "user", "traceparent", "deadline_ms", "min_sequence", "put", "search", "get", "list", "update", "delete", "stats", "reinforce")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,7 @@ class Operation(_message.Message):
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     DELETE_FIELD_NUMBER: _ClassVar[int]
     STATS_FIELD_NUMBER: _ClassVar[int]
+    REINFORCE_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     user: str
     traceparent: str
@@ -56,10 +57,11 @@ class Operation(_message.Message):
     update: UpdateAction
     delete: DeleteAction
     stats: StatsAction
-    def __init__(self, tenant: _Optional[str] = ..., user: _Optional[str] = ..., traceparent: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., min_sequence: _Optional[int] = ..., put: _Optional[_Union[PutAction, _Mapping]] = ..., search: _Optional[_Union[SearchAction, _Mapping]] = ..., get: _Optional[_Union[GetAction, _Mapping]] = ..., list: _Optional[_Union[ListAction, _Mapping]] = ..., update: _Optional[_Union[UpdateAction, _Mapping]] = ..., delete: _Optional[_Union[DeleteAction, _Mapping]] = ..., stats: _Optional[_Union[StatsAction, _Mapping]] = ...) -> None: ...
+    reinforce: ReinforceAction
+    def __init__(self, tenant: _Optional[str] = ..., user: _Optional[str] = ..., traceparent: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., min_sequence: _Optional[int] = ..., put: _Optional[_Union[PutAction, _Mapping]] = ..., search: _Optional[_Union[SearchAction, _Mapping]] = ..., get: _Optional[_Union[GetAction, _Mapping]] = ..., list: _Optional[_Union[ListAction, _Mapping]] = ..., update: _Optional[_Union[UpdateAction, _Mapping]] = ..., delete: _Optional[_Union[DeleteAction, _Mapping]] = ..., stats: _Optional[_Union[StatsAction, _Mapping]] = ..., reinforce: _Optional[_Union[ReinforceAction, _Mapping]] = ...) -> None: ...
 
 class OperationResult(_message.Message):
-    __slots__ = ("error", "put", "search", "trace", "list", "delete", "stats", "busy_ms")
+    __slots__ = ("error", "put", "search", "trace", "list", "delete", "stats", "reinforce", "busy_ms")
     ERROR_FIELD_NUMBER: _ClassVar[int]
     PUT_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +69,7 @@ class OperationResult(_message.Message):
     LIST_FIELD_NUMBER: _ClassVar[int]
     DELETE_FIELD_NUMBER: _ClassVar[int]
     STATS_FIELD_NUMBER: _ClassVar[int]
+    REINFORCE_FIELD_NUMBER: _ClassVar[int]
     BUSY_MS_FIELD_NUMBER: _ClassVar[int]
     error: _status_pb2.Status
     put: PutResult
@@ -75,16 +78,19 @@ class OperationResult(_message.Message):
     list: ListResult
     delete: DeleteResult
     stats: _memory_pb2.GetMemoryStatsResponse
+    reinforce: ReinforceActionResult
     busy_ms: float
-    def __init__(self, error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., put: _Optional[_Union[PutResult, _Mapping]] = ..., search: _Optional[_Union[SearchResult, _Mapping]] = ..., trace: _Optional[_Union[TraceResult, _Mapping]] = ..., list: _Optional[_Union[ListResult, _Mapping]] = ..., delete: _Optional[_Union[DeleteResult, _Mapping]] = ..., stats: _Optional[_Union[_memory_pb2.GetMemoryStatsResponse, _Mapping]] = ..., busy_ms: _Optional[float] = ...) -> None: ...
+    def __init__(self, error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., put: _Optional[_Union[PutResult, _Mapping]] = ..., search: _Optional[_Union[SearchResult, _Mapping]] = ..., trace: _Optional[_Union[TraceResult, _Mapping]] = ..., list: _Optional[_Union[ListResult, _Mapping]] = ..., delete: _Optional[_Union[DeleteResult, _Mapping]] = ..., stats: _Optional[_Union[_memory_pb2.GetMemoryStatsResponse, _Mapping]] = ..., reinforce: _Optional[_Union[ReinforceActionResult, _Mapping]] = ..., busy_ms: _Optional[float] = ...) -> None: ...
 
 class PutAction(_message.Message):
-    __slots__ = ("traces", "skip_existing")
+    __slots__ = ("traces", "skip_existing", "deduplicate")
     TRACES_FIELD_NUMBER: _ClassVar[int]
     SKIP_EXISTING_FIELD_NUMBER: _ClassVar[int]
+    DEDUPLICATE_FIELD_NUMBER: _ClassVar[int]
     traces: _containers.RepeatedCompositeFieldContainer[_types_pb2.MemoryTrace]
     skip_existing: bool
-    def __init__(self, traces: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., skip_existing: _Optional[bool] = ...) -> None: ...
+    deduplicate: bool
+    def __init__(self, traces: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., skip_existing: _Optional[bool] = ..., deduplicate: _Optional[bool] = ...) -> None: ...
 
 class PutResult(_message.Message):
     __slots__ = ("outcomes", "sequence")
@@ -95,17 +101,21 @@ class PutResult(_message.Message):
     def __init__(self, outcomes: _Optional[_Iterable[_Union[PutOutcome, _Mapping]]] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class PutOutcome(_message.Message):
-    __slots__ = ("existed", "learned_at", "error")
+    __slots__ = ("existed", "learned_at", "error", "gate", "duplicate_of")
     EXISTED_FIELD_NUMBER: _ClassVar[int]
     LEARNED_AT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    GATE_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_OF_FIELD_NUMBER: _ClassVar[int]
     existed: bool
     learned_at: _timestamp_pb2.Timestamp
     error: _status_pb2.Status
-    def __init__(self, existed: _Optional[bool] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+    gate: _types_pb2.GateDecision
+    duplicate_of: str
+    def __init__(self, existed: _Optional[bool] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., gate: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., duplicate_of: _Optional[str] = ...) -> None: ...
 
 class SearchAction(_message.Message):
-    __slots__ = ("vectors", "k", "agent", "session", "filter", "min_score", "include_embedding", "explain")
+    __slots__ = ("vectors", "k", "agent", "session", "filter", "min_score", "include_embedding", "explain", "weights", "include_strength")
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +124,8 @@ class SearchAction(_message.Message):
     MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     vectors: bytes
     k: int
     agent: str
@@ -122,7 +134,9 @@ class SearchAction(_message.Message):
     min_score: float
     include_embedding: bool
     explain: bool
-    def __init__(self, vectors: _Optional[bytes] = ..., k: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ...) -> None: ...
+    weights: _types_pb2.RankingWeights
+    include_strength: bool
+    def __init__(self, vectors: _Optional[bytes] = ..., k: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ...) -> None: ...
 
 class SearchResult(_message.Message):
     __slots__ = ("responses",)
@@ -131,28 +145,34 @@ class SearchResult(_message.Message):
     def __init__(self, responses: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class GetAction(_message.Message):
-    __slots__ = ("trace_id", "include_embedding")
+    __slots__ = ("trace_id", "include_embedding", "include_strength", "include_history")
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_HISTORY_FIELD_NUMBER: _ClassVar[int]
     trace_id: str
     include_embedding: bool
-    def __init__(self, trace_id: _Optional[str] = ..., include_embedding: _Optional[bool] = ...) -> None: ...
+    include_strength: bool
+    include_history: bool
+    def __init__(self, trace_id: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., include_strength: _Optional[bool] = ..., include_history: _Optional[bool] = ...) -> None: ...
 
 class ListAction(_message.Message):
-    __slots__ = ("limit", "before_sequence", "agent", "session", "filter", "include_embedding")
+    __slots__ = ("limit", "before_sequence", "agent", "session", "filter", "include_embedding", "include_archived")
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     BEFORE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_ARCHIVED_FIELD_NUMBER: _ClassVar[int]
     limit: int
     before_sequence: int
     agent: str
     session: str
     filter: _types_pb2.Filter
     include_embedding: bool
-    def __init__(self, limit: _Optional[int] = ..., before_sequence: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., include_embedding: _Optional[bool] = ...) -> None: ...
+    include_archived: bool
+    def __init__(self, limit: _Optional[int] = ..., before_sequence: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., include_embedding: _Optional[bool] = ..., include_archived: _Optional[bool] = ...) -> None: ...
 
 class ListResult(_message.Message):
     __slots__ = ("traces", "next_before_sequence")
@@ -197,6 +217,58 @@ class DeleteResult(_message.Message):
 class StatsAction(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class TraceFeedback(_message.Message):
+    __slots__ = ("trace_id", "grade")
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    GRADE_FIELD_NUMBER: _ClassVar[int]
+    trace_id: str
+    grade: float
+    def __init__(self, trace_id: _Optional[str] = ..., grade: _Optional[float] = ...) -> None: ...
+
+class ReinforceAction(_message.Message):
+    __slots__ = ("request_digest", "feedback", "spread")
+    REQUEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_FIELD_NUMBER: _ClassVar[int]
+    request_digest: bytes
+    feedback: _containers.RepeatedCompositeFieldContainer[TraceFeedback]
+    spread: _memory_pb2.CreditSpread
+    def __init__(self, request_digest: _Optional[bytes] = ..., feedback: _Optional[_Iterable[_Union[TraceFeedback, _Mapping]]] = ..., spread: _Optional[_Union[_memory_pb2.CreditSpread, _Mapping]] = ...) -> None: ...
+
+class ReinforceActionResult(_message.Message):
+    __slots__ = ("results", "credited", "replayed", "sequence")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    CREDITED_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[_memory_pb2.ReinforceResult]
+    credited: int
+    replayed: bool
+    sequence: int
+    def __init__(self, results: _Optional[_Iterable[_Union[_memory_pb2.ReinforceResult, _Mapping]]] = ..., credited: _Optional[int] = ..., replayed: _Optional[bool] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class ConsolidateRequest(_message.Message):
+    __slots__ = ("tenant", "user", "epoch", "max_traces", "time_budget_ms", "dry_run")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MAX_TRACES_FIELD_NUMBER: _ClassVar[int]
+    TIME_BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    user: str
+    epoch: int
+    max_traces: int
+    time_budget_ms: int
+    dry_run: bool
+    def __init__(self, tenant: _Optional[str] = ..., user: _Optional[str] = ..., epoch: _Optional[int] = ..., max_traces: _Optional[int] = ..., time_budget_ms: _Optional[int] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class ConsolidateResponse(_message.Message):
+    __slots__ = ("progress",)
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    progress: _memory_pb2.ConsolidateMemoriesResponse
+    def __init__(self, progress: _Optional[_Union[_memory_pb2.ConsolidateMemoriesResponse, _Mapping]] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
     __slots__ = ("tenant", "user", "agent", "session", "include_embedding", "epoch")

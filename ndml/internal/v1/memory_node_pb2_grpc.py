@@ -45,6 +45,11 @@ class MemoryNodeServiceStub:
                 request_serializer=ndml_dot_internal_dot_v1_dot_memory__node__pb2.ExportRequest.SerializeToString,
                 response_deserializer=ndml_dot_internal_dot_v1_dot_memory__node__pb2.ExportResponse.FromString,
                 _registered_method=True)
+        self.Consolidate = channel.unary_stream(
+                '/ndml.internal.v1.MemoryNodeService/Consolidate',
+                request_serializer=ndml_dot_internal_dot_v1_dot_memory__node__pb2.ConsolidateRequest.SerializeToString,
+                response_deserializer=ndml_dot_internal_dot_v1_dot_memory__node__pb2.ConsolidateResponse.FromString,
+                _registered_method=True)
         self.CreateSnapshot = channel.unary_unary(
                 '/ndml.internal.v1.MemoryNodeService/CreateSnapshot',
                 request_serializer=ndml_dot_internal_dot_v1_dot_memory__node__pb2.CreateSnapshotRequest.SerializeToString,
@@ -70,6 +75,13 @@ class MemoryNodeServiceServicer:
 
     def Export(self, request, context):
         """Export streams an owner's traces.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Consolidate(self, request, context):
+        """Consolidate merges an owner's clusters, streaming progress; the caller's leaving stops it between two clusters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +113,11 @@ def add_MemoryNodeServiceServicer_to_server(servicer, server):
                     servicer.Export,
                     request_deserializer=ndml_dot_internal_dot_v1_dot_memory__node__pb2.ExportRequest.FromString,
                     response_serializer=ndml_dot_internal_dot_v1_dot_memory__node__pb2.ExportResponse.SerializeToString,
+            ),
+            'Consolidate': grpc.unary_stream_rpc_method_handler(
+                    servicer.Consolidate,
+                    request_deserializer=ndml_dot_internal_dot_v1_dot_memory__node__pb2.ConsolidateRequest.FromString,
+                    response_serializer=ndml_dot_internal_dot_v1_dot_memory__node__pb2.ConsolidateResponse.SerializeToString,
             ),
             'CreateSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSnapshot,
@@ -168,6 +185,33 @@ class MemoryNodeService:
             '/ndml.internal.v1.MemoryNodeService/Export',
             ndml_dot_internal_dot_v1_dot_memory__node__pb2.ExportRequest.SerializeToString,
             ndml_dot_internal_dot_v1_dot_memory__node__pb2.ExportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Consolidate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ndml.internal.v1.MemoryNodeService/Consolidate',
+            ndml_dot_internal_dot_v1_dot_memory__node__pb2.ConsolidateRequest.SerializeToString,
+            ndml_dot_internal_dot_v1_dot_memory__node__pb2.ConsolidateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class MemoryNodeServiceStub:
     """Execute carries batches both ways over one long-lived stream: the gateway sends what queued while the last batch was under way."""
     Export: _grpc.UnaryStreamMultiCallable[_memory_node_pb2.ExportRequest, _memory_node_pb2.ExportResponse]
     """Export streams an owner's traces."""
+    Consolidate: _grpc.UnaryStreamMultiCallable[_memory_node_pb2.ConsolidateRequest, _memory_node_pb2.ConsolidateResponse]
+    """Consolidate merges an owner's clusters, streaming progress; the caller's leaving stops it between two clusters."""
     CreateSnapshot: _grpc.UnaryUnaryMultiCallable[_memory_node_pb2.CreateSnapshotRequest, _memory_node_pb2.CreateSnapshotResponse]
     """CreateSnapshot writes a consistent copy of the store."""
     GetNodeStatus: _grpc.UnaryUnaryMultiCallable[_memory_node_pb2.GetNodeStatusRequest, _memory_node_pb2.GetNodeStatusResponse]
@@ -51,6 +53,8 @@ class MemoryNodeServiceAsyncStub(MemoryNodeServiceStub):
     """Execute carries batches both ways over one long-lived stream: the gateway sends what queued while the last batch was under way."""
     Export: _aio.UnaryStreamMultiCallable[_memory_node_pb2.ExportRequest, _memory_node_pb2.ExportResponse]  # type: ignore[assignment]
     """Export streams an owner's traces."""
+    Consolidate: _aio.UnaryStreamMultiCallable[_memory_node_pb2.ConsolidateRequest, _memory_node_pb2.ConsolidateResponse]  # type: ignore[assignment]
+    """Consolidate merges an owner's clusters, streaming progress; the caller's leaving stops it between two clusters."""
     CreateSnapshot: _aio.UnaryUnaryMultiCallable[_memory_node_pb2.CreateSnapshotRequest, _memory_node_pb2.CreateSnapshotResponse]  # type: ignore[assignment]
     """CreateSnapshot writes a consistent copy of the store."""
     GetNodeStatus: _aio.UnaryUnaryMultiCallable[_memory_node_pb2.GetNodeStatusRequest, _memory_node_pb2.GetNodeStatusResponse]  # type: ignore[assignment]
@@ -74,6 +78,14 @@ class MemoryNodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_memory_node_pb2.ExportResponse], _abc.AsyncIterator[_memory_node_pb2.ExportResponse]]:
         """Export streams an owner's traces."""
+
+    @_abc_1.abstractmethod
+    def Consolidate(
+        self,
+        request: _memory_node_pb2.ConsolidateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_memory_node_pb2.ConsolidateResponse], _abc.AsyncIterator[_memory_node_pb2.ConsolidateResponse]]:
+        """Consolidate merges an owner's clusters, streaming progress; the caller's leaving stops it between two clusters."""
 
     @_abc_1.abstractmethod
     def CreateSnapshot(

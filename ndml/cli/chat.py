@@ -63,8 +63,11 @@ def _answer(session: Session, client: NdmlClient, turns: list[ChatMessage], reca
         "finish_reason": answer.finish_reason,
         "model": answer.model,
         "citations": answer.citations,
+        "answer_id": answer.answer_id,
         "usage": {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens},
     }
     rows = [(f"[{cited.number}]", f"{cited.score:.3f}", text_and_id(cited.text, cited.trace_id)) for cited in answer.citations]
     session.output.result(result, "", *([table("=", ">score", "recalled", rows=rows)] if rows else []))
+    if answer.answer_id and not session.output.as_json:
+        session.output.note(f"answer id: {answer.answer_id}")
     return answer

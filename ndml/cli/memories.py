@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import RenderableType
-from rich.table import Table
 
 from ndml.cli import options as opt
+from ndml.cli.cards import cards, decision, when
 from ndml.cli.output import table, text_and_id
 from ndml.cli.session import Session
 from ndml.cli.transfer import add_file
-from ndml.client import Hit, Memory, Provenance, SearchResult
+from ndml.client import Hit, Provenance, SearchResult
 from ndml.errors import FieldInvalid
 
 
@@ -43,6 +42,9 @@ def add(
     label: opt.Labels = None,
     salience: opt.Salience = None,
     source: opt.Source = None,
+    deduplicate: opt.Deduplicate = False,
+    protect: Annotated[bool, typer.Option("--protect", help="Forgetting leaves it alone.")] = False,
+    expires_at: opt.ExpiresAt = None,
     request_id: Annotated[str, typer.Option(help="Makes a repeat safe: the same id writes once.", show_default=False)] = "",
 ) -> None:
     """Remember a sentence, stdin, or a whole conversation file."""
@@ -50,9 +52,9 @@ def add(
     if (file is None) == (not text):
         raise FieldInvalid("give one of: a text, - for stdin, --file", field="text")
     if file is not None:
-        if any(value is not None for value in (speaker, said_at, kind, label, salience, source)):
+        if protect or any(value is not None for value in (speaker, said_at, kind, label, salience, source, expires_at)):
             raise FieldInvalid("with --file these stand in the lines: leave out --speaker, --said-at, --kind, --label, …", field="file")
-        add_file(session, file, request_id)
+        add_file(session, file, request_id, deduplicate)
         return
     with session.client() as client:
         added = client.add(
@@ -63,9 +65,16 @@ def add(
             metadata=opt.labels_of(label),
             salience=salience or 0.0,
             provenance=Provenance(source) if source else None,
+            protected=protect,
+            expires_at=opt.time("expires-at", expires_at),
+            deduplicate=deduplicate,
             request_id=request_id,
         )
-    session.output.result(added, added.trace_id + (" (there already)" if added.replayed else ""))
+    known = " (there already)" if added.replayed else " (says the same: nothing was stored)" if added.deduplicated else ""
+    session.output.result(added, added.trace_id + known)
+    # Beside the result, so that $(ndml add …) is the id alone.
+    if added.gate is not None and not session.output.as_json:
+        session.output.note(decision(added.gate))
 
 
 def search(
@@ -74,6 +83,9 @@ def search(
     k: Annotated[int, typer.Option("-k", help="How many hits at most; limit 1,000.")] = 10,
     min_score: Annotated[float | None, typer.Option(help="Leave out hits below this score.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show each signal's share of the score.")] = False,
+    strength: opt.WithStrength = False,
+    salience_weight: Annotated[float | None, typer.Option(help="Weight of salience beside similarity.", show_default=False)] = None,
+    strength_weight: Annotated[float | None, typer.Option(help="Weight of strength beside similarity.", show_default=False)] = None,
     label: opt.Labels = None,
     kind: opt.Kinds = None,
     speaker: opt.Speakers = None,
@@ -83,23 +95,38 @@ def search(
     """Find the memories nearest to a question."""
     session: Session = context.obj
     with session.client() as client:
-        found = client.search(query, k=k, min_score=min_score, explain=explain, filter=opt.filter_of(label, kind, speaker, since, until))
-    session.output.result({"hits": found.hits, "stats": found.stats}, *_shown(found, explain))
+        found = client.search(
+            query,
+            k=k,
+            min_score=min_score,
+            explain=explain,
+            include_strength=strength,
+            weights=opt.weights_of(salience_weight, strength_weight),
+            filter=opt.filter_of(label, kind, speaker, since, until),
+        )
+    session.output.result({"hits": found.hits, "stats": found.stats}, *_shown(found, explain, strength))
     if found.stats.partial:
         session.output.note("partial: an owner did not answer, hits may be missing")
 
 
-def get(context: typer.Context, trace_id: opt.TraceId, embedding: opt.WithEmbedding = False) -> None:
-    """Show one memory."""
+def get(
+    context: typer.Context,
+    trace_id: opt.TraceId,
+    embedding: opt.WithEmbedding = False,
+    strength: opt.WithStrength = False,
+    history: Annotated[bool, typer.Option("--history", help="With what happened to it, and why.")] = False,
+) -> None:
+    """Show one memory, an archived one too."""
     session: Session = context.obj
     with session.client() as client:
-        memory = client.get(trace_id, include_embedding=embedding)
-    session.output.result(memory, _card(memory))
+        memory = client.get(trace_id, include_embedding=embedding, include_strength=strength, include_history=history)
+    session.output.result(memory, *cards(memory))
 
 
 def list_(
     context: typer.Context,
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most; 0: all.", min=0)] = 50,
+    archived: Annotated[bool, typer.Option("--archived", help="Those too that forgetting took out of the index.")] = False,
     label: opt.Labels = None,
     kind: opt.Kinds = None,
     speaker: opt.Speakers = None,
@@ -109,9 +136,10 @@ def list_(
     """List memories, last learned first."""
     session: Session = context.obj
     with session.client() as client:
-        pages = client.list(filter=opt.filter_of(label, kind, speaker, since, until), page_size=min(limit, 1000) or 1000)
+        wanted = opt.filter_of(label, kind, speaker, since, until)
+        pages = client.list(filter=wanted, page_size=min(limit, 1000) or 1000, include_archived=archived)
         found = list(itertools.islice(pages, limit or None))
-    rows = ((_when(m.said_at), m.speaker, text_and_id(m.text, m.trace_id)) for m in found)
+    rows = ((when(m.said_at), m.speaker, text_and_id(m.text, m.trace_id)) for m in found)
     session.output.result({"memories": found}, table("=said", "speaker", "memory", rows=rows))
 
 
@@ -125,6 +153,8 @@ def update(
     label: opt.Labels = None,
     salience: opt.Salience = None,
     source: opt.Source = None,
+    protect: opt.Protect = None,
+    expires_at: Annotated[str | None, typer.Option(help="Deleted from this time on; never takes that back.")] = None,
     expected_version: Annotated[int, typer.Option(help="Only when it still has this version.", show_default=False)] = 0,
 ) -> None:
     """Change what is given; labels are replaced as a whole."""
@@ -139,9 +169,11 @@ def update(
             metadata=None if label is None else opt.labels_of(label),
             salience=salience,
             provenance=None if source is None else Provenance(source),
+            protected=protect,
+            expires_at="never" if expires_at == "never" else opt.time("expires-at", expires_at),
             expected_version=expected_version,
         )
-    session.output.result(memory, _card(memory))
+    session.output.result(memory, *cards(memory))
 
 
 def delete(
@@ -164,6 +196,7 @@ def stats(context: typer.Context) -> None:
     rows = [
         ("memories", f"{found.traces:,}"),
         ("in memory now", f"{found.resident_traces:,}"),
+        *([("archived", f"{found.archived_traces:,}")] if found.archived_traces else []),
         ("users", f"{found.owners:,}"),
         ("content", f"{found.content_bytes:,} bytes"),
         *((kind, f"{count:,}") for kind, count in sorted(found.traces_by_kind.items())),
@@ -172,39 +205,17 @@ def stats(context: typer.Context) -> None:
     session.output.result(found, table("", "", rows=rows))
 
 
-def _shown(found: SearchResult, explain: bool) -> list[RenderableType]:
-    columns = [">#", ">score", *(["signals"] if explain else []), "=said", "speaker", "memory"]
-    rows = [_hit_row(number, hit, explain) for number, hit in enumerate(found, 1)]
+def _shown(found: SearchResult, explain: bool, strength: bool) -> list[RenderableType]:
+    columns = [">#", ">score", *(["signals"] if explain else []), *([">strength"] if strength else []), "=said", "speaker", "memory"]
+    rows = [_hit_row(number, hit, explain, strength) for number, hit in enumerate(found, 1)]
     stats = found.stats
     summary = f"{len(found)} of {stats.traces_in_scope:,} memories, {stats.total_ms:.1f} ms ({stats.index})"
     return [table(*columns, rows=rows), summary] if rows else [summary]
 
 
-def _hit_row(number: int, hit: Hit, explain: bool) -> list[object]:
-    signals = [" ".join(f"{name}={share:.3f}" for name, share in hit.signals.items())] if explain else []
+def _hit_row(number: int, hit: Hit, explain: bool, strength: bool) -> list[object]:
     memory = hit.memory
-    return [number, f"{hit.score:.3f}", *signals, _when(memory.said_at), memory.speaker, text_and_id(memory.text, memory.trace_id)]
-
-
-def _card(memory: Memory) -> Table:
-    scope = memory.scope
-    fields: dict[str, Any] = {
-        "id": memory.trace_id,
-        "text": memory.text,
-        "speaker": memory.speaker,
-        "said": _when(memory.said_at),
-        "learned": _when(memory.learned_at),
-        "updated": _when(memory.updated_at),
-        "kind": memory.kind,
-        "labels": ", ".join(f"{key}={value}" for key, value in sorted(memory.metadata.items())),
-        "salience": f"{memory.salience:g}" if memory.salience else "",
-        "source": memory.provenance.source if memory.provenance else "",
-        "scope": " / ".join(filter(None, (scope.tenant, scope.user, scope.agent, scope.session))),
-        "version": memory.version,
-        "vector": f"{memory.embedding.dimension} x float32, {memory.embedding.model}" if memory.embedding else "",
-    }
-    return table("", "", rows=((name, value) for name, value in fields.items() if value not in ("", None)))
-
-
-def _when(time: datetime | None) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M") if time else ""
+    signals = [" ".join(f"{name}={share:.3f}" for name, share in hit.signals.items())] if explain else []
+    strong = [f"{memory.strength.strength:.3f}" if memory.strength else ""] if strength else []
+    said = [when(memory.said_at), memory.speaker, text_and_id(memory.text, memory.trace_id)]
+    return [number, f"{hit.score:.3f}", *signals, *strong, *said]

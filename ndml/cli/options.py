@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ndml.cli.records import time_of
-from ndml.client import Filter
+from ndml.client import Filter, RankingWeights
 from ndml.errors import FieldInvalid
 
 TraceId = Annotated[str, typer.Argument(help="Id of the memory: 32 hexadecimal digits, as search and list show it.", show_default=False)]
@@ -18,6 +18,10 @@ Speaker = Annotated[str | None, typer.Option(help="Who said it.")]
 SaidAt = Annotated[str | None, typer.Option(help="When it was said: 2026-05-01 or 2026-05-01T18:30:00Z. Without a zone it is UTC.")]
 KindName = Annotated[str | None, typer.Option(help="episodic, semantic or procedural.")]
 Salience = Annotated[float | None, typer.Option(help="Importance, 0 to 1.")]
+Protect = Annotated[bool | None, typer.Option("--protect/--no-protect", help="Forgetting leaves it alone, or no longer.")]
+ExpiresAt = Annotated[str | None, typer.Option(help="Deleted from this time on, as --said-at.")]
+Deduplicate = Annotated[bool, typer.Option("--deduplicate", help="Leave out what says the same as another memory.")]
+WithStrength = Annotated[bool, typer.Option("--strength", help="With how strong it is now.")]
 Source = Annotated[str | None, typer.Option(help="Where it came from, for example a URI.")]
 WithEmbedding = Annotated[bool, typer.Option("--embedding", help="With the vectors.")]
 Speakers = Annotated[list[str] | None, typer.Option("--speaker", help="Said by this speaker; may be repeated.")]
@@ -50,6 +54,11 @@ def filter_of(
         "said_until": time("until", until),
     }
     return Filter(**wanted) if any(wanted.values()) else None
+
+
+def weights_of(salience: float | None, strength: float | None) -> RankingWeights | None:
+    """The weights that were given; None for none."""
+    return None if salience is None and strength is None else RankingWeights(salience, strength)
 
 
 def time(name: str, text: str | None) -> datetime | None:

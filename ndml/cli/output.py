@@ -104,6 +104,11 @@ class Ticker:
     def total(self, total: int | None) -> None:
         self._bar.update(self._task, total=total)
 
+    def reach(self, count: int, total: int) -> None:
+        """Stand at `count` of `total`, where somebody else counts."""
+        self.count = count
+        self._bar.update(self._task, completed=count, total=total)
+
 
 def table(*columns: str, rows: Iterable[Iterable[object]], title: str = "") -> Table:
     """A table of plain cells; a column named with a leading ">" is right-aligned, with a leading "=" never cut or wrapped."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ndml.client import Embedding, Kind, Memory, NewMemory, Provenance, Scope
+from ndml.client import Embedding, Kind, Link, LinkType, Memory, NewMemory, Provenance, Scope
 from ndml.errors import FieldInvalid, NdmlError
 
 _NEW = {item.name for item in dataclasses.fields(NewMemory)} | {"id"}
@@ -80,11 +80,16 @@ def new_memories(lines: Iterable[str]) -> Iterator[NewMemory]:
                 user=_as(str, row, "user", ""),
                 agent=_as(str, row, "agent", ""),
                 session=_as(str, row, "session", ""),
+                protected=_as(bool, row, "protected", False),
+                expires_at=_time(row, "expires_at"),
             )
 
 
 def memories(lines: Iterable[str]) -> Iterator[Memory]:
-    """Lines that `ndml export` wrote. Raises FieldInvalid with the number of the line."""
+    """Lines that `ndml export` wrote; gate, state, strength and history are left behind: the server that takes them in makes its own.
+
+    Raises FieldInvalid with the number of the line.
+    """
     for number, row in _rows(lines, _STORED):
         with _at_line(number):
             scope = _as(dict, row, "scope", {})
@@ -102,6 +107,9 @@ def memories(lines: Iterable[str]) -> Iterator[Memory]:
                 provenance=_provenance(row),
                 version=_as(int, row, "version", 0),
                 embedding=_stored_embedding(row),
+                protected=_as(bool, row, "protected", False),
+                expires_at=_time(row, "expires_at"),
+                links=tuple(_link(link) for link in _as(list, row, "links", [])),
             )
 
 
@@ -150,7 +158,7 @@ def _as(kind: Any, row: Mapping[str, Any], key: str, default: Any) -> Any:
     if value is None:
         return default
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        names = {str: "a string", dict: "an object", int: "an integer"}
+        names = {str: "a string", dict: "an object", int: "an integer", bool: "true or false", list: "a list"}
         raise FieldInvalid(f"{key} must be {names.get(kind, 'a number')}, got {json.dumps(value)[:40]}", field=key)
     return value
 
@@ -165,6 +173,14 @@ def _kind(row: Mapping[str, Any]) -> Kind:
     if word not in set(Kind):
         raise FieldInvalid(f"kind must be one of {', '.join(Kind)}; got {word!r}", field="kind")
     return Kind(word)
+
+
+def _link(link: Any) -> Link:
+    found = _as(dict, {"links": link}, "links", {})
+    word = _as(str, found, "type", "")
+    if word not in set(LinkType):
+        raise FieldInvalid(f"links.type must be one of {', '.join(LinkType)}; got {word!r}", field="links.type")
+    return Link(LinkType(word), _as(str, found, "trace_id", ""), _as((int, float), found, "weight", 0.0))
 
 
 def _provenance(row: Mapping[str, Any]) -> Provenance | None:

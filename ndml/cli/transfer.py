@@ -25,13 +25,15 @@ def register(app: typer.Typer) -> None:
     app.command("import")(import_)
 
 
-def add_file(session: Session, file: Path, request_id: str) -> None:
+def add_file(session: Session, file: Path, request_id: str, deduplicate: bool) -> None:
     """Write a conversation file; each line names its user, or --user does."""
     with _reading(file) as (lines, total), session.output.progress("adding", total) as ticker, session.client(needs_user=False) as client:
-        added = client.add_many(ticker.each(records.new_memories(lines)), request_id=request_id)
-    replayed = sum(row.replayed for row in added)
-    result = {"added": len(added) - replayed, "replayed": replayed, "trace_ids": [row.trace_id for row in added]}
-    session.output.result(result, f"{len(added) - replayed:,} added" + (f", {replayed:,} there already" if replayed else ""))
+        added = client.add_many(ticker.each(records.new_memories(lines)), request_id=request_id, deduplicate=deduplicate)
+    replayed, said = sum(row.replayed for row in added), sum(row.deduplicated for row in added)
+    new = len(added) - replayed - said
+    result = {"added": new, "replayed": replayed, "deduplicated": said, "trace_ids": [row.trace_id for row in added]}
+    parts = [f"{new:,} added", *([f"{replayed:,} there already"] if replayed else []), *([f"{said:,} said already"] if said else [])]
+    session.output.result(result, ", ".join(parts))
 
 
 def export(context: typer.Context, file: opt.File = _STDIO, embedding: opt.WithEmbedding = False) -> None:

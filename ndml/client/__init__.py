@@ -9,6 +9,22 @@ with NdmlClient("127.0.0.1:7700", user="ann") as memory:
 """
 
 from ndml.client._async import AsyncNdmlClient
+from ndml.client._dynamics import (
+    ConsolidationProgress,
+    CreditClock,
+    CreditSpread,
+    Feedback,
+    GateDecision,
+    Graded,
+    LifecycleState,
+    Link,
+    LinkType,
+    RankingWeights,
+    Reinforced,
+    Strength,
+    TraceEvent,
+    WriteDecision,
+)
 from ndml.client._models import (
     Added,
     ChatMessage,
@@ -36,13 +52,14 @@ from ndml.client._models import (
     Snapshot,
 )
 from ndml.client._options import DEFAULT_ADDRESS, CallOptions, ClientOptions, Retry, Tls
-from ndml.client._streams import AsyncChatStream, AsyncExportStream, ChatStream, ExportStream
+from ndml.client._streams import AsyncChatStream, AsyncConsolidationStream, AsyncExportStream, ChatStream, ConsolidationStream, ExportStream
 from ndml.client._sync import NdmlClient
 
 __all__ = [
     "DEFAULT_ADDRESS",
     "Added",
     "AsyncChatStream",
+    "AsyncConsolidationStream",
     "AsyncExportStream",
     "AsyncNdmlClient",
     "CallOptions",
@@ -51,13 +68,23 @@ __all__ = [
     "Citation",
     "ClientOptions",
     "ClusterStatus",
+    "ConsolidationProgress",
+    "ConsolidationStream",
+    "CreditClock",
+    "CreditSpread",
     "Embedding",
     "ExportStream",
+    "Feedback",
     "Filter",
+    "GateDecision",
+    "Graded",
     "Hit",
     "ImportFailure",
     "ImportResult",
     "Kind",
+    "LifecycleState",
+    "Link",
+    "LinkType",
     "Memory",
     "MemoryStats",
     "NdmlClient",
@@ -67,6 +94,8 @@ __all__ = [
     "Provenance",
     "Query",
     "Range",
+    "RankingWeights",
+    "Reinforced",
     "Retry",
     "Sampling",
     "Scope",
@@ -74,5 +103,8 @@ __all__ = [
     "SearchStats",
     "ServiceStatus",
     "Snapshot",
+    "Strength",
     "Tls",
+    "TraceEvent",
+    "WriteDecision",
 ]

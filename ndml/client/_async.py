@@ -21,7 +21,7 @@ from ndml.client._models import Added, ImportResult, Memory, NewMemory, Query, S
 from ndml.client._operations import Operations, Outcome, checked
 from ndml.client._options import DEFAULT_ADDRESS, CallOptions, ClientOptions
 from ndml.client._session import Tokens
-from ndml.client._streams import AsyncChatStream, AsyncExportStream, AsyncStream
+from ndml.client._streams import AsyncChatStream, AsyncConsolidationStream, AsyncExportStream, AsyncStream
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +61,7 @@ def _streamed(
 class AsyncNdmlClient:
     """Memory over gRPC, for one event loop. Use it in an `async with` block, or `await close()`. Parameters as in NdmlClient.
 
-    Streams and pages (`list`, `export`, `chat`) are iterated with `async for`, everything else is awaited.
+    Streams and pages (`list`, `export`, `chat`, `consolidate`) are iterated with `async for`, everything else is awaited.
     """
 
     def __init__(
@@ -87,6 +87,8 @@ class AsyncNdmlClient:
     list = _paged(Operations.list)
     update = _unary(Operations.update)
     delete = _unary(Operations.delete)
+    reinforce = _unary(Operations.reinforce)
+    consolidate = _streamed(Operations.consolidate, AsyncConsolidationStream)
     stats = _unary(Operations.stats)
     export = _streamed(Operations.export, AsyncExportStream)
     chat = _streamed(Operations.chat, AsyncChatStream)
@@ -99,15 +101,19 @@ class AsyncNdmlClient:
         memories: _Either[NewMemory | str],
         *,
         request_id: str = "",
+        deduplicate: bool = False,
         return_errors: bool = False,
         **options: Unpack[CallOptions],
     ) -> builtins.list[Added]:
         """Store many memories, in order; the input may be a generator of either kind, it is read as it is sent. One result for each.
 
-        `request_id`: the same id with the same input writes nothing twice. The first refused memory is raised, with its position
-        as metadata "index", after its chunk was written; with `return_errors` it is in the results and the rest goes on.
+        `request_id`: the same id with the same input writes nothing twice. `deduplicate`: as in `add`, for each. The first refused
+        memory is raised, with its position as metadata "index", after its chunk was written; with `return_errors` it is in the results
+        and the rest goes on.
         """
-        return await self._in_chunks(memories, self._operations.add_many(request_id=request_id, **options), return_errors)
+        return await self._in_chunks(
+            memories, self._operations.add_many(request_id=request_id, deduplicate=deduplicate, **options), return_errors
+        )
 
     async def search_many(
         self, queries: _Either[Query | str], *, return_errors: bool = False, **options: Unpack[CallOptions]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from google.protobuf import timestamp_pb2
 
 from ndml import wire
+from ndml.client import _dynamics as dynamics
 from ndml.client import _models as models
 from ndml.v1 import admin_pb2, chat_pb2, memory_pb2, types_pb2
 
@@ -28,6 +30,56 @@ def kind(value: types_pb2.TraceKind) -> models.Kind:
     return _KINDS.get(value, models.Kind.EPISODIC)
 
 
+def word(enum: Any, prefix: str, value: int) -> str:
+    """The name of an enum's value without its prefix, in lower case; "unspecified" for one that only a newer server knows."""
+    return str(enum.Name(value)).removeprefix(prefix).lower() if value in enum.values() else "unspecified"
+
+
+def gate(value: types_pb2.GateDecision) -> dynamics.GateDecision:
+    return dynamics.GateDecision(
+        decision=dynamics.WriteDecision(word(types_pb2.WriteDecision, "WRITE_DECISION_", value.decision)),
+        reason=value.reason,
+        familiarity=value.familiarity if value.HasField("familiarity") else None,
+        novelty_threshold=value.novelty_threshold,
+        similarity=value.similarity if value.HasField("similarity") else None,
+        nearest_trace_id=value.nearest_trace_id,
+        calcium=value.calcium,
+        plateau=value.plateau,
+        encoding_strength=value.encoding_strength,
+        salience=value.salience,
+    )
+
+
+def lifecycle(value: types_pb2.LifecycleState) -> dynamics.LifecycleState:
+    return dynamics.LifecycleState(word(types_pb2.LifecycleState, "LIFECYCLE_STATE_", value))
+
+
+def strength(value: types_pb2.TraceStrength) -> dynamics.Strength:
+    return dynamics.Strength(
+        strength=value.strength,
+        by_timescale=tuple(value.by_timescale),
+        stability_days=value.stability_days,
+        difficulty=value.difficulty,
+        retrievability=value.retrievability,
+        tag=value.tag,
+        captured=value.captured,
+        credit=value.credit,
+        uses=value.uses,
+        successes=value.successes,
+        failures=value.failures,
+        last_graded_at=time(value.last_graded_at) if value.HasField("last_graded_at") else None,
+    )
+
+
+def event(value: types_pb2.TraceEvent) -> dynamics.TraceEvent:
+    at = time(value.at) if value.HasField("at") else None
+    return dynamics.TraceEvent(at, value.kind, value.why, lifecycle(value.state), value.grade)
+
+
+def link(value: types_pb2.TraceLink) -> dynamics.Link:
+    return dynamics.Link(dynamics.LinkType(word(types_pb2.LinkType, "LINK_TYPE_", value.type)), value.trace_id, value.weight)
+
+
 def memory(trace: types_pb2.MemoryTrace) -> models.Memory:
     return models.Memory(
         trace_id=trace.trace_id,
@@ -43,16 +95,35 @@ def memory(trace: types_pb2.MemoryTrace) -> models.Memory:
         provenance=models.Provenance(trace.provenance.source, trace.provenance.trust) if trace.HasField("provenance") else None,
         version=trace.version,
         embedding=models.Embedding(trace.embedding.vector, trace.embedding.model) if trace.HasField("embedding") else None,
+        gate=gate(trace.gate) if trace.HasField("gate") else None,
+        state=lifecycle(trace.state),
+        strength=strength(trace.strength) if trace.HasField("strength") else None,
+        protected=trace.protected,
+        expires_at=time(trace.expires_at) if trace.HasField("expires_at") else None,
+        history=tuple(event(each) for each in trace.history),
+        links=tuple(link(each) for each in trace.links),
     )
 
 
 def added(response: memory_pb2.AddMemoryResponse) -> models.Added:
-    return models.Added(response.trace_id, response.replayed, time(response.learned_at) if response.HasField("learned_at") else None)
+    return models.Added(
+        trace_id=response.trace_id,
+        replayed=response.replayed,
+        learned_at=time(response.learned_at) if response.HasField("learned_at") else None,
+        gate=gate(response.gate) if response.HasField("gate") else None,
+        deduplicated=response.deduplicated,
+    )
 
 
 def batch_added(response: memory_pb2.BatchAddMemoriesResponse) -> list[models.Added]:
     return [
-        models.Added(row.trace_id, row.replayed, error=wire.status_to_error(row.error) if row.HasField("error") else None)
+        models.Added(
+            trace_id=row.trace_id,
+            replayed=row.replayed,
+            error=wire.status_to_error(row.error) if row.HasField("error") else None,
+            gate=gate(row.gate) if row.HasField("gate") else None,
+            deduplicated=row.deduplicated,
+        )
         for row in response.results
     ]
 
@@ -99,6 +170,32 @@ def memory_stats(response: memory_pb2.GetMemoryStatsResponse) -> models.MemorySt
         traces_by_kind=dict(response.traces_by_kind),
         dimension=response.dimension,
         embedding_model=response.embedding_model,
+        archived_traces=response.archived_traces,
+    )
+
+
+def reinforced(response: memory_pb2.ReinforceMemoriesResponse) -> dynamics.Reinforced:
+    results = tuple(
+        dynamics.Graded(
+            trace_id=row.trace_id,
+            strength=strength(row.strength) if row.HasField("strength") else None,
+            error=wire.status_to_error(row.error) if row.HasField("error") else None,
+        )
+        for row in response.results
+    )
+    return dynamics.Reinforced(results, response.credited, response.replayed)
+
+
+def progress(message: memory_pb2.ConsolidateMemoriesResponse) -> dynamics.ConsolidationProgress:
+    return dynamics.ConsolidationProgress(
+        clusters_total=message.clusters_total,
+        clusters_done=message.clusters_done,
+        merged=message.merged,
+        rejected=message.rejected,
+        unchanged=message.unchanged,
+        semantic_trace_ids=tuple(message.semantic_trace_ids),
+        done=message.done,
+        stopped_because=message.stopped_because,
     )
 
 
@@ -129,8 +226,7 @@ def placement(response: admin_pb2.GetPlacementResponse) -> models.Placement:
 
 
 def state(value: admin_pb2.MemberState) -> str:
-    known = value in admin_pb2.MemberState.values()
-    return admin_pb2.MemberState.Name(value).removeprefix("MEMBER_STATE_").lower() if known else "unspecified"
+    return word(admin_pb2.MemberState, "MEMBER_STATE_", value)
 
 
 def snapshots(response: admin_pb2.CreateSnapshotResponse) -> list[models.Snapshot]:
@@ -148,5 +244,4 @@ def snapshots(response: admin_pb2.CreateSnapshotResponse) -> list[models.Snapsho
 
 
 def finish_reason(value: chat_pb2.FinishReason) -> str:
-    known = value in chat_pb2.FinishReason.values()
-    return chat_pb2.FinishReason.Name(value).removeprefix("FINISH_REASON_").lower() if known else "unspecified"
+    return word(chat_pb2.FinishReason, "FINISH_REASON_", value)

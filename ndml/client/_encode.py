@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from google.protobuf import timestamp_pb2
+from google.protobuf import duration_pb2, timestamp_pb2
 
+from ndml.client._dynamics import CreditSpread, Feedback, Link, RankingWeights
 from ndml.client._models import ChatMessage, Embedding, Filter, Memory, NewMemory, Provenance, Range, Sampling, Scope
 from ndml.errors import FieldInvalid
 from ndml.v1 import chat_pb2, memory_pb2, types_pb2
@@ -20,6 +21,14 @@ _KINDS = {
     "semantic": types_pb2.TRACE_KIND_SEMANTIC,
     "procedural": types_pb2.TRACE_KIND_PROCEDURAL,
 }
+_CLOCKS = {
+    "": memory_pb2.CREDIT_CLOCK_UNSPECIFIED,
+    "turns": memory_pb2.CREDIT_CLOCK_TURNS,
+    "seconds": memory_pb2.CREDIT_CLOCK_SECONDS,
+    "none": memory_pb2.CREDIT_CLOCK_NONE,
+}
+_TRACE_ID_LENGTH = 32
+_LONGEST_S = 315_576_000_000  # 10,000 years, as google.protobuf.Duration says
 _ROLES = {"system": chat_pb2.ROLE_SYSTEM, "user": chat_pb2.ROLE_USER, "assistant": chat_pb2.ROLE_ASSISTANT}
 
 
@@ -133,11 +142,13 @@ def new_memory(value: NewMemory, default: Scope) -> memory_pb2.NewMemory:
         salience=number("memory.salience", value.salience),
         provenance=provenance(value.provenance),
         embedding=embedding("memory.embedding", value.embedding),
+        protected=value.protected,
+        expires_at=timestamp("memory.expires_at", value.expires_at),
     )
 
 
 def trace(value: Memory, owner: Scope) -> types_pb2.MemoryTrace:
-    """A stored memory, of `owner`; its own scope is not looked at."""
+    """A stored memory, of `owner`; its own scope is not looked at, nor is what the server alone may say of it."""
     return types_pb2.MemoryTrace(
         trace_id=text("trace_id", value.trace_id),
         scope=scope(owner),
@@ -152,7 +163,63 @@ def trace(value: Memory, owner: Scope) -> types_pb2.MemoryTrace:
         provenance=provenance(value.provenance),
         version=integer("version", value.version, bits=64, signed=False),
         embedding=embedding("embedding", value.embedding),
+        protected=value.protected,
+        expires_at=timestamp("expires_at", value.expires_at),
+        links=[link(each) for each in value.links],
     )
+
+
+def link(value: Link) -> types_pb2.TraceLink:
+    trace_id, weight = text("links.trace_id", value.trace_id), number("links.weight", value.weight)
+    return types_pb2.TraceLink(type=f"LINK_TYPE_{value.type.upper()}", trace_id=trace_id, weight=weight)
+
+
+def weights(value: RankingWeights | None) -> types_pb2.RankingWeights | None:
+    if value is None:
+        return None
+    return types_pb2.RankingWeights(
+        salience=optional("weights.salience", value.salience), strength=optional("weights.strength", value.strength)
+    )
+
+
+def optional(field: str, value: float | None) -> float | None:
+    return None if value is None else number(field, value)
+
+
+def feedback(value: Feedback) -> memory_pb2.Feedback:
+    """A grade on a trace or, by the length of the target, on an answer: no answer id is as long as a trace id."""
+    if not isinstance(value, Feedback):
+        raise FieldInvalid(f"feedback must be a Feedback, got {type(value).__name__}", field="feedback")
+    target, grade = text("feedback.target", value.target), number("feedback.grade", value.grade)
+    if not target:
+        raise FieldInvalid("feedback.target is empty: an answer that cited nothing has no answer id", field="feedback.target")
+    if len(target) == _TRACE_ID_LENGTH:
+        return memory_pb2.Feedback(trace_id=target, grade=grade)
+    return memory_pb2.Feedback(answer_id=target, grade=grade)
+
+
+def credit_spread(value: CreditSpread | None) -> memory_pb2.CreditSpread | None:
+    if value is None:
+        return None
+    if text("spread.clock", value.clock) not in _CLOCKS:
+        raise FieldInvalid(f"spread.clock must be one of turns, seconds, none; got {value.clock!r}", field="spread.clock")
+    return memory_pb2.CreditSpread(
+        clock=_CLOCKS[value.clock],
+        tau_before=optional("spread.tau_before", value.tau_before),
+        tau_after=optional("spread.tau_after", value.tau_after),
+    )
+
+
+def duration(field: str, seconds: float | None) -> duration_pb2.Duration | None:
+    """Seconds as Duration. Raises FieldInvalid for what a Duration cannot hold."""
+    if seconds is None:
+        return None
+    value = number(field, seconds)
+    if not abs(value) <= _LONGEST_S:
+        raise FieldInvalid(f"{field} must be a number of seconds, got {value}", field=field)
+    result = duration_pb2.Duration()
+    result.FromMicroseconds(round(value * 1e6))
+    return result
 
 
 def condition(key: str, value: str | bool | Range | Sequence[str]) -> types_pb2.MetadataCondition:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import overload
 
+from ndml.client._dynamics import GateDecision, LifecycleState, Link, RankingWeights, Strength, TraceEvent
 from ndml.errors import NdmlError
 
 
@@ -86,11 +87,15 @@ class NewMemory:
     """Agent that writes it."""
     session: str = ""
     """Conversation it belongs to."""
+    protected: bool = False
+    """Forgetting leaves it alone."""
+    expires_at: datetime | None = None
+    """It is deleted from this time on, with a time zone. Default: never."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A stored memory. `embedding` is there only where the call asked for it."""
+    """A stored memory. `embedding`, `strength` and `history` (last first) are there only where the call asked for them."""
 
     trace_id: str
     scope: Scope
@@ -105,19 +110,29 @@ class Memory:
     provenance: Provenance | None = None
     version: int = 0
     embedding: Embedding | None = None
+    gate: GateDecision | None = None
+    state: LifecycleState = LifecycleState.UNSPECIFIED
+    strength: Strength | None = None
+    protected: bool = False
+    expires_at: datetime | None = None
+    history: tuple[TraceEvent, ...] = ()
+    links: tuple[Link, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
     """What became of a write. `replayed`: this request_id had been carried out before, nothing was written now.
 
-    `learned_at` is given by `add` only, `error` (with an empty trace_id) by `add_many(..., return_errors=True)` only.
+    `learned_at` is given by `add` only, `error` (with an empty trace_id) by `add_many(..., return_errors=True)` only. `gate` is what
+    the memory is to what was known; None on a replay. `deduplicated`: nothing was stored, trace_id names the memory that says the same.
     """
 
     trace_id: str
     replayed: bool = False
     learned_at: datetime | None = None
     error: NdmlError | None = None
+    gate: GateDecision | None = None
+    deduplicated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +225,8 @@ class Query:
     user: str = ""
     agent: str = ""
     session: str = ""
+    weights: RankingWeights | None = None
+    include_strength: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +240,7 @@ class MemoryStats:
     traces_by_kind: Mapping[str, int]
     dimension: int
     embedding_model: str
+    archived_traces: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar, Unpack
+from typing import Any, Literal, TypeVar, Unpack
 from uuid import uuid4
 
 from google.protobuf import field_mask_pb2
@@ -17,6 +17,7 @@ from ndml.client import _encode as encode
 from ndml.client import _models as models
 from ndml.client._calls import Call, Identity, Page, Streamed, Unary
 from ndml.client._chunks import Chunks
+from ndml.client._dynamics import CreditSpread, Feedback, RankingWeights, Reinforced
 from ndml.client._models import Added, ChatMessage, Filter, Kind, Memory, NewMemory, Query, Scope, SearchResult
 from ndml.client._options import CallOptions, ClientOptions
 from ndml.client._session import Owner, Tokens
@@ -46,30 +47,40 @@ class Operations:
         salience: float = 0.0,
         provenance: models.Provenance | None = None,
         embedding: object = None,
+        protected: bool = False,
+        expires_at: datetime | None = None,
+        deduplicate: bool = False,
         request_id: str = "",
         **options: Unpack[CallOptions],
     ) -> Unary[Added]:
         """Store one memory; it is on disk and findable when this returns. The fields are those of NewMemory.
 
+        `deduplicate`: where the gate finds that another memory says the same, store nothing and strengthen that one.
         `request_id` (1 to 128 bytes; made up where it is not given) makes a repeat safe: the same id gives the same trace, once.
         Raises FieldInvalid, EmbeddingDimensionMismatch, EmbeddingNotFinite, EmbeddingModelMismatch, RequestIdReused,
         CapacityReached, OwnerUnavailable, DeadlinePassed.
         """
         scope = self._scope(options)
-        new = NewMemory(text, speaker, said_at, kind, metadata or {}, salience, provenance, embedding)
+        new = NewMemory(
+            text, speaker, said_at, kind, metadata or {}, salience, provenance, embedding, protected=protected, expires_at=expires_at
+        )
         request = memory_pb2.AddMemoryRequest(
-            request_id=encode.text("request_id", request_id) or uuid4().hex, memory=encode.new_memory(new, scope)
+            request_id=encode.text("request_id", request_id) or uuid4().hex,
+            memory=encode.new_memory(new, scope),
+            deduplicate=deduplicate,
         )
         return Unary(self._call("memory", "AddMemory", options), request, self._remembering([_owner(scope)], decode.added))
 
-    def add_many(self, *, request_id: str = "", **options: Unpack[CallOptions]) -> Chunks[Any, Any, Unary[builtins.list[Added]]]:
+    def add_many(
+        self, *, request_id: str = "", deduplicate: bool = False, **options: Unpack[CallOptions]
+    ) -> Chunks[Any, Any, Unary[builtins.list[Added]]]:
         """Turns memories pushed into it into batch calls."""
         scope, call = self._scope(options), self._call("memory", "BatchAddMemories", options)
         base = encode.text("request_id", request_id) or uuid4().hex
 
         def pack(parts: builtins.list[memory_pb2.NewMemory], first: int) -> Unary[builtins.list[Added]]:
             # The position is part of the id: a repeated call with the same input and id makes the same chunks, so nothing doubles.
-            request = memory_pb2.BatchAddMemoriesRequest(request_id=f"{base}/{first}", memories=parts)
+            request = memory_pb2.BatchAddMemoriesRequest(request_id=f"{base}/{first}", memories=parts, deduplicate=deduplicate)
             owners = {(part.scope.tenant, part.scope.user) for part in parts}
             return Unary(call, request, self._remembering(owners, decode.batch_added))
 
@@ -85,15 +96,18 @@ class Operations:
         min_score: float | None = None,
         explain: bool = False,
         include_embedding: bool = False,
+        include_strength: bool = False,
+        weights: RankingWeights | None = None,
         consistency_token: str = "",
         **options: Unpack[CallOptions],
     ) -> Unary[SearchResult]:
         """The k memories of the scope (0: 10, at most 1,000) nearest to a text or to a vector, best first.
 
-        `min_score` leaves out what scores below it; `explain` fills Hit.signals; `agent` and `session` narrow the search.
+        `min_score` leaves out what scores below it; `explain` fills Hit.signals; `agent` and `session` narrow the search; `weights` say
+        what salience and strength count beside similarity; `include_strength` fills Hit.memory.strength.
         Raises FieldInvalid, EmbeddingDimensionMismatch, EmbeddingNotFinite, OwnerUnavailable, DeadlinePassed.
         """
-        query = Query(text, embedding, k, filter, min_score, explain, include_embedding)
+        query = Query(text, embedding, k, filter, min_score, explain, include_embedding, weights=weights, include_strength=include_strength)
         request = self._search_request(query, self._scope(options), consistency_token)
         return Unary(self._call("memory", "SearchMemories", options), request, decode.found)
 
@@ -107,15 +121,24 @@ class Operations:
         return self._chunks(lambda item: self._search_request(item if isinstance(item, Query) else Query(item), scope, ""), pack)
 
     def get(
-        self, trace_id: str, *, include_embedding: bool = False, consistency_token: str = "", **options: Unpack[CallOptions]
+        self,
+        trace_id: str,
+        *,
+        include_embedding: bool = False,
+        include_strength: bool = False,
+        include_history: bool = False,
+        consistency_token: str = "",
+        **options: Unpack[CallOptions],
     ) -> Unary[Memory]:
-        """One memory of the owner. Raises TraceNotFound."""
+        """One memory of the owner, an archived one too. Raises TraceNotFound."""
         scope = self._scope(options)
         request = memory_pb2.GetMemoryRequest(
             scope=encode.scope(scope),
             trace_id=encode.text("trace_id", trace_id),
             consistency_token=self._token(scope, consistency_token),
             include_embedding=include_embedding,
+            include_strength=include_strength,
+            include_history=include_history,
         )
         return Unary(self._call("memory", "GetMemory", options), request, lambda response: decode.memory(response.trace))
 
@@ -125,16 +148,21 @@ class Operations:
         filter: Filter | None = None,
         page_size: int = 0,
         include_embedding: bool = False,
+        include_archived: bool = False,
         consistency_token: str = "",
         **options: Unpack[CallOptions],
     ) -> Unary[Page[Memory]]:
-        """Memories of the scope, last learned first; pages (0: 50 memories, at most 1,000) are fetched as they are needed."""
+        """Memories of the scope, last learned first; pages (0: 50 memories, at most 1,000) are fetched as they are needed.
+
+        `include_archived`: those too that forgetting took out of the index.
+        """
         scope = self._scope(options)
         request = memory_pb2.ListMemoriesRequest(
             scope=encode.scope(scope),
             page_size=encode.integer("page_size", page_size),
             filter=encode.filter_(filter),
             include_embedding=include_embedding,
+            include_archived=include_archived,
             consistency_token=self._token(scope, consistency_token),
         )
         return self._page(self._call("memory", "ListMemories", options), request)
@@ -151,22 +179,27 @@ class Operations:
         salience: float | None = None,
         provenance: models.Provenance | None = None,
         embedding: object = None,
+        protected: bool | None = None,
+        expires_at: datetime | Literal["never"] | None = None,
         expected_version: int = 0,
         **options: Unpack[CallOptions],
     ) -> Unary[Memory]:
         """Change what is given, leave the rest; returns the memory as it stands now. A changed text is embedded anew.
 
-        `expected_version`: only when the memory still has this version. Raises TraceNotFound, VersionConflict, FieldInvalid.
+        `expires_at`: "never" takes an end back. `expected_version`: only when the memory still has this version.
+        Raises TraceNotFound, VersionConflict, FieldInvalid.
         """
         given = {
             "text": text, "speaker": speaker, "said_at": said_at, "kind": kind, "metadata": metadata,
-            "salience": salience, "provenance": provenance, "embedding": embedding,
+            "salience": salience, "provenance": provenance, "embedding": embedding, "protected": protected, "expires_at": expires_at,
         }  # fmt: skip
         changed = {name: value for name, value in given.items() if value is not None}
         if not changed:
             raise FieldInvalid("an update changes at least one field: give text, speaker, said_at, kind, metadata, …", field="update_mask")
         scope = self._scope(options)
         values: dict[str, Any] = {"text": "", **changed}
+        if expires_at == "never":
+            values["expires_at"] = None
         request = memory_pb2.UpdateMemoryRequest(
             trace=encode.trace(Memory(trace_id=trace_id, scope=scope, **values), scope),
             update_mask=field_mask_pb2.FieldMask(paths=list(changed)),
@@ -185,6 +218,47 @@ class Operations:
         # As with update: the second try of a lost success would say that there is no such trace.
         call = self._call("memory", "DeleteMemory", options, repeatable=allow_missing)
         return Unary(call, request, self._remembering([_owner(scope)], lambda response: bool(response.deleted)))
+
+    def reinforce(
+        self,
+        feedback: str | Sequence[Feedback],
+        grade: float = 1.0,
+        *,
+        spread: CreditSpread | None = None,
+        request_id: str = "",
+        **options: Unpack[CallOptions],
+    ) -> Unary[Reinforced]:
+        """Grade memories by their use: only this strengthens them, being found does not. Neighbours in time get credit too.
+
+        `feedback`: a trace id or an answer id with its `grade`, -1 (wrong) to 1 (right, used), or up to 64 Feedback with grades of
+        their own. `request_id` as in `add`. A memory that is not there has its error in the result, the others took their grade; where
+        none took it, the first error is raised. Raises FieldInvalid, TraceNotFound, OwnerUnavailable.
+        """
+        scope = self._scope(options)
+        given = [Feedback(feedback, grade)] if isinstance(feedback, str) else feedback
+        request = memory_pb2.ReinforceMemoriesRequest(
+            request_id=encode.text("request_id", request_id) or uuid4().hex,
+            scope=encode.scope(scope),
+            feedback=[encode.feedback(item) for item in given],
+            spread=encode.credit_spread(spread),
+        )
+        return Unary(self._call("memory", "ReinforceMemories", options), request, self._remembering([_owner(scope)], _reinforced))
+
+    def consolidate(
+        self, *, max_traces: int = 0, time_budget_s: float | None = None, dry_run: bool = False, **options: Unpack[CallOptions]
+    ) -> Streamed:
+        """Merge clusters of the user's episodic memories into semantic ones where they predict their members; progress as it comes.
+
+        Sources stay, and deleting a semantic memory takes the merge back. `max_traces` (0: the server's setting) and `time_budget_s`
+        bound the work, `dry_run` changes nothing. Closing the stream stops it between two clusters. Raises FieldInvalid, OwnerUnavailable.
+        """
+        request = memory_pb2.ConsolidateMemoriesRequest(
+            scope=encode.scope(self._scope(options)),
+            max_traces=encode.integer("max_traces", max_traces),
+            time_budget=encode.duration("time_budget", time_budget_s),
+            dry_run=dry_run,
+        )
+        return Streamed(self._call("memory", "ConsolidateMemories", options, stream=True), request)
 
     def stats(self, **options: Unpack[CallOptions]) -> Unary[models.MemoryStats]:
         """Counts of the user's memory; with user="" those of the whole tenant."""
@@ -285,6 +359,8 @@ class Operations:
             consistency_token=self._token(scope, token),
             include_embedding=query.include_embedding,
             explain=query.explain,
+            weights=encode.weights(query.weights),
+            include_strength=query.include_strength,
         )
         vector = encode.embedding("embedding", query.embedding)
         if vector is None:
@@ -322,6 +398,14 @@ def _remember(tokens: Tokens, owners: tuple[Owner, ...], parse: Callable[[Any], 
     for owner in owners:
         tokens.remember(owner, response.consistency_token)
     return parse(response)
+
+
+def _reinforced(response: memory_pb2.ReinforceMemoriesResponse) -> Reinforced:
+    done = decode.reinforced(response)
+    failed = [row.error for row in done.results if row.error is not None]
+    if failed and len(failed) == len(done.results):
+        raise failed[0]
+    return done
 
 
 def checked(outcomes: builtins.list[Outcome], *, first: int, return_errors: bool) -> builtins.list[Outcome]:

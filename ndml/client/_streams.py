@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import Any, Generic, Self, TypeVar
 
 from ndml.client import _decode as decode
+from ndml.client._dynamics import ConsolidationProgress
 from ndml.client._models import Citation, Memory, SearchStats
 from ndml.v1 import chat_pb2, memory_pb2
 
@@ -30,6 +31,17 @@ class Exported(_Gathering[Memory]):
         return [decode.memory(trace) for trace in message.traces]
 
 
+class Consolidating(_Gathering[ConsolidationProgress]):
+    """Progress of a consolidation; closing the stream stops the work before the next cluster."""
+
+    last: ConsolidationProgress | None = None
+    """The newest message: after the last one, the totals."""
+
+    def absorb(self, message: memory_pb2.ConsolidateMemoriesResponse) -> list[ConsolidationProgress]:
+        self.last = decode.progress(message)
+        return [self.last]
+
+
 class Answer(_Gathering[str]):
     """The answer, piece by piece; everything but `text` is known after the last piece."""
 
@@ -47,6 +59,8 @@ class Answer(_Gathering[str]):
     """Tokens generated."""
     recall_stats: SearchStats | None = None
     """How recall went."""
+    answer_id: str = ""
+    """Give it to `reinforce` to grade the answer; empty where nothing was cited."""
 
     def absorb(self, message: chat_pb2.ChatResponse) -> list[str]:
         if message.finish_reason:
@@ -58,6 +72,7 @@ class Answer(_Gathering[str]):
         self.citations = tuple(decode.citation(row) for row in last.citations)
         self.finish_reason = decode.finish_reason(last.finish_reason)
         self.model = last.model
+        self.answer_id = last.answer_id
         self.prompt_tokens, self.completion_tokens = last.usage.prompt_tokens, last.usage.completion_tokens
         self.recall_stats = decode.stats(last.recall_stats) if last.HasField("recall_stats") else None
 
@@ -123,6 +138,14 @@ class ExportStream(Exported, SyncStream[Memory]):
 
 class ChatStream(Answer, SyncStream[str]):
     """Result of NdmlClient.chat."""
+
+
+class ConsolidationStream(Consolidating, SyncStream[ConsolidationProgress]):
+    """Result of NdmlClient.consolidate."""
+
+
+class AsyncConsolidationStream(Consolidating, AsyncStream[ConsolidationProgress]):
+    """Result of AsyncNdmlClient.consolidate."""
 
 
 class AsyncExportStream(Exported, AsyncStream[Memory]):

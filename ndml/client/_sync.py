@@ -21,7 +21,7 @@ from ndml.client._models import Added, ImportResult, Memory, NewMemory, Query, S
 from ndml.client._operations import Operations, Outcome, checked
 from ndml.client._options import DEFAULT_ADDRESS, CallOptions, ClientOptions
 from ndml.client._session import Tokens
-from ndml.client._streams import ChatStream, ExportStream, SyncStream
+from ndml.client._streams import ChatStream, ConsolidationStream, ExportStream, SyncStream
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,6 +86,8 @@ class NdmlClient:
     list = _paged(Operations.list)
     update = _unary(Operations.update)
     delete = _unary(Operations.delete)
+    reinforce = _unary(Operations.reinforce)
+    consolidate = _streamed(Operations.consolidate, ConsolidationStream)
     stats = _unary(Operations.stats)
     export = _streamed(Operations.export, ExportStream)
     chat = _streamed(Operations.chat, ChatStream)
@@ -98,15 +100,19 @@ class NdmlClient:
         memories: Iterable[NewMemory | str],
         *,
         request_id: str = "",
+        deduplicate: bool = False,
         return_errors: bool = False,
         **options: Unpack[CallOptions],
     ) -> builtins.list[Added]:
         """Store many memories, in order; the input may be a generator, it is read as it is sent. One result for each.
 
-        `request_id`: the same id with the same input writes nothing twice. The first refused memory is raised, with its position
-        as metadata "index", after its chunk was written; with `return_errors` it is in the results and the rest goes on.
+        `request_id`: the same id with the same input writes nothing twice. `deduplicate`: as in `add`, for each. The first refused
+        memory is raised, with its position as metadata "index", after its chunk was written; with `return_errors` it is in the results
+        and the rest goes on.
         """
-        return self._in_chunks(memories, self._operations.add_many(request_id=request_id, **options), return_errors)
+        return self._in_chunks(
+            memories, self._operations.add_many(request_id=request_id, deduplicate=deduplicate, **options), return_errors
+        )
 
     def search_many(
         self, queries: Iterable[Query | str], *, return_errors: bool = False, **options: Unpack[CallOptions]

@@ -21,6 +21,8 @@ MEMORY_QUERY_LATENCY = Histogram(
     names.METRIC_QUERY_LATENCY, "Seconds from a search's arrival at the memory node to its result", buckets=_LATENCY_S
 )
 MEMORY_UPDATE_RATE = Counter(names.METRIC_UPDATE_RATE, "Traces added, changed or deleted; take rate() of it", ["action"])
+BTSP_UPDATES = Counter(names.METRIC_BTSP_UPDATES, "Decisions of the write gate and changes of trace states", ["kind"])
+CONSOLIDATION_EVENTS = Counter(names.METRIC_CONSOLIDATION_EVENTS, "Clusters that consolidation looked at", ["outcome"])
 CONSENSUS_OPERATIONS = Counter(names.METRIC_CONSENSUS_OPERATIONS, "Operations of the consensus node", ["operation"])
 
 # RPC: rate, errors, duration

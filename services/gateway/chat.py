@@ -9,6 +9,7 @@ from ndml.runtime import semconv
 from ndml.runtime.call import Call
 from ndml.runtime.telemetry import span
 from ndml.v1 import chat_pb2, memory_pb2
+from services.gateway.answers import write_answer_id
 from services.gateway.ports import ChatModel
 from services.gateway.recall import Recall
 
@@ -85,5 +86,10 @@ def _last(
         chat_pb2.Citation(number=n, trace_id=hit.trace.trace_id, score=hit.score, text=hit.trace.text) for n, hit in enumerate(hits, 1)
     ]
     return chat_pb2.ChatResponse(
-        finish_reason=part.finish_reason, citations=citations, usage=part.usage, model=part.model, recall_stats=recalled.stats
+        finish_reason=part.finish_reason,
+        citations=citations,
+        usage=part.usage,
+        model=part.model,
+        recall_stats=recalled.stats,
+        answer_id=write_answer_id([hit.trace.trace_id for hit in hits]),
     )

@@ -1,4 +1,4 @@
-"""Trace ids: 16 bytes as 32 hexadecimal digits. Pure."""
+"""Trace ids (16 bytes as 32 hexadecimal digits) and what stands for a request. Pure."""
 
 from __future__ import annotations
 
@@ -23,13 +23,22 @@ def trace_id_of_request(owner: Owner, request_id: str, index: int) -> str:
 
     12 bytes of digest, 4 of index: a batch's ids are neighbours in the store's index, which halves what a commit of 64 must write.
     """
-    return f"{_request_digest(owner, request_id)}{index:08x}"
+    return f"{_trace_prefix(owner, request_id)}{index:08x}"
+
+
+def request_digest(owner: Owner, request_id: str) -> bytes:
+    """16 bytes that stand for a request of this owner, by which the node knows a repeat; b"" without a request_id: nothing is known."""
+    return _digest(owner, request_id, 16, b"ndml-feedback") if request_id else b""
 
 
 @lru_cache(maxsize=16)  # a batch asks for the same one again and again
-def _request_digest(owner: Owner, request_id: str) -> str:
-    digest = hashlib.blake2b(digest_size=12, person=b"ndml-request")
+def _trace_prefix(owner: Owner, request_id: str) -> str:
+    return _digest(owner, request_id, 12, b"ndml-request").hex()
+
+
+def _digest(owner: Owner, request_id: str, size: int, person: bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=size, person=person)
     for part in (owner.tenant, owner.user, request_id):
         data = part.encode()
         digest.update(len(data).to_bytes(4, "little") + data)
-    return digest.hexdigest()
+    return digest.digest()

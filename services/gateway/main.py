@@ -11,9 +11,11 @@ from ndml.runtime.service import Service
 from ndml.v1 import admin_pb2, chat_pb2, memory_pb2
 from services.gateway.admin import Admin, Peers
 from services.gateway.chat import Chat
+from services.gateway.consolidate import Consolidate
 from services.gateway.embedding import BatchingEmbedder
 from services.gateway.manage import Manage
 from services.gateway.recall import Recall
+from services.gateway.reinforce import Reinforce
 from services.gateway.remember import Remember
 from services.gateway.remotes import ClusterRemote, LlmRemote, MemoryNodes
 from services.gateway.rest import HealthReport, RestServer, build_app
@@ -45,12 +47,14 @@ def build(settings: GatewaySettings, service: Service) -> None:
     remember = Remember(nodes, embedder, space, _now_ms, os.urandom)
     recall = Recall(nodes, embedder, space)
     manage = Manage(nodes, embedder, space, _now_ms)
+    reinforce, consolidate = Reinforce(nodes), Consolidate(nodes)
     chat = Chat(recall, llm, settings.chat.recall_k, settings.chat.memory_bytes)
     peers = Peers(lambda: _status(service), settings.placement.consensus, settings.llm.addresses)
     admin = Admin(placement, ClusterRemote(), peers, time.time)
 
     # Where it is reached
-    service.expose(memory_pb2.DESCRIPTOR.services_by_name["MemoryService"], MemoryServicer(remember, recall, manage))
+    memory = MemoryServicer(remember, recall, manage, reinforce, consolidate)
+    service.expose(memory_pb2.DESCRIPTOR.services_by_name["MemoryService"], memory)
     service.expose(chat_pb2.DESCRIPTOR.services_by_name["ChatService"], ChatServicer(chat))
     service.expose(admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServicer(admin))
     if settings.rest.enabled:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 
 from ndml.errors import FieldInvalid, TraceNotFound
 from ndml.internal.v1 import memory_node_pb2 as node_pb2
 from ndml.runtime.call import Call
 from ndml.v1 import memory_pb2, types_pb2
 from services.gateway.ports import Embedder, Nodes
-from services.gateway.remember import check_time
 from services.gateway.scopes import Owner, owner_of, tenant_of
+from services.gateway.times import check_expiry, check_time
 from services.gateway.tokens import fingerprint, read_consistency_token, read_page_token, write_consistency_token, write_page_token
 from services.gateway.vectors import VectorSpace, dense_text
 
 DEFAULT_PAGE = 50
-CHANGEABLE = ("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding")
+CHANGEABLE = ("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding", "protected", "expires_at")
 
 
 class Manage:
@@ -30,7 +31,12 @@ class Manage:
     async def get(self, request: memory_pb2.GetMemoryRequest, call: Call) -> memory_pb2.GetMemoryResponse:
         """Raises TraceNotFound."""
         owner = owner_of(request.scope, call)
-        action = node_pb2.GetAction(trace_id=request.trace_id, include_embedding=request.include_embedding)
+        action = node_pb2.GetAction(
+            trace_id=request.trace_id,
+            include_embedding=request.include_embedding,
+            include_strength=request.include_strength,
+            include_history=request.include_history,
+        )
         seen = read_consistency_token(request.consistency_token)
         _, result = await self._nodes.execute(owner, _operation(owner, call, get=action), call, seen)
         return memory_pb2.GetMemoryResponse(trace=result.trace.trace)
@@ -38,7 +44,8 @@ class Manage:
     async def list_(self, request: memory_pb2.ListMemoriesRequest, call: Call) -> memory_pb2.ListMemoriesResponse:
         """Raises PageTokenInvalid."""
         owner = owner_of(request.scope, call)
-        query = fingerprint(*owner, request.scope.agent, request.scope.session, request.filter)
+        archived = ("archived",) if request.include_archived else ()
+        query = fingerprint(*owner, request.scope.agent, request.scope.session, request.filter, *archived)
         action = node_pb2.ListAction(
             limit=request.page_size or DEFAULT_PAGE,
             before_sequence=read_page_token(request.page_token, query),
@@ -46,6 +53,7 @@ class Manage:
             session=request.scope.session,
             filter=request.filter,
             include_embedding=request.include_embedding,
+            include_archived=request.include_archived,
         )
         seen = read_consistency_token(request.consistency_token)
         _, result = await self._nodes.execute(owner, _operation(owner, call, list_=action), call, seen)
@@ -73,6 +81,8 @@ class Manage:
             raise FieldInvalid("must be at least 1 character; to remove a memory use DeleteMemory", field="trace.text")
         if "said_at" in fields and given.HasField("said_at"):
             check_time(given.said_at, "trace.said_at")
+        if "expires_at" in fields and given.HasField("expires_at"):
+            check_expiry(given.expires_at, self._now_ms(), "trace.expires_at")
         trace = types_pb2.MemoryTrace()
         trace.CopyFrom(given)
         trace.updated_at.FromMilliseconds(self._now_ms())
@@ -127,8 +137,9 @@ class Manage:
             session=request.scope.session,
             include_embedding=request.include_embedding,
         )
-        async for part in self._nodes.export(owner, wanted, call):
-            yield memory_pb2.ExportMemoriesResponse(traces=part.traces, total=part.total)
+        async with aclosing(self._nodes.export(owner, wanted, call)) as parts:
+            async for part in parts:
+                yield memory_pb2.ExportMemoriesResponse(traces=part.traces, total=part.total)
 
 
 def _operation(
@@ -157,5 +168,6 @@ def _add_stats(total: memory_pb2.GetMemoryStatsResponse, part: memory_pb2.GetMem
     total.owners += part.owners
     total.content_bytes += part.content_bytes
     total.resident_traces += part.resident_traces
+    total.archived_traces += part.archived_traces
     for kind, count in part.traces_by_kind.items():
         total.traces_by_kind[kind] += count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -31,8 +31,16 @@ class Nodes(Protocol):
         """Run it on every member; one that fails gives its exception instead of a result."""
         ...
 
-    def export(self, owner: Owner, request: memory_node_pb2.ExportRequest, call: Call) -> AsyncIterator[memory_node_pb2.ExportResponse]:
-        """Stream the owner's traces. Raises NdmlError."""
+    def export(
+        self, owner: Owner, request: memory_node_pb2.ExportRequest, call: Call
+    ) -> AsyncGenerator[memory_node_pb2.ExportResponse, None]:
+        """Stream the owner's traces; closing it cancels the node's call. Raises NdmlError."""
+        ...
+
+    def consolidate(
+        self, owner: Owner, request: memory_node_pb2.ConsolidateRequest, call: Call
+    ) -> AsyncGenerator[memory_node_pb2.ConsolidateResponse, None]:
+        """Consolidate the owner's traces, streaming progress; closing it stops the node's work. Raises NdmlError."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ndml.errors import NdmlError
@@ -37,9 +37,9 @@ class Recall:
     async def search(self, request: memory_pb2.SearchMemoriesRequest, call: Call) -> bytes:
         """Wire bytes of a SearchMemoriesResponse. Raises NdmlError."""
         began = time.perf_counter()
-        owner, seen = owner_of(request.scope, call), read_consistency_token(request.consistency_token)
+        alike = _alike(request, call, "")
         vectors, embed_ms = await self._vectors([request], call, lambda _: "")
-        [response] = await self._search(owner, seen, request, vectors, embed_ms, began, call)
+        [response] = await self._search(alike, request, vectors, embed_ms, began, call)
         return response
 
     async def search_all(self, requests: Sequence[memory_pb2.SearchMemoriesRequest], call: Call) -> bytes:
@@ -50,16 +50,11 @@ class Recall:
         began = time.perf_counter()
         groups: dict[_Alike, list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
-            groups[_alike(request, call, f"searches[{i}].scope")].append(i)
+            groups[_alike(request, call, f"searches[{i}].")].append(i)
         vectors, embed_ms = await self._vectors(requests, call, lambda i: f"searches[{i}].")
         parts = [(alike, at[start : start + _GROUP]) for alike, at in groups.items() for start in range(0, len(at), _GROUP)]
         found = await asyncio.gather(
-            *(
-                self._search(
-                    alike.owner, read_consistency_token(alike.token), requests[at[0]], [vectors[i] for i in at], embed_ms, began, call
-                )
-                for alike, at in parts
-            ),
+            *(self._search(alike, requests[at[0]], [vectors[i] for i in at], embed_ms, began, call) for alike, at in parts),
             return_exceptions=True,
         )
         results = [b""] * len(requests)
@@ -84,8 +79,7 @@ class Recall:
 
     async def _search(
         self,
-        owner: Owner,
-        seen: Mapping[str, int],
+        alike: _Alike,
         request: memory_pb2.SearchMemoriesRequest,
         vectors: Sequence[bytes],
         embed_ms: float,
@@ -94,9 +88,9 @@ class Recall:
     ) -> list[bytes]:
         """Wire bytes of a SearchMemoriesResponse for each of `vectors`; all else is as `request` says."""
         with span(semconv.SPAN_SEARCH_MEMORY, {semconv.MEMORY_K: request.k or DEFAULT_K}):
-            operation = _operation(owner, request, b"".join(vectors), current_traceparent() or call.traceparent)
+            operation = _operation(alike.owner, request, b"".join(vectors), current_traceparent() or call.traceparent)
             sent = time.perf_counter()
-            _, result = await self._nodes.execute(owner, operation, call, seen)
+            _, result = await self._nodes.execute(alike.owner, operation, call, dict(alike.seen))
             ended = time.perf_counter()
         timings = types_pb2.StageTimings(
             embed_ms=embed_ms,
@@ -120,14 +114,15 @@ class _Alike(NamedTuple):
     min_score: float | None
     include_embedding: bool
     explain: bool
-    token: str
+    weights: bytes
+    include_strength: bool
+    seen: tuple[tuple[str, int], ...]
 
 
-def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, field: str) -> _Alike:
-    """Raises FieldInvalid, TenantDenied, ConsistencyTokenInvalid."""
-    read_consistency_token(request.consistency_token)
+def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -> _Alike:
+    """`prefix` is the request's path with a dot, or "". Raises FieldInvalid, TenantDenied, ConsistencyTokenInvalid."""
     return _Alike(
-        owner_of(request.scope, call, field),
+        owner_of(request.scope, call, f"{prefix}scope"),
         request.scope.agent,
         request.scope.session,
         request.k,
@@ -135,7 +130,9 @@ def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, field: str) ->
         request.min_score if request.HasField("min_score") else None,
         request.include_embedding,
         request.explain,
-        request.consistency_token,
+        request.weights.SerializeToString(deterministic=True) if request.HasField("weights") else b"",
+        request.include_strength,
+        tuple(sorted(read_consistency_token(request.consistency_token, f"{prefix}consistency_token").items())),
     )
 
 
@@ -147,7 +144,10 @@ def _operation(owner: Owner, request: memory_pb2.SearchMemoriesRequest, vectors:
         session=request.scope.session,
         include_embedding=request.include_embedding,
         explain=request.explain,
+        include_strength=request.include_strength,
     )
+    if request.HasField("weights"):
+        search.weights.CopyFrom(request.weights)
     if request.HasField("filter"):
         search.filter.CopyFrom(request.filter)
     if request.HasField("min_score"):

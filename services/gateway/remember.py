@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ndml.errors import FieldInvalid, FieldViolation, NdmlError
+from ndml.errors import FieldInvalid, NdmlError
 from ndml.internal.v1 import memory_node_pb2 as node_pb2
 from ndml.runtime.call import Call
 from ndml.runtime.interceptors import as_ndml_error
@@ -18,19 +20,36 @@ from ndml.wire import error_to_status, status_to_error
 from services.gateway.ids import RANDOM_BYTES, fresh_trace_id, trace_id_of_request
 from services.gateway.ports import Embedder, Nodes
 from services.gateway.scopes import Owner, owner_of
+from services.gateway.times import check_expiry, check_time
 from services.gateway.vectors import VectorSpace, dense_text
 
 _FAILURES_LISTED = 100
+_LINKS = 64
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
+# What another node made of a trace, at another time, beside other memories: an import starts anew. The vector goes its own way.
+_NOT_TAKEN_OVER: tuple[Literal["embedding", "gate", "state", "strength", "history"], ...] = (
+    "embedding",
+    "gate",
+    "state",
+    "strength",
+    "history",
+)
 
 
 @dataclass(slots=True)
 class Added:
-    """What became of one memory; `error` is None where it is stored."""
+    """What became of one memory; `error` is None where it is stored, or `deduplicated`: trace_id is then the trace that says the same.
+
+    learned_at: when the store first held it, None where the node does not say. gate: what the node's write gate made of it; None where
+    it existed or was not gated.
+    """
 
     trace_id: str
-    learned_at: Timestamp
+    learned_at: Timestamp | None
     existed: bool = False
     error: NdmlError | None = None
+    gate: types_pb2.GateDecision | None = None
+    deduplicated: bool = False
 
 
 @dataclass(slots=True)
@@ -53,8 +72,16 @@ class Remember:
         self._now_ms = now_ms
         self._random_bytes = random_bytes
 
-    async def add(self, memories: Sequence[memory_pb2.NewMemory], request_id: str, call: Call, path: Callable[[int], str]) -> AddedAll:
-        """Store memories; `path(i)` is the path of the i-th in the request.
+    async def add(
+        self,
+        memories: Sequence[memory_pb2.NewMemory],
+        request_id: str,
+        call: Call,
+        path: Callable[[int], str],
+        *,
+        deduplicate: bool = False,
+    ) -> AddedAll:
+        """Store memories; `path(i)` is the path of the i-th in the request. deduplicate: leave out what the gate finds known.
 
         Raises NdmlError for anything wrong with the request, before anything is written; what fails after that is said item by item.
         """
@@ -62,7 +89,7 @@ class Remember:
         now, ids = self._now_ms(), self._ids(request_id, owners)
         traces = [self._trace(memory, owner, ids[i], now, path(i)) for i, (memory, owner) in enumerate(zip(memories, owners, strict=True))]
         await self._embed([m.embedding if m.HasField("embedding") else None for m in memories], traces, call, path)
-        return await self._put(owners, traces, call, skip_existing=False)
+        return await self._put(owners, traces, call, node_pb2.PutAction(deduplicate=deduplicate))
 
     async def import_(self, parts: AsyncIterator[memory_pb2.ImportMemoriesRequest], call: Call) -> memory_pb2.ImportMemoriesResponse:
         """Store exported traces, keeping their ids and times; a trace that is refused does not stop the others."""
@@ -72,7 +99,7 @@ class Remember:
             try:
                 added = await self._import_part(part.traces, call)
             except NdmlError as error:
-                added = AddedAll([Added("", Timestamp(), error=error) for _ in part.traces])
+                added = AddedAll([Added("", None, error=error) for _ in part.traces])
             for item in added.items:
                 response.imported += item.error is None and not item.existed
                 response.skipped += item.error is None and item.existed
@@ -90,7 +117,7 @@ class Remember:
         now = self._now_ms()
         traces = [self._imported(trace, owner, now, path(i)) for i, (trace, owner) in enumerate(zip(given, owners, strict=True))]
         await self._embed([t.embedding if t.HasField("embedding") else None for t in given], traces, call, path)
-        return await self._put(owners, traces, call, skip_existing=True)
+        return await self._put(owners, traces, call, node_pb2.PutAction(skip_existing=True))
 
     def _ids(self, request_id: str, owners: Sequence[Owner]) -> list[str]:
         if request_id:
@@ -107,6 +134,7 @@ class Remember:
             speaker=memory.speaker,
             metadata=memory.metadata,
             salience=memory.salience,
+            protected=memory.protected,
             version=1,
         )
         trace.scope.tenant = owner.tenant
@@ -114,6 +142,8 @@ class Remember:
             trace.provenance.CopyFrom(memory.provenance)
         if memory.HasField("said_at"):
             trace.said_at.CopyFrom(check_time(memory.said_at, f"{path}.said_at"))
+        if memory.HasField("expires_at"):
+            trace.expires_at.CopyFrom(check_expiry(memory.expires_at, now, f"{path}.expires_at"))
         trace.learned_at.FromMilliseconds(now)
         trace.updated_at.FromMilliseconds(now)
         return trace
@@ -121,17 +151,20 @@ class Remember:
     def _imported(self, given: types_pb2.MemoryTrace, owner: Owner, now: int, path: str) -> types_pb2.MemoryTrace:
         if not given.text:
             raise FieldInvalid("must be at least 1 character", field=f"{path}.text")
+        check_links(given.links, f"{path}.links")
         trace = types_pb2.MemoryTrace()
         trace.CopyFrom(given)
-        trace.ClearField("embedding")
+        for derived in _NOT_TAKEN_OVER:
+            trace.ClearField(derived)
         trace.scope.tenant = owner.tenant
         trace.trace_id = given.trace_id or fresh_trace_id(now, self._random_bytes(RANDOM_BYTES))
         trace.kind = given.kind or types_pb2.TRACE_KIND_EPISODIC
         trace.version = given.version or 1
-        for name in ("said_at", "learned_at", "updated_at"):
+        for name in ("said_at", "learned_at", "updated_at", "expires_at"):
             if given.HasField(name):
+                # An expiry in the past is fine here: an old export may hold what has expired since, and the node leaves that out.
                 check_time(getattr(given, name), f"{path}.{name}")
-            elif name != "said_at":
+            elif name in ("learned_at", "updated_at"):
                 getattr(trace, name).FromMilliseconds(now)
         return trace
 
@@ -153,18 +186,24 @@ class Remember:
             for i, vector in zip(lacking, await self._embedder.embed(texts, call), strict=True):
                 traces[i].embedding.vector = vector
 
-    async def _put(self, owners: Sequence[Owner], traces: Sequence[types_pb2.MemoryTrace], call: Call, *, skip_existing: bool) -> AddedAll:
+    async def _put(
+        self, owners: Sequence[Owner], traces: Sequence[types_pb2.MemoryTrace], call: Call, options: node_pb2.PutAction
+    ) -> AddedAll:
+        """One put for each owner, in the manner of `options`, which has no traces."""
         positions: dict[Owner, list[int]] = defaultdict(list)
         for i, owner in enumerate(owners):
             positions[owner].append(i)
         added = AddedAll([Added(trace.trace_id, trace.learned_at) for trace in traces])
-        await asyncio.gather(*(self._put_owner(owner, at, traces, call, skip_existing, added) for owner, at in positions.items()))
+        await asyncio.gather(
+            *(self._put_owner(owner, at, [traces[i] for i in at], call, options, added) for owner, at in positions.items())
+        )
         return added
 
     async def _put_owner(
-        self, owner: Owner, at: list[int], traces: Sequence[types_pb2.MemoryTrace], call: Call, skip_existing: bool, added: AddedAll
+        self, owner: Owner, at: list[int], traces: list[types_pb2.MemoryTrace], call: Call, options: node_pb2.PutAction, added: AddedAll
     ) -> None:
-        put = node_pb2.PutAction(traces=[traces[i] for i in at], skip_existing=skip_existing)
+        """Put the traces that stand at the positions `at` of `added`."""
+        put = node_pb2.PutAction(traces=traces, skip_existing=options.skip_existing, deduplicate=options.deduplicate)
         operation = node_pb2.Operation(tenant=owner.tenant, user=owner.user, traceparent=call.traceparent, put=put)
         try:
             node_id, result = await self._nodes.execute(owner, operation, call)
@@ -175,14 +214,26 @@ class Remember:
             return
         added.sequences[node_id] = max(result.put.sequence, added.sequences.get(node_id, 0))
         for i, outcome in zip(at, result.put.outcomes, strict=True):
-            item = added.items[i]
-            item.existed, item.learned_at = outcome.existed, outcome.learned_at
-            item.error = status_to_error(outcome.error) if outcome.HasField("error") else None
+            _note(added.items[i], outcome)
 
 
-def check_time(value: Timestamp, field_path: str) -> Timestamp:
-    """Raises FieldInvalid for a time outside the years 1 to 9999."""
-    if not (-62_135_596_800 <= value.seconds <= 253_402_300_799 and 0 <= value.nanos <= 999_999_999):
-        violation = FieldViolation(field_path, "must be between year 1 and 9999, with 0 to 999,999,999 nanoseconds", "timestamp")
-        raise FieldInvalid(f"{field_path}: {violation.description}", violations=[violation])
-    return value
+def _note(item: Added, outcome: node_pb2.PutOutcome) -> None:
+    item.trace_id = outcome.duplicate_of or item.trace_id
+    item.deduplicated = bool(outcome.duplicate_of)
+    item.existed = outcome.existed
+    item.learned_at = outcome.learned_at if outcome.HasField("learned_at") else None
+    item.gate = outcome.gate if outcome.HasField("gate") else None
+    item.error = status_to_error(outcome.error) if outcome.HasField("error") else None
+
+
+def check_links(links: Sequence[types_pb2.TraceLink], path: str) -> None:
+    """Raises FieldInvalid for links that no node can have made."""
+    if len(links) > _LINKS:
+        raise FieldInvalid(f"{len(links)} links, at most {_LINKS} a trace", field=path)
+    for i, link in enumerate(links):
+        if not _TRACE_ID.fullmatch(link.trace_id):
+            raise FieldInvalid("must be 32 lower-case hexadecimal digits", field=f"{path}[{i}].trace_id")
+        if link.type not in types_pb2.LinkType.values() or not link.type:
+            raise FieldInvalid("must be one of the defined types", field=f"{path}[{i}].type")
+        if not 0 <= link.weight <= 1:
+            raise FieldInvalid("must be 0 to 1", field=f"{path}[{i}].weight")

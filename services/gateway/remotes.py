@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import grpc
 from google.protobuf.message import Message
 
-from ndml.errors import ModelNotConfigured, ModelUnavailable, OwnerUnavailable, StaleEpoch
+from ndml.errors import ModelNotConfigured, ModelUnavailable, NdmlError, OwnerUnavailable, StaleEpoch
 from ndml.internal.v1 import consensus_pb2, consensus_pb2_grpc, llm_pb2, llm_pb2_grpc, memory_node_pb2_grpc
 from ndml.internal.v1 import memory_node_pb2 as node_pb2
 from ndml.placement import Placement, PlacementNode
@@ -18,7 +19,7 @@ from ndml.runtime.call import Call
 from ndml.runtime.channel import LatencyWindow, hedged, open_channel, trace_metadata
 from ndml.runtime.interceptors import as_ndml_error
 from ndml.runtime.telemetry import TRACEPARENT
-from ndml.wire import status_to_error
+from ndml.wire import rpc_error_to_ndml, status_to_error
 from services.gateway.links import NodeLink
 from services.gateway.ports import NOTHING_SEEN
 from services.gateway.scopes import Owner
@@ -27,9 +28,7 @@ from services.gateway.vectors import VectorSpace
 
 R = TypeVar("R")
 
-_WRITES = frozenset({"put", "update", "delete"})
-# An update counts the version up: sent twice it would be applied twice. The others give the same result again.
-_NOT_REPEATABLE = frozenset({"update"})
+_WRITES = frozenset({"put", "update", "delete", "reinforce"})
 _STATUS_TIMEOUT_S = 2.0
 _SNAPSHOT_TIMEOUT_S = 600.0
 
@@ -68,7 +67,7 @@ class MemoryNodes:
     ) -> tuple[str, node_pb2.OperationResult]:
         """See `ports.Nodes`. A stale placement is refreshed and tried once more, a node that is away as often as is safe."""
         action = operation.WhichOneof("action") or ""
-        tries = 1 if action in _NOT_REPEATABLE else self._options.attempts
+        tries = self._options.attempts if _repeatable(operation) else 1
         stale_before = False
         for left in reversed(range(tries)):
             epoch = self._placement.epoch
@@ -113,12 +112,38 @@ class MemoryNodes:
         found = await asyncio.gather(*(self._on_node(m, _copy(operation), call, False) for m in members), return_exceptions=True)
         return [(m.node_id, as_ndml_error(r) if isinstance(r, BaseException) else r[1]) for m, r in zip(members, found, strict=True)]
 
-    async def export(self, owner: Owner, request: node_pb2.ExportRequest, call: Call) -> AsyncIterator[node_pb2.ExportResponse]:
+    def export(self, owner: Owner, request: node_pb2.ExportRequest, call: Call) -> AsyncGenerator[node_pb2.ExportResponse, None]:
         """See `ports.Nodes`."""
-        node = self._placement.owners(owner.tenant, owner.user)[0]
-        request.epoch = self._placement.epoch
-        async for part in self._link(node).stub.Export(request, timeout=call.remaining(), metadata=trace_metadata()):
-            yield part
+        return self._stream("Export", owner, request, call)
+
+    def consolidate(
+        self, owner: Owner, request: node_pb2.ConsolidateRequest, call: Call
+    ) -> AsyncGenerator[node_pb2.ConsolidateResponse, None]:
+        """See `ports.Nodes`."""
+        return self._stream("Consolidate", owner, request, call)
+
+    async def _stream(
+        self, method: str, owner: Owner, request: node_pb2.ExportRequest | node_pb2.ConsolidateRequest, call: Call
+    ) -> AsyncGenerator[Any, None]:
+        """A server stream of the owner's node. A stale placement is refreshed and the call made once more; nothing else is repeated."""
+        for stale_before in (False, True):
+            node = self._placement.owners(owner.tenant, owner.user)[0]
+            epoch = request.epoch = self._placement.epoch
+            metadata = trace_metadata() or (((TRACEPARENT, call.traceparent),) if call.traceparent else ())
+            parts = getattr(self._link(node).stub, method)(request, timeout=call.remaining(), metadata=metadata)
+            try:
+                async for part in parts:
+                    yield part
+                return
+            except grpc.RpcError as error:
+                mapped = _of_node(node, error)
+                # A node refuses an epoch before its first message: nothing has been passed on yet.
+                if stale_before or not isinstance(mapped, StaleEpoch):
+                    raise mapped from error
+            finally:
+                parts.cancel()  # of no effect at the end; before it, the node learns that nobody listens any more
+            metrics.STALE_EPOCH_RETRIES.inc()
+            await self._placement.wait_newer(epoch, self._options.stale_wait_s)
 
     def _link(self, node: PlacementNode) -> NodeLink:
         link = self._links.get(node.node_id)
@@ -131,6 +156,21 @@ class MemoryNodes:
             closing.add_done_callback(lambda task: task.exception())
         link = self._links[node.node_id] = NodeLink(node.node_id, node.address, lambda: self._placement.epoch, self._options)
         return link
+
+
+def _repeatable(operation: node_pb2.Operation) -> bool:
+    """Whether a second try can do no harm: an update counts the version up, feedback without a digest counts again."""
+    if operation.HasField("reinforce"):
+        return bool(operation.reinforce.request_digest)
+    return not operation.HasField("update")
+
+
+def _of_node(node: PlacementNode, error: grpc.RpcError) -> NdmlError:
+    mapped = rpc_error_to_ndml(error)
+    if not isinstance(mapped, OwnerUnavailable):
+        return mapped
+    text = f"{node.node_id} ({node.address}) does not answer ({mapped.message}): repeat the call"
+    return OwnerUnavailable(text, retry_after_s=mapped.retry_after_s)
 
 
 def _copy(operation: node_pb2.Operation) -> node_pb2.Operation:

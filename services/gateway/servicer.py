@@ -9,39 +9,37 @@ from ndml.v1 import admin_pb2, chat_pb2, memory_pb2
 from ndml.wire import error_to_status
 from services.gateway.admin import Admin
 from services.gateway.chat import Chat
+from services.gateway.consolidate import Consolidate
 from services.gateway.manage import Manage
 from services.gateway.recall import Recall
-from services.gateway.remember import Remember
+from services.gateway.reinforce import Reinforce
+from services.gateway.remember import Added, Remember
 from services.gateway.tokens import write_consistency_token
 
 
 class MemoryServicer:
     """ndml.v1.MemoryService."""
 
-    def __init__(self, remember: Remember, recall: Recall, manage: Manage) -> None:
+    def __init__(self, remember: Remember, recall: Recall, manage: Manage, reinforce: Reinforce, consolidate: Consolidate) -> None:
         self._remember = remember
         self._recall = recall
         self._manage = manage
+        self._reinforce = reinforce
+        self._consolidate = consolidate
 
     async def AddMemory(self, request: memory_pb2.AddMemoryRequest, call: Call) -> memory_pb2.AddMemoryResponse:
-        added = await self._remember.add([request.memory], request.request_id, call, lambda _: "memory")
+        added = await self._remember.add([request.memory], request.request_id, call, lambda _: "memory", deduplicate=request.deduplicate)
         [item] = added.items
         if item.error is not None:
             raise item.error
-        token = write_consistency_token(added.sequences)
-        return memory_pb2.AddMemoryResponse(
-            trace_id=item.trace_id, replayed=item.existed, learned_at=item.learned_at, consistency_token=token
-        )
+        return _added(item, write_consistency_token(added.sequences))
 
     async def BatchAddMemories(self, request: memory_pb2.BatchAddMemoriesRequest, call: Call) -> memory_pb2.BatchAddMemoriesResponse:
-        added = await self._remember.add(request.memories, request.request_id, call, lambda i: f"memories[{i}]")
-        response = memory_pb2.BatchAddMemoriesResponse(consistency_token=write_consistency_token(added.sequences))
-        for item in added.items:
-            if item.error is None:
-                response.results.add(trace_id=item.trace_id, replayed=item.existed)
-            else:
-                response.results.add(error=error_to_status(item.error))
-        return response
+        added = await self._remember.add(
+            request.memories, request.request_id, call, lambda i: f"memories[{i}]", deduplicate=request.deduplicate
+        )
+        token = write_consistency_token(added.sequences)
+        return memory_pb2.BatchAddMemoriesResponse(results=[_result(item) for item in added.items], consistency_token=token)
 
     async def SearchMemories(self, request: memory_pb2.SearchMemoriesRequest, call: Call) -> bytes:
         return await self._recall.search(request, call)
@@ -61,6 +59,14 @@ class MemoryServicer:
     async def DeleteMemory(self, request: memory_pb2.DeleteMemoryRequest, call: Call) -> memory_pb2.DeleteMemoryResponse:
         return await self._manage.delete(request, call)
 
+    async def ReinforceMemories(self, request: memory_pb2.ReinforceMemoriesRequest, call: Call) -> memory_pb2.ReinforceMemoriesResponse:
+        return await self._reinforce.reinforce(request, call)
+
+    def ConsolidateMemories(
+        self, request: memory_pb2.ConsolidateMemoriesRequest, call: Call
+    ) -> AsyncIterator[memory_pb2.ConsolidateMemoriesResponse]:
+        return self._consolidate.consolidate(request, call)
+
     def ExportMemories(self, request: memory_pb2.ExportMemoriesRequest, call: Call) -> AsyncIterator[memory_pb2.ExportMemoriesResponse]:
         return self._manage.export(request, call)
 
@@ -71,6 +77,23 @@ class MemoryServicer:
 
     async def GetMemoryStats(self, request: memory_pb2.GetMemoryStatsRequest, call: Call) -> memory_pb2.GetMemoryStatsResponse:
         return await self._manage.stats(request, call)
+
+
+def _added(item: Added, token: str) -> memory_pb2.AddMemoryResponse:
+    return memory_pb2.AddMemoryResponse(
+        trace_id=item.trace_id,
+        replayed=item.existed,
+        learned_at=item.learned_at,
+        consistency_token=token,
+        gate=item.gate,
+        deduplicated=item.deduplicated,
+    )
+
+
+def _result(item: Added) -> memory_pb2.AddResult:
+    if item.error is not None:
+        return memory_pb2.AddResult(error=error_to_status(item.error))
+    return memory_pb2.AddResult(trace_id=item.trace_id, replayed=item.existed, gate=item.gate, deduplicated=item.deduplicated)
 
 
 class ChatServicer:

@@ -12,20 +12,26 @@ from google.protobuf.message import Message
 
 from ndml.errors import ConsistencyTokenInvalid, PageTokenInvalid
 
+_MAX_SEQUENCE = (1 << 64) - 1
+
 
 def write_consistency_token(sequences: Mapping[str, int]) -> str:
-    """Says which commit of which node a later read must see: node id -> sequence number."""
-    return _pack({"c": dict(sorted(sequences.items()))})
+    """Says which commit of which node a later read must see: node id -> sequence number.
+
+    0 says that nothing was written; a token of nothing but that is "", so that it takes no newer one's place.
+    """
+    written = {node_id: sequence for node_id, sequence in sorted(sequences.items()) if sequence}
+    return _pack({"c": written}) if written else ""
 
 
-def read_consistency_token(token: str) -> dict[str, int]:
-    """Inverse; {} for "". Raises ConsistencyTokenInvalid."""
+def read_consistency_token(token: str, field: str = "consistency_token") -> dict[str, int]:
+    """Inverse; {} for "". Raises ConsistencyTokenInvalid, about `field`."""
     if not token:
         return {}
     found = _unpack(token)
     sequences = found.get("c") if found is not None else None
-    if not isinstance(sequences, dict) or not all(isinstance(v, int) and v >= 0 for v in sequences.values()):
-        raise ConsistencyTokenInvalid("not a token of this suite: pass it on as it came, or leave it out", field="consistency_token")
+    if not isinstance(sequences, dict) or not all(isinstance(v, int) and 0 <= v <= _MAX_SEQUENCE for v in sequences.values()):
+        raise ConsistencyTokenInvalid("not a token of this suite: pass it on as it came, or leave it out", field=field)
     return sequences
 
 
@@ -49,7 +55,7 @@ def read_page_token(token: str, query: str) -> int:
         return 0
     found = _unpack(token)
     before = found.get("b") if found is not None else None
-    if found is None or not isinstance(before, int) or before <= 0:
+    if found is None or not isinstance(before, int) or not 0 < before <= _MAX_SEQUENCE:
         raise PageTokenInvalid("not a page token of this suite: use next_page_token as it came", field="page_token")
     if found.get("q") != query:
         raise PageTokenInvalid("the token belongs to another query: keep scope and filter, or start anew", field="page_token")

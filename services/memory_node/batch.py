@@ -27,6 +27,7 @@ _SPANS = {
     "update": semconv.SPAN_UPDATE_MEMORY,
     "delete": semconv.SPAN_DELETE_MEMORY,
     "stats": semconv.SPAN_MEMORY_STATS,
+    "reinforce": semconv.SPAN_UPDATE_MEMORY,
 }
 
 
@@ -95,6 +96,19 @@ class Slot:
 
     def finish(self, result: Message | bytes | NdmlError) -> None:
         self.batch.finish(self.position, result)
+
+    def written(self, result: pb.PutResult | pb.TraceResult | pb.DeleteResult | pb.ReinforceActionResult | NdmlError) -> None:
+        """The outcome of a write."""
+        if isinstance(result, NdmlError):
+            self.finish(result)
+        elif isinstance(result, pb.PutResult):
+            self.finish(pb.OperationResult(put=result))
+        elif isinstance(result, pb.TraceResult):
+            self.finish(pb.OperationResult(trace=result))
+        elif isinstance(result, pb.DeleteResult):
+            self.finish(pb.OperationResult(delete=result))
+        else:
+            self.finish(pb.OperationResult(reinforce=result))
 
     def check_deadline(self) -> None:
         """Raises DeadlinePassed."""

@@ -16,6 +16,7 @@ _TYPES: dict[str, DTypeLike] = {
     "said_at_us": np.int64,
     "learned_at_us": np.int64,
     "payload_bytes": np.int32,
+    "expires_at_us": np.int64,
     "kind": np.int8,
     "agent": np.int32,
     "session": np.int32,
@@ -84,6 +85,7 @@ class Columns:
                 "said_at_us": [row.said_at_us for row in rows],
                 "learned_at_us": [row.learned_at_us for row in rows],
                 "payload_bytes": [len(row.payload) for row in rows],
+                "expires_at_us": [row.expires_at_us for row in rows],
                 "kind": [row.kind & 0x7F for row in rows],
                 "agent": [number(row.agent) for row in rows],
                 "session": [number(row.session) for row in rows],
@@ -101,6 +103,7 @@ class Columns:
                 "said_at_us": rows.said_at_us,
                 "learned_at_us": rows.learned_at_us,
                 "payload_bytes": rows.payload_bytes,
+                "expires_at_us": rows.expires_at_us,
                 "kind": rows.kind & 0x7F,
                 "agent": self.strings.numbers(rows.agent),
                 "session": self.strings.numbers(rows.session),
@@ -121,6 +124,12 @@ class Columns:
             self._arrays[name][self._size : end] = column
         self._arrays["alive"][self._size : end] = True
         self._size = end
+
+    def row_of_trace(self, first_sequence: int) -> int | None:
+        """The live row of the trace whose first row had this sequence number."""
+        # Rows come in order of their first sequence, but for updates, which are few and at the end.
+        found = np.nonzero((self.ints("first_sequence") == first_sequence) & self.alive)[0]
+        return int(found[-1]) if len(found) else None
 
     def rows_of(self, sequences: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows that are alive and have one of these sequence numbers."""

@@ -4,34 +4,61 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ndml.errors import InternalFault, NdmlError, StoreUnavailable
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime.log import get_logger
-from ndml.wire import error_to_status
+from ndml.wire import error_to_status, status_to_error
+from services.memory_node.changes import StateChange
 from services.memory_node.ports import NowNs
-from services.memory_node.records import Owner, TraceRow, check_model, is_trace_id, new_trace, unit_vectors
+from services.memory_node.records import Judgement, Owner, TraceRow, check_model, is_trace_id, new_trace, unit_vectors
 from services.memory_node.schema import Identity
 from services.memory_node.transaction import Limits, OwnerRow, Totals, Transaction
 
 log = get_logger(__name__)
 
-WriteAction = pb.PutAction | pb.UpdateAction | pb.DeleteAction
-WriteResult = pb.PutResult | pb.TraceResult | pb.DeleteResult
+WriteAction = pb.PutAction | pb.UpdateAction | pb.DeleteAction | StateChange
+WriteResult = pb.PutResult | pb.TraceResult | pb.DeleteResult | pb.ReinforceActionResult
+
+
+Done = Callable[["WriteResult | NdmlError"], None]
+
+
+def _ignored(result: WriteResult | NdmlError) -> None:
+    """The submitter does not wait."""
 
 
 class WriteJob:
-    """One write operation of `weight` traces. `tag` is the submitter's own and comes back untouched."""
+    """One write operation of `weight` traces. `done` is the submitter's own, for it to call with the outcome.
 
-    __slots__ = ("action", "owner", "tag", "weight")
+    `judged`: of a put, what the gate made of each trace; empty where it was not asked. `also`: of a put, states that change with it or
+    not at all.
+    """
 
-    def __init__(self, owner: Owner, action: WriteAction, tag: object = None) -> None:
+    __slots__ = ("action", "also", "done", "judged", "owner", "weight")
+
+    def __init__(
+        self,
+        owner: Owner,
+        action: WriteAction,
+        done: Done = _ignored,
+        judged: Sequence[Judgement | None] = (),
+        also: StateChange | None = None,
+    ) -> None:
         self.owner = owner
         self.action = action
-        self.tag = tag
+        self.done = done
+        self.judged = judged
+        self.also = also
         self.weight = max(1, len(action.traces)) if isinstance(action, pb.PutAction) else 1
+
+    def size(self) -> int:
+        """Bytes, about."""
+        if isinstance(self.action, StateChange):
+            return sum(len(row.state) for row in self.action.states)
+        return self.action.ByteSize()
 
 
 @dataclass(slots=True)
@@ -121,21 +148,39 @@ class Committer:
         try:
             if isinstance(action, pb.PutAction):
                 work.look_up(job.owner, [bytes.fromhex(t.trace_id) for t in action.traces if is_trace_id(t.trace_id)])
-                return pb.PutResult(outcomes=[self._put(work, job.owner, action, i, vectors) for i in range(len(action.traces))])
+                outcomes = [self._put(work, job, action, i, vectors) for i in range(len(action.traces))]
+                if job.also is not None:
+                    self._put_also(work, job.owner, job.also, outcomes)
+                return pb.PutResult(outcomes=outcomes)
             if isinstance(action, pb.UpdateAction):
                 vector = vectors.take() if action.trace.HasField("embedding") else b""
                 check_model(action.trace.embedding.model, self._identity.embedding_model)
                 return pb.TraceResult(trace=work.update(job.owner, action, vector, self._now_ns() // 1000))
+            if isinstance(action, StateChange):
+                work.change_states(job.owner, action, self._now_ns() // 1000)
+                return pb.ReinforceActionResult()
             return pb.DeleteResult(deleted=work.delete(job.owner, action.trace_id))
         except NdmlError as error:
             return error
 
-    def _put(self, work: Transaction, owner: Owner, action: pb.PutAction, i: int, vectors: _Vectors) -> pb.PutOutcome:
-        trace = action.traces[i]
+    def _put_also(self, work: Transaction, owner: Owner, change: StateChange, outcomes: Sequence[pb.PutOutcome]) -> None:
+        """Raises what refused a trace: the states then stay as they are."""
+        for outcome in outcomes:
+            if outcome.HasField("error"):
+                raise status_to_error(outcome.error)
+        work.change_states(owner, change, self._now_ns() // 1000)
+
+    def _put(self, work: Transaction, job: WriteJob, action: pb.PutAction, i: int, vectors: _Vectors) -> pb.PutOutcome:
+        trace, judged = action.traces[i], job.judged[i] if job.judged else None
         try:
             vector = vectors.take()
             check_model(trace.embedding.model, self._identity.embedding_model)
-            return work.put(owner, new_trace(owner, trace, vector, self._now_ns() // 1000), action.skip_existing)
+            made = None if judged is None else judged.made
+            new = new_trace(job.owner, trace, vector, self._now_ns() // 1000, made)
+            outcome = work.put(job.owner, new, action.skip_existing, judged.duplicate_of if judged is not None else "")
+            if made is not None and not outcome.existed:
+                outcome.gate.CopyFrom(made.gate)
+            return outcome
         except NdmlError as error:
             return pb.PutOutcome(error=error_to_status(error))
 

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import ParamSpec
 
 from ndml.errors import Draining, FieldInvalid, InternalFault, NdmlError, Overloaded, OwnerUnavailable
@@ -23,8 +25,13 @@ from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime import metrics
 from ndml.runtime.log import get_logger
 from services.memory_node.batch import Batch, Deliver, Slot, refusal
-from services.memory_node.commit import Commit, WriteJob
+from services.memory_node.care import Caretaker
+from services.memory_node.changes import StateChange
+from services.memory_node.commit import Commit, WriteJob, WriteResult
+from services.memory_node.feedback import FeedbackDesk
+from services.memory_node.gate import WriteGate
 from services.memory_node.inbox import Inbox
+from services.memory_node.merging import Merge, Merged, Merger, MergeTask
 from services.memory_node.partition import Partition
 from services.memory_node.payloads import PayloadCache
 from services.memory_node.ports import PlacementView, check_owner
@@ -40,11 +47,13 @@ _WRITES = {"put", "update", "delete"}
 _RATES = {action: metrics.MEMORY_UPDATE_RATE.labels(action) for action in ("add", "update", "delete")}
 _SEARCH_BATCH = metrics.BATCH_SIZE.labels("search")
 _IDLE_S = 0.25
+# Looking after traces: how often, and how long at a time.
+_CARE_S, _CARE_BUDGET_S = 0.25, 0.005
 # Stopping waits for what was let in, which is bounded; longer than this means a fault, and the process must end all the same.
 _STOP_S = 20.0
 
 Work = ParamSpec("Work")
-Item = Batch | Commit | Loaded
+Item = Batch | Commit | Loaded | MergeTask
 Groups = dict[Owner, dict[GroupKey, list[Slot]]]
 
 
@@ -60,10 +69,19 @@ class Engine:
         reads: Reads,
         cache: PayloadCache,
         placement: PlacementView,
+        gate: WriteGate | None,
+        feedback: FeedbackDesk,
+        caretaker: Caretaker,
+        merger: Merger,
         response_bytes: int,
         applied: int,
     ) -> None:
         self.applied = applied
+        self._gate = gate
+        self._feedback = feedback
+        self._caretaker = caretaker
+        self._care_due = 0.0
+        self._merger = merger
         self._inbox = inbox
         self._writer = writer
         self._residents = residents
@@ -73,6 +91,7 @@ class Engine:
         self._placement = placement
         self._response_bytes = response_bytes
         self._parked: dict[Owner, list[Slot]] = defaultdict(list)
+        self._parked_merges: dict[Owner, list[MergeTask]] = defaultdict(list)
         self._done: list[Batch] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -108,6 +127,10 @@ class Engine:
         elif not self._inbox.offer(batch, len(batch.operations)):
             deliver(refusal(request, self._refused()))
 
+    def merge(self, merge: Merge, done: Future[Merged | NdmlError]) -> None:
+        """Have a cluster merged; a consolidation asks for one at a time."""
+        self._inbox.post(MergeTask(merge, done))
+
     def _refused(self) -> NdmlError:
         if self._inbox.closed:
             return Draining("this node is stopping: another one may own the scope, or it is back shortly")
@@ -132,11 +155,30 @@ class Engine:
                 slots += [Slot(item, i) for i in range(len(item.operations))]
             elif isinstance(item, Commit):
                 self._committed(item)
+            elif isinstance(item, MergeTask):
+                self._merge(item)
             else:
                 slots += self._loaded(item)
         if idle:
             self._residents.idle()
         self._execute(slots)
+        self._care()
+
+    def _care(self) -> None:
+        """A bounded bit, now and then: what must happen without a request shares the thread with those."""
+        now = time.monotonic()
+        if now < self._care_due:
+            return
+        self._care_due = now + _CARE_S
+        jobs = self._caretaker.expired()
+        for partition in self._residents.all():
+            if self._caretaker.due(partition):
+                change = self._caretaker.visit(partition, self._residents.traces)
+                jobs += [self._changed(partition.owner, change)] if change is not None else []
+                self._residents.settle(partition)
+                if time.monotonic() - now > _CARE_BUDGET_S:
+                    break
+        self._write(jobs)
 
     def _committed(self, commit: Commit) -> None:
         for sequences in commit.removed.values():
@@ -145,13 +187,14 @@ class Engine:
         self.applied = commit.last_sequence
         _count(commit)
         for job, result in zip(commit.jobs, commit.results, strict=True):
-            assert isinstance(job.tag, Slot)
-            job.tag.finish(result if isinstance(result, NdmlError) else _written(result))
+            job.done(result)
 
     def _loaded(self, loaded: Loaded) -> list[Slot]:
         """Slots that waited for the owner and can run now."""
         self._residents.install(loaded)
         waiting = self._parked.pop(loaded.owner, [])
+        for task in self._parked_merges.pop(loaded.owner, []):
+            self._merge(task) if not isinstance(loaded.outcome, NdmlError) else task.done.set_result(loaded.outcome)
         if not isinstance(loaded.outcome, NdmlError):
             return waiting
         for slot in waiting:
@@ -176,12 +219,96 @@ class Engine:
         action = slot.action
         if action == "search":
             groups[slot.owner][group_key(slot.operation.search)].append(slot)
+        elif action == "put":
+            writes += self._put(slot)
+        elif action == "reinforce":
+            writes += self._reinforce(slot)
+        elif action == "delete":
+            writes += self._delete(slot)
         elif action in _WRITES:
-            writes.append(WriteJob(slot.owner, getattr(slot.operation, action), slot))
+            writes.append(WriteJob(slot.owner, getattr(slot.operation, action), slot.written))
         elif action is None:
             raise FieldInvalid("the operation says nothing to do", field="action")
         else:
             reads.append(slot)
+
+    def _put(self, slot: Slot) -> list[WriteJob]:
+        """The write, judged by the gate. Empty while the owner is being loaded: a memory is judged by all that its owner remembers."""
+        action = slot.operation.put
+        if self._gate is None or action.skip_existing:
+            return [WriteJob(slot.owner, action, slot.written)]
+        partition = self._residents.get(slot.owner)
+        if partition is None and not self._reads.is_empty(slot.owner):
+            self._park(slot.owner, [slot])
+            return []
+        judged = self._gate.judge(slot.owner, partition, action.traces, action.deduplicate)
+        restated = [] if partition is None else self._feedback.restated(partition, judged)
+        return [WriteJob(slot.owner, action, slot.written, judged), *(self._changed(slot.owner, change) for change in restated)]
+
+    def _reinforce(self, slot: Slot) -> list[WriteJob]:
+        partition = self._residents.get(slot.owner)
+        if partition is None and not self._reads.is_empty(slot.owner):
+            self._park(slot.owner, [slot])
+            return []
+        result, change = self._feedback.reinforce(partition, slot.operation.reinforce)
+        if change is None:
+            slot.finish(pb.OperationResult(reinforce=result))
+            return []
+        return [self._changed(slot.owner, change, slot, result)]
+
+    def _changed(
+        self, owner: Owner, change: StateChange, slot: Slot | None = None, answer: pb.ReinforceActionResult | None = None
+    ) -> WriteJob:
+        """The write of states that have changed in memory already: if it fails, memory is ahead of the disk and is read anew."""
+
+        def done(result: WriteResult | NdmlError) -> None:
+            self._feedback.settled(change)
+            if isinstance(result, NdmlError):
+                self._residents.forget(owner)
+            elif answer is not None and isinstance(result, pb.ReinforceActionResult):
+                answer.sequence = result.sequence
+            if slot is not None:
+                slot.finish(result if isinstance(result, NdmlError) else pb.OperationResult(reinforce=answer))
+
+        return WriteJob(owner, change, done)
+
+    def _delete(self, slot: Slot) -> list[WriteJob]:
+        """The delete, and where a merge is taken back by it its members' release."""
+        if not self._merger.is_merge(slot.owner, slot.operation.delete.trace_id):
+            return [WriteJob(slot.owner, slot.operation.delete, slot.written)]
+        partition = self._residents.get(slot.owner)
+        if partition is None and not self._reads.is_empty(slot.owner):
+            self._park(slot.owner, [slot])
+            return []
+        action = slot.operation.delete
+        released = None if partition is None else self._merger.release(partition, action.trace_id)
+        delete = WriteJob(slot.owner, action, slot.written)
+        return [delete] if released is None else [self._changed(slot.owner, released), delete]
+
+    def _merge(self, task: MergeTask) -> None:
+        merge, done = task.merge, task.done
+        partition = self._residents.get(merge.owner)
+        if partition is None:
+            self._parked_merges[merge.owner].append(task)
+            self._residents.request(merge.owner)
+            return
+        try:
+            verdict = self._merger.judge(partition, merge)
+            if verdict is not Merged.NEW or merge.dry_run:
+                done.set_result(verdict)
+                return
+            change = self._merger.consolidate(partition, merge)
+        except NdmlError as error:
+            done.set_result(error)
+            return
+
+        def finish(result: WriteResult | NdmlError) -> None:
+            if isinstance(result, NdmlError):
+                self._residents.forget(merge.owner)
+            done.set_result(result if isinstance(result, NdmlError) else Merged.NEW)
+
+        put = pb.PutAction(traces=[merge.semantic], skip_existing=True)
+        self._write([WriteJob(merge.owner, put, finish, also=change)])
 
     def _check(self, slot: Slot) -> None:
         """Raises DeadlinePassed, FieldInvalid, StaleEpoch, OwnerUnavailable."""
@@ -205,8 +332,8 @@ class Engine:
         except NdmlError as refused:
             error = refused
         for job in left:
-            assert isinstance(job.tag, Slot) and error is not None
-            job.tag.finish(error)
+            assert error is not None
+            job.done(error)
 
     def _read(self, slot: Slot) -> None:
         if slot.action == "list" and self._reads.needs_partition(slot.operation.list):
@@ -226,9 +353,13 @@ class Engine:
                     search = slot.operation.search
                     slot.finish(self._searcher.nothing(search) if slot.action == "search" else pb.OperationResult(list=pb.ListResult()))
             else:
-                self._parked[owner] += slots
-                self._residents.request(owner)
+                self._park(owner, slots)
         return partition
+
+    def _park(self, owner: Owner, slots: list[Slot]) -> None:
+        """They come back with the owner's partition (`_loaded`)."""
+        self._parked[owner] += slots
+        self._residents.request(owner)
 
     def _search(self, owner: Owner, by_key: dict[GroupKey, list[Slot]]) -> None:
         everyone = [slot for slots in by_key.values() for slot in slots]
@@ -283,14 +414,6 @@ class Engine:
 def _deliver(answers: list[tuple[Deliver, bytes]]) -> None:
     for deliver, answer in answers:
         deliver(answer)
-
-
-def _written(result: pb.PutResult | pb.TraceResult | pb.DeleteResult) -> pb.OperationResult:
-    if isinstance(result, pb.PutResult):
-        return pb.OperationResult(put=result)
-    if isinstance(result, pb.TraceResult):
-        return pb.OperationResult(trace=result)
-    return pb.OperationResult(delete=result)
 
 
 def _count(commit: Commit) -> None:

@@ -8,14 +8,22 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
+from ndml.btsp.plateau import CalciumTable
+from ndml.btsp.record import RECORD_BYTES
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime import metrics
+from services.memory_node.care import Caretaker
 from services.memory_node.columns import ROW_BYTES
+from services.memory_node.consolidations import Consolidations
 from services.memory_node.engine import Engine, Item
 from services.memory_node.exports import Exports
+from services.memory_node.familiarity import Familiarity
+from services.memory_node.feedback import FeedbackDesk
+from services.memory_node.gate import WriteGate
 from services.memory_node.inbox import Inbox
 from services.memory_node.index import AdaptiveIndex, IndexOptions, background_trainer, make_index
-from services.memory_node.partition import Partition, load_partition
+from services.memory_node.merging import Merger
+from services.memory_node.partition import Partition, Parts, load_partition
 from services.memory_node.payloads import PayloadCache
 from services.memory_node.ports import NowNs, PlacementView, check_owner
 from services.memory_node.reader import Reader
@@ -26,6 +34,7 @@ from services.memory_node.schema import Identity
 from services.memory_node.search import Searcher, SearchOptions
 from services.memory_node.settings import NodeSettings
 from services.memory_node.snapshots import Snapshot
+from services.memory_node.states import States
 from services.memory_node.store import Store
 from services.memory_node.writer import Checkpointer, Writer
 
@@ -48,12 +57,13 @@ class Node:
 
     engine: Engine
     exports: Exports
+    consolidations: Consolidations
 
     def __init__(self, settings: NodeSettings, placement: PlacementView, now_ns: NowNs = time.time_ns) -> None:
         self._settings = settings
         self._placement = placement
         node = settings.node
-        row_bytes = (4 * node.dimension + ROW_BYTES) * _OVERSHOOT
+        row_bytes = (4 * node.dimension + ROW_BYTES + RECORD_BYTES) * _OVERSHOOT
         self._max_owner_traces = max(1, int(settings.engine.index_memory_limit / row_bytes))
         identity = Identity(node.node_id, node.dimension, node.embedding_model)
         self.store = Store(settings.store, identity, self._max_owner_traces, now_ns)
@@ -61,6 +71,7 @@ class Node:
         self._make_index: Callable[[IndexOptions], AdaptiveIndex]
         self._index_options = settings.index.options(node.dimension)
         self._readers: list[Reader] = []
+        self._now_ns = now_ns
 
     async def start(self) -> None:
         """Raises StoreRefused."""
@@ -81,26 +92,42 @@ class Node:
         self._readers.append(reader)
         inbox: Inbox[Item] = Inbox(settings.queue_operations)
         cache = PayloadCache(settings.payload_cache_bytes)
-        options = SearchOptions(node.dimension, node.embedding_model, settings.search_chunk, settings.result_bytes)
+        ranking = self._settings.ranking.options()
+        options = SearchOptions(node.dimension, node.embedding_model, settings.search_chunk, settings.result_bytes, ranking)
+        dynamics = self._settings.dynamics.options()
+        profile = self._settings.gate.load(node.embedding_model, node.dimension)
+        lifecycle = self._settings.lifecycle.options()
+        states = States(dynamics.dynamics, lifecycle.lifecycle)
+        familiar_from = self._settings.gate.familiarity_from
+        self._parts = Parts(
+            node.dimension,
+            lambda: self._make_index(self._index_options),
+            states,
+            lambda: Familiarity(node.dimension, familiar_from),
+        )
+        calcium = CalciumTable(dynamics.calcium)
 
         self.engine = Engine(
             inbox,
             Writer(self.store, inbox.post),
             Residents(settings.index_memory_limit, self.store.reader, self._load, inbox.post),
-            Searcher(reader, cache, options),
-            Reads(reader, node.dimension, node.embedding_model, settings.result_bytes),
+            Searcher(reader, cache, options, self._now_ns),
+            Reads(reader, states, node.dimension, node.embedding_model, settings.result_bytes, self._now_ns),
             cache,
             self._placement,
+            None if profile is None else WriteGate(profile, calcium, reader, self._now_ns),
+            FeedbackDesk(reader, dynamics.dynamics.credit, self._now_ns),
+            Caretaker(reader, states, lifecycle, self._now_ns),
+            Merger(reader, self._now_ns),
             settings.response_bytes,
             self.store.committer.last_sequence,
         )
         self.exports = Exports(self.store)
+        self.consolidations = Consolidations(self.store, self.engine, states, self._settings.consolidation.options())
         self._show()
 
     def _load(self, reader: Reader, owner: Owner) -> Partition | None:
-        return load_partition(
-            reader, owner, lambda: self._make_index(self._index_options), self._settings.node.dimension, self._max_owner_traces
-        )
+        return load_partition(reader, owner, self._parts, self._max_owner_traces)
 
     def _show(self) -> None:
         """Gauges that are read when somebody looks."""

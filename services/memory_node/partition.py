@@ -5,38 +5,66 @@ Belongs to the engine's thread once it is built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ndml.btsp.lifecycle import State
+from ndml.btsp.salience import DocumentFrequencies
 from ndml.errors import CapacityReached
 from ndml.runtime.log import get_logger
+from ndml.v1.types_pb2 import TraceStrength
 from services.memory_node.columns import Columns
+from services.memory_node.familiarity import Familiarity
 from services.memory_node.filters import Conditions, LabelSource, Mask, mask
 from services.memory_node.index import AdaptiveIndex
-from services.memory_node.reader import Reader
-from services.memory_node.records import Owner, TraceRow
+from services.memory_node.ranking import Signals
+from services.memory_node.reader import LoadedRows, Reader
+from services.memory_node.records import F32, Owner, TraceRow
+from services.memory_node.states import States
 
 log = get_logger(__name__)
 
-MakeIndex = Callable[[], AdaptiveIndex]
+_NEVER = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every partition is made of."""
+
+    dimension: int
+    make_index: Callable[[], AdaptiveIndex]
+    states: States
+    familiarity: Callable[[], Familiarity]
 
 
 class Partition:
     """`through`: the sequence number up to which the store's changes are in."""
 
-    def __init__(self, owner: Owner, owner_id: int, index: AdaptiveIndex, dimension: int) -> None:
+    def __init__(self, owner: Owner, owner_id: int, parts: Parts) -> None:
         self.owner = owner
         self.owner_id = owner_id
-        self.index = index
+        self.index = parts.make_index()
         self.columns = Columns()
+        self.states = parts.states.block()
+        self.words: DocumentFrequencies | None = None
+        self._familiarity = parts.familiarity()
         self.through = 0
-        self._dimension = dimension
+        self.next_visit_s = 0.0
+        self._parts = parts
+        self._first_expiry_us = _NEVER
 
     @property
     def nbytes(self) -> int:
-        return self.index.nbytes + self.columns.nbytes
+        return (
+            self.index.nbytes
+            + self.columns.nbytes
+            + self.states.nbytes
+            + self._familiarity.nbytes
+            + (0 if self.words is None else self.words.nbytes)
+        )
 
     @property
     def live(self) -> int:
@@ -46,11 +74,64 @@ class Partition:
         """Take over one commit. Rows that are in already (the partition was loaded after the commit) are passed over."""
         fresh = [row for row in added if row.sequence > self.through]
         if fresh:
-            self.index.add(np.frombuffer(b"".join([row.vector for row in fresh]), "<f4").reshape(-1, self._dimension))
-            self.columns.append(fresh)
+            self.append(fresh, self._carried(fresh))
         if removed:
             self._remove(self.columns.rows_of(removed))
         self.through = max(self.through, through)
+
+    def append(self, rows: Sequence[TraceRow], carried: Mapping[int, bytes]) -> None:
+        """Rows at the end of everything; `carried` has packed states by first_sequence, the others begin theirs."""
+        vectors = np.frombuffer(b"".join([row.vector for row in rows]), "<f4").reshape(-1, self._parts.dimension)
+        self.index.add(vectors)
+        self.columns.append(rows)
+        self._parts.states.append(self.states, rows, carried)
+        self._familiarity.learn(vectors, self.columns.ints("first_sequence")[-len(rows) :])
+        self._expire_from([row.expires_at_us for row in rows if row.expires_at_us])
+
+    def append_loaded(self, rows: LoadedRows) -> None:
+        """As `append`, of rows as the store read them."""
+        self.index.add(np.frombuffer(rows.vectors, "<f4").reshape(-1, self._parts.dimension))
+        self.columns.append_loaded(rows)
+        self._parts.states.append_loaded(self.states, rows)
+        self._expire_from(rows.expires_at_us[rows.expires_at_us > 0].tolist())
+
+    def revive(self, row: TraceRow, packed: bytes) -> int:
+        """Bring an archived trace back into the index, active; returns its row. The change of its state is the caller's to write."""
+        self.append([row], {row.first_sequence: packed})
+        place = len(self.columns) - 1
+        self.states.set_lifecycle([place], int(State.ACTIVE))
+        return place
+
+    def archive(self, rows: NDArray[np.int64]) -> None:
+        """Take rows out of the index; the store keeps them."""
+        self._remove(rows)
+
+    def _expire_from(self, times_us: Sequence[int]) -> None:
+        self._first_expiry_us = min([self._first_expiry_us, *times_us])
+
+    def _carried(self, rows: Sequence[TraceRow]) -> dict[int, bytes]:
+        """Packed states of the rows that these replace."""
+        carried = {}
+        for row in rows:
+            if row.first_sequence < row.sequence:
+                old = self.columns.row_of_trace(row.first_sequence)
+                if old is not None:
+                    carried[row.first_sequence] = self.states.pack(np.array([old]))[0]
+        return carried
+
+    def familiarity(self, vectors: F32) -> F32 | None:
+        """Of new vectors [n, d], in 0..1; None where exact search decides alone."""
+        if self._familiarity.wanted(self.live):
+            rows = np.flatnonzero(self.columns.alive)
+            self._familiarity.build(self.index.reconstruct(rows), self.columns.ints("first_sequence")[rows])
+        return self._familiarity.of(vectors)
+
+    def signals(self, now_s: float) -> Signals:
+        """Salience and strength of rows, for ranking."""
+        return self._parts.states.signals(self.states, now_s)
+
+    def strength_of(self, row: int, now_s: float) -> TraceStrength:
+        return self._parts.states.strength(self.states.pack(np.array([row]))[0], now_s)
 
     def retain(self, sequences: NDArray[np.int64]) -> None:
         """Drop every row that the store no longer has."""
@@ -67,13 +148,21 @@ class Partition:
         if state.error is not None:
             log.warning("index_training_failed", traces=self.live, exc_info=state.error)
         if self.index.needs_compaction:
-            self.columns.renumber(self.index.compact())
+            new_rows = self.index.compact()
+            self.columns.renumber(new_rows)
+            self.states.renumber(new_rows)
 
     def close(self) -> None:
         self.index.close()
 
-    def mask(self, wanted: Conditions | None, labels: LabelSource) -> Mask | None:
-        return None if wanted is None else mask(wanted, self.columns, self.owner_id, labels)
+    def mask(self, wanted: Conditions | None, labels: LabelSource, now_us: int) -> Mask | None:
+        """Rows that meet the conditions and have not expired; None: all do."""
+        allowed = None if wanted is None else mask(wanted, self.columns, self.owner_id, labels)
+        if now_us < self._first_expiry_us:
+            return allowed
+        ends = self.columns.ints("expires_at_us")
+        lasting: Mask = (ends == 0) | (ends > now_us)
+        return lasting if allowed is None else allowed & lasting
 
     def newest(self, before: int, limit: int, allowed: Mask) -> NDArray[np.int64]:
         """Rows that are alive and allowed, with first_sequence below `before`: the `limit` newest, newest first."""
@@ -82,7 +171,7 @@ class Partition:
         return rows[np.argsort(-first[rows], kind="stable")[:limit]]
 
 
-def load_partition(reader: Reader, owner: Owner, make_index: MakeIndex, dimension: int, max_traces: int) -> Partition | None:
+def load_partition(reader: Reader, owner: Owner, parts: Parts, max_traces: int) -> Partition | None:
     """Read an owner's rows into a new partition, in one consistent read. None: there is no such owner.
 
     Raises CapacityReached, StoreUnavailable.
@@ -95,12 +184,11 @@ def load_partition(reader: Reader, owner: Owner, make_index: MakeIndex, dimensio
             raise CapacityReached(
                 f"the owner's {found.traces} traces do not fit into memory (engine.index_memory_limit allows {max_traces}): raise it"
             )
-        partition = Partition(owner, found.owner_id, make_index(), dimension)
+        partition = Partition(owner, found.owner_id, parts)
         partition.through = reader.last_sequence()
         try:
             for rows in reader.load(found.owner_id):
-                partition.index.add(np.frombuffer(rows.vectors, "<f4").reshape(-1, dimension))
-                partition.columns.append_loaded(rows)
+                partition.append_loaded(rows)
         except BaseException:
             partition.close()
             raise

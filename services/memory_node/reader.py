@@ -12,15 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndml.errors import StoreUnavailable
-from services.memory_node.records import Owner
+from ndml.v1.types_pb2 import LIFECYCLE_STATE_ARCHIVED
+from services.memory_node.records import Owner, TraceRow
 from services.memory_node.transaction import OwnerRow, load_owner
 
 I64 = NDArray[np.int64]
 
 _LOAD_ROWS = 4096
 _COLUMNS = "sequence, first_sequence, kind, said_at_us, learned_at_us, agent, session, speaker, length(payload), vector"
+_DYNAMICS = "salience, encoding, expires_at_us, protected, s.lifecycle, s.state"
 
 
+_ARCHIVED = (
+    "SELECT 1 FROM states AS s WHERE s.owner_id = t.owner_id AND s.first_sequence = t.first_sequence"
+    f" AND s.lifecycle = {LIFECYCLE_STATE_ARCHIVED}"
+)
 _NARROWED = "owner_id = ?1 AND (?2 = '' OR agent = ?2) AND (?3 = '' OR session = ?3)"
 
 
@@ -37,6 +43,12 @@ class LoadedRows(NamedTuple):
     speaker: Sequence[str]
     payload_bytes: I64
     vectors: bytes
+    salience: Sequence[float]
+    encoding: Sequence[float]
+    expires_at_us: I64
+    protected: I64
+    lifecycle: Sequence[int | None]
+    states: Sequence[bytes | None]
 
 
 class Page(NamedTuple):
@@ -109,9 +121,60 @@ class Reader:
         with store_errors():
             return {s: (payload, vector) for s, payload, vector in self._connection.execute(query, (json.dumps(sequences), owner_id))}
 
-    def page(self, owner_id: int, before: int, limit: int, limit_bytes: int) -> Page:
+    def state(self, owner_id: int, first_sequence: int) -> tuple[int, bytes] | None:
+        """(lifecycle, packed state) of a trace that something happened to."""
+        query = "SELECT lifecycle, state FROM states WHERE owner_id = ? AND first_sequence = ?"
+        with store_errors():
+            found: tuple[int, bytes] | None = self._connection.execute(query, (owner_id, first_sequence)).fetchone()
+            return found
+
+    def row(self, owner_id: int, trace_id: bytes) -> TraceRow | None:
+        """The trace's row as it stands."""
+        with store_errors():
+            found = self._connection.execute("SELECT * FROM traces WHERE owner_id = ? AND trace_id = ?", (owner_id, trace_id)).fetchone()
+            return None if found is None else TraceRow(*found)
+
+    def history(self, owner_id: int, first_sequence: int) -> list[bytes]:
+        """Serialised TraceEvents, last first."""
+        query = "SELECT event FROM history WHERE owner_id = ? AND first_sequence = ? ORDER BY number DESC"
+        with store_errors():
+            return [event for (event,) in self._connection.execute(query, (owner_id, first_sequence))]
+
+    def knows_feedback(self, owner_id: int, digest: bytes) -> bool:
+        """True when feedback with this digest was carried out."""
+        query = "SELECT 1 FROM feedback WHERE owner_id = ? AND digest = ?"
+        with store_errors():
+            return self._connection.execute(query, (owner_id, digest)).fetchone() is not None
+
+    def erased(self, owner_id: int, trace_id: bytes) -> bool:
+        """True when the trace was deleted."""
+        query = "SELECT 1 FROM erased WHERE owner_id = ? AND trace_id = ?"
+        with store_errors():
+            return self._connection.execute(query, (owner_id, trace_id)).fetchone() is not None
+
+    def newest(self, owner_id: int, limit: int) -> list[bytes]:
+        """Payloads of the last rows, oldest of them first."""
+        query = "SELECT payload FROM traces WHERE owner_id = ? ORDER BY first_sequence DESC LIMIT ?"
+        with store_errors():
+            return [payload for (payload,) in self._connection.execute(query, (owner_id, limit))][::-1]
+
+    def archived(self, owner_id: int) -> int:
+        """How many traces forgetting took out of the index."""
+        query = "SELECT count(*) FROM states WHERE owner_id = ? AND lifecycle = ?"
+        with store_errors():
+            return int(self._connection.execute(query, (owner_id, LIFECYCLE_STATE_ARCHIVED)).fetchone()[0])
+
+    def expired(self, now_us: int, limit: int) -> list[tuple[Owner, bytes]]:
+        """(owner, trace_id) of up to `limit` traces whose time is over."""
+        query = "SELECT o.tenant, o.user, t.trace_id FROM traces AS t JOIN owners AS o ON o.id = t.owner_id"
+        query += " WHERE t.expires_at_us > 0 AND t.expires_at_us <= ? LIMIT ?"
+        with store_errors():
+            return [(Owner(tenant, user), trace_id) for tenant, user, trace_id in self._connection.execute(query, (now_us, limit))]
+
+    def page(self, owner_id: int, before: int, limit: int, limit_bytes: int, archived: bool = False) -> Page:
         """Up to `limit` traces below first_sequence `before`; fewer where they come to more than `limit_bytes`."""
-        query = "SELECT first_sequence, payload, vector FROM traces WHERE owner_id = ? AND first_sequence < ?"
+        query = "SELECT first_sequence, payload, vector FROM traces AS t WHERE owner_id = ? AND first_sequence < ?"
+        query += "" if archived else f" AND NOT EXISTS ({_ARCHIVED})"
         query += " ORDER BY first_sequence DESC LIMIT ?"
         rows: list[tuple[bytes, bytes]] = []
         size, last = 0, 0
@@ -148,14 +211,33 @@ class Reader:
             return np.fromiter((row[0] for row in self._connection.execute(query, values)), np.int64)
 
     def load(self, owner_id: int) -> Iterator[LoadedRows]:
-        """All rows of an owner in chunks, in order of their first sequence."""
-        query = f"SELECT {_COLUMNS} FROM traces WHERE owner_id = ? ORDER BY first_sequence"
+        """All rows of an owner that are not archived, in chunks, in order of their first sequence."""
+        query = (
+            f"SELECT {_COLUMNS}, {_DYNAMICS} FROM traces AS t LEFT JOIN states AS s USING (owner_id, first_sequence)"
+            f" WHERE owner_id = ? AND (s.lifecycle IS NULL OR s.lifecycle <> {LIFECYCLE_STATE_ARCHIVED}) ORDER BY first_sequence"
+        )
         with store_errors():
             cursor = self._connection.execute(query, (owner_id,))
             while chunk := cursor.fetchmany(_LOAD_ROWS):
-                s, f, kind, said, learned, agent, session, speaker, size, vectors = zip(*chunk, strict=True)
+                (s, f, kind, said, learned, agent, session, speaker, size, vectors, *rest) = zip(*chunk, strict=True)
+                salience, encoding, expires, protected, lifecycle, states = rest
                 yield LoadedRows(
-                    _i64(s), _i64(f), _i64(kind), _i64(said), _i64(learned), agent, session, speaker, _i64(size), b"".join(vectors)
+                    sequence=_i64(s),
+                    first_sequence=_i64(f),
+                    kind=_i64(kind),
+                    said_at_us=_i64(said),
+                    learned_at_us=_i64(learned),
+                    agent=agent,
+                    session=session,
+                    speaker=speaker,
+                    payload_bytes=_i64(size),
+                    vectors=b"".join(vectors),
+                    salience=salience,
+                    encoding=encoding,
+                    expires_at_us=_i64(expires),
+                    protected=_i64(protected),
+                    lifecycle=lifecycle,
+                    states=states,
                 )
 
     def export(self, owner_id: int, agent: str, session: str) -> Iterator[tuple[bytes, bytes]]:

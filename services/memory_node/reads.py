@@ -9,12 +9,14 @@ import numpy as np
 from ndml.errors import FieldInvalid, TraceNotFound
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.v1.memory_pb2 import GetMemoryStatsResponse
-from ndml.v1.types_pb2 import MemoryTrace
+from ndml.v1.types_pb2 import MemoryTrace, TraceEvent
 from services.memory_node.filters import conditions
 from services.memory_node.partition import Partition
+from services.memory_node.ports import NowNs
 from services.memory_node.reader import Reader
-from services.memory_node.records import Owner, parse_trace_id
+from services.memory_node.records import Owner, parse_trace_id, timestamp
 from services.memory_node.residents import Residents
+from services.memory_node.states import States, lifecycle_of
 
 _KINDS = ("", "episodic", "semantic", "procedural")
 _NEWEST = (1 << 63) - 1
@@ -23,8 +25,10 @@ _NEWEST = (1 << 63) - 1
 class Reads:
     """dimension, embedding_model: of the suite. result_bytes: one page's traces at most."""
 
-    def __init__(self, reader: Reader, dimension: int, embedding_model: str, result_bytes: int) -> None:
+    def __init__(self, reader: Reader, states: States, dimension: int, embedding_model: str, result_bytes: int, now_ns: NowNs) -> None:
         self._reader = reader
+        self._states = states
+        self._now_ns = now_ns
         self._dimension = dimension
         self._embedding_model = embedding_model
         self._result_bytes = result_bytes
@@ -49,24 +53,45 @@ class Reads:
 
     def _get(self, owner: Owner, action: pb.GetAction) -> pb.TraceResult:
         trace_id, row = parse_trace_id(action.trace_id), self._reader.owner(owner)
-        found = None if row is None else self._reader.trace(row.owner_id, trace_id)
-        if found is None:
+        found = None if row is None else self._reader.row(row.owner_id, trace_id)
+        if found is None or row is None or 0 < found.expires_at_us <= self._now_us():
             raise TraceNotFound(f"no trace {action.trace_id} here: it was never written in this scope, or it was deleted", field="trace_id")
-        return pb.TraceResult(trace=self._trace(*found, action.include_embedding))
+        trace = self._trace(found.payload, found.vector, action.include_embedding)
+        state = self._states.of(self._reader, found)
+        now_s = self._now_us() / 1e6
+        standing, why = self._states.standing(state, found, now_s)
+        trace.state = lifecycle_of(standing)
+        if action.include_strength:
+            trace.strength.CopyFrom(self._states.strength(state, now_s))
+        if action.include_history:
+            trace.history.add(at=timestamp(self._now_us()), kind="state", why=why, state=trace.state)
+            trace.history.extend(map(TraceEvent.FromString, self._reader.history(row.owner_id, found.first_sequence)))
+        return pb.TraceResult(trace=trace)
 
     def _page(self, owner: Owner, action: pb.ListAction) -> pb.ListResult:
         row = self._reader.owner(owner)
         if row is None:
             return pb.ListResult()
-        page = self._reader.page(row.owner_id, action.before_sequence or _NEWEST, checked_limit(action), self._result_bytes)
-        return pb.ListResult(traces=self._traces(page.payloads, action.include_embedding), next_before_sequence=page.next_before)
+        before, limit = action.before_sequence or _NEWEST, checked_limit(action)
+        page = self._reader.page(row.owner_id, before, limit, self._result_bytes, action.include_archived)
+        traces = self._traces(page.payloads, action.include_embedding)
+        # One that has expired and is not deleted yet is left out; the page is then shorter.
+        return pb.ListResult(traces=[t for t in traces if not self._expired(t)], next_before_sequence=page.next_before)
+
+    def _expired(self, trace: MemoryTrace) -> bool:
+        return trace.HasField("expires_at") and trace.expires_at.ToMicroseconds() <= self._now_us()
+
+    def _now_us(self) -> int:
+        return self._now_ns() // 1000
 
     def filtered_page(self, partition: Partition, action: pb.ListAction) -> pb.OperationResult:
         """A page of the traces that meet the conditions. Raises FieldInvalid, StoreUnavailable."""
         limit = checked_limit(action)
+        if action.include_archived:
+            raise FieldInvalid("archived traces are not in the index, so no condition can be met on them: list without it", field="filter")
         wanted = conditions(action.agent, action.session, action.filter if action.HasField("filter") else None)
         with self._reader.snapshot():
-            allowed = partition.mask(wanted, self._reader)
+            allowed = partition.mask(wanted, self._reader, self._now_us())
             assert allowed is not None
             rows = partition.newest(action.before_sequence or _NEWEST, limit + 1, allowed)
             page = rows[: self._fitting(partition, rows, limit)]
@@ -94,6 +119,7 @@ class Reads:
         stats.dimension, stats.embedding_model = self._dimension, self._embedding_model
         if row is not None:
             stats.traces, stats.content_bytes = row.traces, row.content_bytes
+            stats.archived_traces = self._reader.archived(row.owner_id) if owner.user else 0
             stats.traces_by_kind.update({name: count for name, count in zip(_KINDS, row.kinds, strict=True) if name and count})
         return stats
 

@@ -21,7 +21,13 @@ from services.memory_node import wire
 
 F32 = NDArray[np.float32]
 
-UPDATABLE = ("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding")
+UPDATABLE = ("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "protected", "expires_at", "embedding")
+
+# What the node says of a trace, or a retry may say differently: not part of what is hashed.
+_NOT_CONTENT = (
+    *("said_at", "learned_at", "updated_at", "version", "embedding"),
+    *("gate", "state", "strength", "history"),
+)
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -42,7 +48,8 @@ class Owner(NamedTuple):
 class TraceRow(NamedTuple):
     """One row of table `traces`, in the order of its columns. Times in microseconds since 1970, vector float32 of unit length.
 
-    `payload` is a serialised MemoryTrace without its embedding; `first_sequence` the sequence of the trace's first row.
+    `payload` is a serialised MemoryTrace without its embedding; `first_sequence` the sequence of the trace's first row. `salience` and
+    `encoding` (0 to 1) are what its state began with; `expires_at_us` 0: never.
     """
 
     sequence: int
@@ -59,6 +66,10 @@ class TraceRow(NamedTuple):
     content_bytes: int
     vector: bytes
     payload: bytes
+    salience: float
+    encoding: float
+    expires_at_us: int
+    protected: int
 
 
 class NewTrace(NamedTuple):
@@ -75,7 +86,21 @@ class NewTrace(NamedTuple):
     content_bytes: int
     vector: bytes
     payload: bytes
+    salience: float
+    encoding: float
+    expires_at_us: int
+    protected: int
     labels: tuple[tuple[str, str], ...]
+
+
+class Judgement(NamedTuple):
+    """What the write gate says of a trace on its way to the store.
+
+    `made` holds what the node adds to it: gate and links. `duplicate_of`, where set, is the trace that is kept instead of it.
+    """
+
+    made: MemoryTrace
+    duplicate_of: str = ""
 
 
 def is_trace_id(text: str) -> bool:
@@ -105,8 +130,8 @@ def timestamp(unix_us: int) -> Timestamp:
     return Timestamp(seconds=unix_us // 1_000_000, nanos=unix_us % 1_000_000 * 1000)
 
 
-def new_trace(owner: Owner, trace: MemoryTrace, vector: bytes, now_us: int) -> NewTrace:
-    """Check and serialise `trace`; `vector` is its embedding's, checked. Raises FieldInvalid.
+def new_trace(owner: Owner, trace: MemoryTrace, vector: bytes, now_us: int, made: MemoryTrace | None = None) -> NewTrace:
+    """Check and serialise `trace`; `vector` is its embedding's, checked, `made` what the node itself says of it: gate, links. FieldInvalid.
 
     The owner is written into the payload here: what a trace says of its scope cannot differ from where it is stored.
     """
@@ -121,16 +146,19 @@ def new_trace(owner: Owner, trace: MemoryTrace, vector: bytes, now_us: int) -> N
     tail = b"".join(
         (wire.field(_SAID_AT, said_at.SerializeToString()), wire.field(_LEARNED_AT, learned), wire.field(_UPDATED_AT, learned), _VERSION_1)
     )
+    if made is not None:
+        tail += made.SerializeToString()
     said = MemoryTrace()
     said.CopyFrom(trace)
     said.scope.tenant, said.scope.user = owner
     said.kind = trace.kind or TRACE_KIND_EPISODIC
-    for name in ("said_at", "learned_at", "updated_at", "version", "embedding"):
+    for name in _NOT_CONTENT:
         said.ClearField(name)
     content = said.SerializeToString(deterministic=True)
     # A time that the writer left out is filled in as "now" on the way here and differs between two tries of one request: not hashed.
     given = b"" if times[0] == times[1] else times[0].to_bytes(8, "little", signed=True)
-    return _row(said, trace_id, times, blake2b(content + given, digest_size=16).digest(), vector, content + tail)
+    start = (trace.salience or made.gate.salience, made.gate.encoding_strength) if made is not None else (trace.salience, 0.0)
+    return _row(said, trace_id, times, blake2b(content + given, digest_size=16).digest(), vector, content + tail, start)
 
 
 def changed_trace(old: TraceRow, change: MemoryTrace, fields: Sequence[str], vector: bytes, now_us: int) -> tuple[NewTrace, MemoryTrace]:
@@ -153,7 +181,8 @@ def changed_trace(old: TraceRow, change: MemoryTrace, fields: Sequence[str], vec
     trace.updated_at.CopyFrom(change.updated_at if change.HasField("updated_at") else timestamp(now_us))
     times = (micros(trace.said_at, "said_at"), old.learned_at_us)
     payload = trace.SerializeToString(deterministic=True)
-    return _row(trace, old.trace_id, times, old.content_hash, vector or old.vector, payload), trace
+    start = (trace.salience or old.salience, old.encoding)
+    return _row(trace, old.trace_id, times, old.content_hash, vector or old.vector, payload, start), trace
 
 
 def check_fields(fields: Sequence[str], has_vector: bool) -> None:
@@ -174,11 +203,15 @@ def _take(trace: MemoryTrace, change: MemoryTrace, name: str) -> None:
         trace.MergeFrom(MemoryTrace(**{name: getattr(change, name)}))
 
 
-def _row(trace: MemoryTrace, trace_id: bytes, times: tuple[int, int], digest: bytes, vector: bytes, payload: bytes) -> NewTrace:
+def _row(
+    trace: MemoryTrace, trace_id: bytes, times: tuple[int, int], digest: bytes, vector: bytes, payload: bytes, start: tuple[float, float]
+) -> NewTrace:
     labels = tuple(trace.metadata.items()) if trace.metadata else ()
     size = len(trace.text.encode()) + sum(len(key.encode()) + len(value.encode()) for key, value in labels)
     scope = trace.scope
-    return NewTrace(trace_id, trace.kind, *times, scope.agent, scope.session, trace.speaker, digest, size, vector, payload, labels)
+    expires_us = micros(trace.expires_at, "expires_at") if trace.HasField("expires_at") else 0
+    names = (scope.agent, scope.session, trace.speaker)
+    return NewTrace(trace_id, trace.kind, *times, *names, digest, size, vector, payload, *start, expires_us, int(trace.protected), labels)
 
 
 def check_model(given: str, suite: str) -> None:

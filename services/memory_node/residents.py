@@ -63,6 +63,10 @@ class Residents:
             self._partitions.move_to_end(owner)
         return partition
 
+    def all(self) -> list[Partition]:
+        """Those in memory, least recently used first."""
+        return list(self._partitions.values())
+
     def count(self, owner: Owner) -> int:
         """Traces of the owner in memory."""
         return self._charged.get(owner, (0, 0))[1]
@@ -157,6 +161,10 @@ class Residents:
         self.traces -= traces
         if partition is not None:
             partition.close()
+
+    def forget(self, owner: Owner) -> None:
+        """Have the owner read anew at its next use."""
+        self._drop(owner)
 
     def close(self) -> None:
         self._loader.shutdown(wait=True, cancel_futures=True)

@@ -18,7 +18,9 @@ CREATE TABLE traces (
   sequence INTEGER PRIMARY KEY, owner_id INTEGER NOT NULL, trace_id BLOB NOT NULL, first_sequence INTEGER NOT NULL,
   kind INTEGER NOT NULL, said_at_us INTEGER NOT NULL, learned_at_us INTEGER NOT NULL,
   agent TEXT NOT NULL, session TEXT NOT NULL, speaker TEXT NOT NULL,
-  content_hash BLOB NOT NULL, content_bytes INTEGER NOT NULL, vector BLOB NOT NULL, payload BLOB NOT NULL);
+  content_hash BLOB NOT NULL, content_bytes INTEGER NOT NULL, vector BLOB NOT NULL, payload BLOB NOT NULL,
+  salience REAL NOT NULL DEFAULT 0, encoding REAL NOT NULL DEFAULT 0, expires_at_us INTEGER NOT NULL DEFAULT 0,
+  protected INTEGER NOT NULL DEFAULT 0);
 CREATE UNIQUE INDEX traces_identity ON traces (owner_id, trace_id);
 CREATE UNIQUE INDEX traces_order ON traces (owner_id, first_sequence);
 CREATE TABLE labels (
@@ -27,7 +29,30 @@ CREATE TABLE labels (
 CREATE TABLE erased (owner_id INTEGER NOT NULL, trace_id BLOB NOT NULL, PRIMARY KEY (owner_id, trace_id)) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = ()
+DYNAMICS = """
+CREATE INDEX traces_expiry ON traces (expires_at_us) WHERE expires_at_us > 0;
+CREATE TABLE states (
+  owner_id INTEGER NOT NULL, first_sequence INTEGER NOT NULL, lifecycle INTEGER NOT NULL, state BLOB NOT NULL,
+  PRIMARY KEY (owner_id, first_sequence)) WITHOUT ROWID;
+CREATE TABLE history (
+  owner_id INTEGER NOT NULL, first_sequence INTEGER NOT NULL, number INTEGER NOT NULL, event BLOB NOT NULL,
+  PRIMARY KEY (owner_id, first_sequence, number)) WITHOUT ROWID;
+CREATE TABLE feedback (
+  owner_id INTEGER NOT NULL, digest BLOB NOT NULL, at_us INTEGER NOT NULL, PRIMARY KEY (owner_id, digest)) WITHOUT ROWID;
+CREATE INDEX feedback_age ON feedback (owner_id, at_us);
+"""
+"""states: only of traces that something happened to; the others' state follows from their row. lifecycle: LifecycleState's number.
+history: events as ndml.v1.TraceEvent. feedback: digests of requests that were carried out, so that a retry counts once."""
+
+
+def _with_dynamics(connection: sqlite3.Connection) -> None:
+    columns = ("salience REAL", "encoding REAL", "expires_at_us INTEGER", "protected INTEGER")
+    for column in columns:
+        connection.execute(f"ALTER TABLE traces ADD COLUMN {column} NOT NULL DEFAULT 0")
+    run_script(connection, DYNAMICS)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_with_dynamics,)
 """Step i takes a store from version i + 1 to i + 2; each runs in one transaction with the change of the version number."""
 
 VERSION = 1 + len(MIGRATIONS)
@@ -51,11 +76,12 @@ def prepare(connection: sqlite3.Connection, identity: Identity) -> None:
     found = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if found == 0:
         _create(connection, identity)
+        found = VERSION
     elif found > VERSION:
         raise StoreRefused(
             f"the store has schema {found}, this release knows up to {VERSION}: run the release that wrote it or a newer one"
         )
-    migrate(connection, max(found, 1), MIGRATIONS)
+    migrate(connection, found, MIGRATIONS)
     check_identity(connection, identity)
 
 
@@ -81,13 +107,18 @@ def check_identity(connection: sqlite3.Connection, identity: Identity) -> None:
             raise StoreRefused(f"the store was made with node.{key} = {found.get(key)!r}, the settings say {value!r}: one of them is wrong")
 
 
+def run_script(connection: sqlite3.Connection, script: str) -> None:
+    """Statement by statement: executescript would end the transaction."""
+    for statement in script.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)
+
+
 def _create(connection: sqlite3.Connection, identity: Identity) -> None:
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
         raise StoreRefused("the file is an SQLite database, but not NDML's: point store.data_dir elsewhere")
     connection.execute("BEGIN IMMEDIATE")
-    for statement in TABLES.split(";\n"):
-        if statement.strip():
-            connection.execute(statement)
+    run_script(connection, TABLES + DYNAMICS)
     facts = [
         ("node_id", identity.node_id),
         ("dimension", identity.dimension),

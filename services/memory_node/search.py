@@ -20,6 +20,8 @@ from services.memory_node import wire
 from services.memory_node.filters import Conditions, conditions
 from services.memory_node.partition import Partition
 from services.memory_node.payloads import PayloadCache
+from services.memory_node.ports import NowNs
+from services.memory_node.ranking import Ranked, RankingOptions, plain, rank
 from services.memory_node.reader import Reader
 from services.memory_node.records import F32, unit_vectors
 
@@ -35,6 +37,8 @@ class GroupKey(NamedTuple):
     filter: bytes
     include_embedding: bool
     explain: bool
+    include_strength: bool
+    weights: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +49,14 @@ class SearchOptions:
     embedding_model: str
     chunk: int
     result_bytes: int
+    ranking: RankingOptions
 
 
 @dataclass(slots=True)
 class _Found:
-    """What the index said: cosines [n, k] descending, sequences [n, k], how many of them are hits [n], their bytes [n]."""
+    """What was found: ranked [n, k], sequences [n, k], how many of them are hits [n], their bytes [n]."""
 
-    scores: F32
+    ranked: Ranked
     sequences: I64
     counts: list[int]
     payload_bytes: list[int]
@@ -77,13 +82,17 @@ def group_key(action: SearchAction) -> GroupKey:
     if action.k < 1:
         raise FieldInvalid(f"k is {action.k}: ask for 1 hit or more", field="k")
     text = action.filter.SerializeToString(deterministic=True) if action.HasField("filter") else b""
-    return GroupKey(action.k, action.agent, action.session, text, action.include_embedding, action.explain)
+    weights = action.weights.SerializeToString(deterministic=True) if action.HasField("weights") else b""
+    return GroupKey(
+        action.k, action.agent, action.session, text, action.include_embedding, action.explain, action.include_strength, weights
+    )
 
 
 class Searcher:
     """Answers groups of searches on a partition."""
 
-    def __init__(self, reader: Reader, cache: PayloadCache, options: SearchOptions) -> None:
+    def __init__(self, reader: Reader, cache: PayloadCache, options: SearchOptions, now_ns: NowNs) -> None:
+        self._now_ns = now_ns
         self._reader = reader
         self._cache = cache
         self._options = options
@@ -154,8 +163,9 @@ class Searcher:
             [] if too_large else sequences[:count]
             for sequences, count, too_large in zip(found.sequences.tolist(), found.counts, sizes, strict=True)
         ]
-        full = chunk.actions[0].include_embedding or chunk.actions[0].explain
-        hits = self._full_hits(chunk, wanted, found.scores) if full else self._hits(chunk, wanted, found.scores, fresh)
+        first = chunk.actions[0]
+        full = first.include_embedding or first.explain or first.include_strength
+        hits = self._full_hits(chunk, wanted, found.ranked) if full else self._hits(chunk, wanted, found.ranked.scores, fresh)
         stats = self._stats(chunk, (indexed - started) * 1e3, (time.perf_counter() - indexed) * 1e3)
         return [
             self._too_large(too_large) if too_large else wire.search_response(pieces, each)
@@ -175,22 +185,33 @@ class Searcher:
         columns, actions = chunk.partition.columns, chunk.actions
         if not len(columns):
             nothing = np.empty((len(actions), 0))
-            return _Found(nothing.astype(np.float32), nothing.astype(np.int64), [0] * len(actions), [0] * len(actions))
-        allowed = chunk.partition.mask(chunk.wanted, self._reader)
-        scores, rows = chunk.partition.index.search(chunk.vectors, min(actions[0].k, len(columns)), allowed)
-        # Rounding may lift the cosine of equal vectors above 1.
-        scores = np.ascontiguousarray(np.maximum(np.minimum(scores, 1.0), -1.0), "<f4")
+            found = plain(nothing.astype(np.float32), nothing.astype(np.int64))
+            return _Found(found, found.rows, [0] * len(actions), [0] * len(actions))
+        ranked = self._ranked(chunk)
+        scores, rows = ranked.scores, ranked.rows
         kept = rows >= 0
         if any(action.HasField("min_score") for action in actions):
             floors = [action.min_score if action.HasField("min_score") else -np.inf for action in actions]
             kept &= scores >= np.array(floors, np.float32)[:, None]
         each = 4 * self._options.dimension if actions[0].include_embedding else 0
         sizes = ((columns.ints("payload_bytes")[rows] + each) * kept).sum(axis=1)
-        return _Found(scores, columns.ints("sequence")[rows], kept.sum(axis=1).tolist(), sizes.tolist())
+        return _Found(ranked, columns.ints("sequence")[rows], kept.sum(axis=1).tolist(), sizes.tolist())
+
+    def _ranked(self, chunk: _Chunk) -> Ranked:
+        partition, action = chunk.partition, chunk.actions[0]
+        weights = self._options.ranking.of(action.weights)
+        wanted = action.k if weights.plain else max(action.k, self._options.ranking.candidates)
+        allowed = partition.mask(chunk.wanted, self._reader, self._now_us())
+        cosines, rows = partition.index.search(chunk.vectors, min(wanted, len(partition.columns)), allowed)
+        # Rounding may lift the cosine of equal vectors above 1.
+        cosines = np.ascontiguousarray(np.maximum(np.minimum(cosines, 1.0), -1.0), "<f4")
+        if weights.plain:
+            return plain(cosines, rows)
+        return rank(cosines, rows, weights, partition.signals(self._now_us() / 1e6), min(action.k, len(partition.columns)))
 
     def _hits(self, chunk: _Chunk, wanted: Sequence[Sequence[int]], scores: F32, fresh: bool) -> list[list[bytes]]:
         heads = self._heads(chunk.partition, {sequence for sequences in wanted for sequence in sequences}, fresh)
-        packed, width = scores.tobytes(), 4 * scores.shape[1]
+        packed, width = np.ascontiguousarray(scores, "<f4").tobytes(), 4 * scores.shape[1]
         results = []
         for i, sequences in enumerate(wanted):
             pieces: list[bytes] = []
@@ -216,18 +237,29 @@ class Searcher:
                 self._cache.put(sequence, head)
         return heads
 
-    def _full_hits(self, chunk: _Chunk, wanted: Sequence[Sequence[int]], scores: F32) -> list[list[bytes]]:
-        rows = self._rows(chunk.partition, sorted({sequence for sequences in wanted for sequence in sequences}))
-        results = []
-        for action, sequences, row_scores in zip(chunk.actions, wanted, scores.tolist(), strict=True):
-            pieces = []
-            for sequence, score in zip(sequences, row_scores, strict=False):
-                payload, vector = rows[sequence]
-                if action.include_embedding:
-                    payload = wire.with_embedding(payload, vector, self._options.embedding_model)
-                pieces.append(wire.full_hit(payload, score, action.explain))
-            results.append(pieces)
-        return results
+    def _full_hits(self, chunk: _Chunk, wanted: Sequence[Sequence[int]], ranked: Ranked) -> list[list[bytes]]:
+        stored = self._rows(chunk.partition, sorted({sequence for sequences in wanted for sequence in sequences}))
+        return [
+            [self._full_hit(chunk, i, j, stored[sequence], ranked) for j, sequence in enumerate(sequences)]
+            for i, sequences in enumerate(wanted)
+        ]
+
+    def _full_hit(self, chunk: _Chunk, i: int, j: int, stored: tuple[bytes, bytes], ranked: Ranked) -> bytes:
+        """Hit j of query i with all that was asked for."""
+        action, (payload, vector) = chunk.actions[i], stored
+        if action.include_embedding:
+            payload = wire.with_embedding(payload, vector, self._options.embedding_model)
+        if action.include_strength:
+            payload = wire.with_strength(payload, chunk.partition.strength_of(int(ranked.rows[i, j]), self._now_us() / 1e6))
+        shares: dict[str, float] = {}
+        if action.explain:
+            shares["dense"] = float(ranked.cosines[i, j])
+            extra = {"salience": float(ranked.salience[i, j]), "strength": float(ranked.strength[i, j])}
+            shares |= {name: share for name, share in extra.items() if share}
+        return wire.full_hit(payload, float(ranked.scores[i, j]), shares)
+
+    def _now_us(self) -> int:
+        return self._now_ns() // 1000
 
     def _rows(self, partition: Partition, sequences: Sequence[int]) -> dict[int, tuple[bytes, bytes]]:
         rows = self._reader.payloads(partition.owner_id, sequences)

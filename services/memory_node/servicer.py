@@ -29,6 +29,11 @@ class NodeServicer:
         async for chunk in self._node.exports.stream(request):
             yield chunk
 
+    async def Consolidate(self, request: pb.ConsolidateRequest, call: Call) -> AsyncIterator[pb.ConsolidateResponse]:
+        self._node.check_epoch(request.tenant, request.user, request.epoch)
+        async for progress in self._node.consolidations.stream(request):
+            yield pb.ConsolidateResponse(progress=progress)
+
     async def CreateSnapshot(self, request: pb.CreateSnapshotRequest, call: Call) -> pb.CreateSnapshotResponse:
         made = await self._node.snapshot()
         answer = pb.CreateSnapshotResponse(path=str(made.path), size_bytes=made.size_bytes, traces=made.traces, sha256=made.sha256)

@@ -7,10 +7,22 @@ from typing import Literal
 
 from pydantic import Field
 
+from ndml.btsp.calibration import GateProfile, from_json, shipped
+from ndml.btsp.consolidation import ConsolidationOptions
+from ndml.btsp.forgetting import ForgettingOptions, WaterMarks
+from ndml.btsp.lifecycle import LifecycleOptions
+from ndml.btsp.options import SeedOptions, seed_options
+from ndml.errors import FieldInvalid, ModelNotConfigured
+from ndml.runtime.log import get_logger
 from ndml.runtime.placement import PlacementSettings
 from ndml.runtime.settings import Section, ServiceSettings, settings_config
+from services.memory_node.care import CareOptions
 from services.memory_node.heartbeat import HeartbeatSettings
 from services.memory_node.index import IndexOptions
+from services.memory_node.merging import JobOptions
+from services.memory_node.ranking import RankingOptions, Weights
+
+log = get_logger(__name__)
 
 
 class NodeSection(Section):
@@ -108,6 +120,96 @@ class IndexSection(Section):
         return IndexOptions(dimension, **self.model_dump(exclude={"device"}))
 
 
+class GateSection(Section):
+    """The write gate: what a new memory is to what its owner remembers. It never decides whether the user's words are kept."""
+
+    enabled: bool = Field(True, description="Judge every added memory. Off, or without a profile of the model: decisions stay unspecified.")
+    profile: Path | None = Field(
+        None, description="Thresholds of the embedding model (`python -m tests.quality.calibrate_gate`); unset: the one that is shipped."
+    )
+    familiarity_from: int = Field(
+        4096, ge=1, description="Traces from which an owner gets an associative index (16 MiB); below it exact search costs less."
+    )
+
+    def load(self, model: str, dimension: int) -> GateProfile | None:
+        """The profile in force; None: no gate. Raises FieldInvalid where it is of another model."""
+        if not self.enabled:
+            return None
+        try:
+            profile = shipped(model) if self.profile is None else from_json(self.profile.read_text())
+        except ModelNotConfigured as error:
+            log.warning("gate_off", model=model, reason=error.message)
+            return None
+        if (profile.model, profile.dimension) != (model, dimension):
+            found = f"{profile.model!r} with {profile.dimension} components"
+            raise FieldInvalid(f"the gate's profile is of {found}, the node's model is {model!r} with {dimension}", field="gate.profile")
+        return profile
+
+
+class DynamicsSection(Section):
+    """Trace dynamics. Unset keys keep our defaults, which were chosen on data; the names are the seed's (ndml/btsp/options.py)."""
+
+    calcium_decay_ms: float | None = Field(None, gt=0, description="Decay of a stream's calcium. Unset: 10,000.")
+    calcium_threshold: float | None = Field(None, gt=0, description="Calcium that makes a plateau: full-strength encoding. Unset: 0.7.")
+    eligibility_decay_ms: float | None = Field(
+        None, gt=0, description="Credit by the clock instead of by turns: reach to traces before the feedback. Unset: 1.31 turns."
+    )
+    protein_decay_ms: float | None = Field(None, gt=0, description="Decay of the protein that captures tagged traces. Unset: one hour.")
+    learning_rate: float | None = Field(None, gt=0, le=0.7, description="Step of full positive feedback. Unset: 0.5.")
+    decay_rate: float | None = Field(None, ge=0.05, le=0.8, description="Exponent of the power law of forgetting. Unset: 0.15.")
+
+    def options(self) -> SeedOptions:
+        return seed_options({key: value for key, value in self.model_dump().items() if value is not None})
+
+
+class LifecycleSection(Section):
+    """Forgetting and the life of a trace. Forgetting bounds memory at the least loss; it does not make recall better."""
+
+    interval_s: float = Field(60.0, gt=0, description="How often each owner in memory is looked after: expiry, capture, room.")
+    batch: int = Field(1000, ge=1, le=100_000, description="Traces that one look moves at most, so that searches hardly wait for it.")
+    owner_capacity: int = Field(
+        0, ge=0, description="Traces of one owner in the index; past it the least missed are archived. 0: no bound."
+    )
+    node_capacity: int = Field(0, ge=0, description="The same for all owners in memory together. 0: no bound but max_traces.")
+    low_water: float = Field(0.9, gt=0, le=1, description="Share of a capacity that forgetting goes down to, so that it is rare.")
+    grace_s: float = Field(3600.0, ge=0, description="A trace is new, and safe from forgetting, for this long.")
+    archive_after_s: float = Field(0.0, ge=0, description="Archive what is out of use at this age although there is room. 0: never.")
+
+    def options(self) -> CareOptions:
+        owner, node = (WaterMarks(n, low=self.low_water) if n else None for n in (self.owner_capacity, self.node_capacity))
+        life = LifecycleOptions(grace_s=self.grace_s, archive_after_s=self.archive_after_s)
+        return CareOptions(life, ForgettingOptions(), owner, node, self.interval_s, self.batch)
+
+
+class ConsolidationSection(Section):
+    """Clusters of episodic traces into semantic ones, where the cluster predicts its members."""
+
+    related: float = Field(0.8, ge=-1, le=1, description="Cosine from which two traces are candidates.")
+    least_r2: float = Field(0.3, le=1, description="Leave-one-out R2 above which a cluster predicts its members (Go-CLS).")
+    max_traces: int = Field(
+        20_000, ge=2, le=100_000, description="Traces of one run: the neighbour search is quadratic, 10,000 take seconds."
+    )
+    time_budget_s: float = Field(60.0, gt=0, description="Time of one run; it stops between two clusters, and the next run goes on.")
+    most_runs: int = Field(1, ge=1, description="Runs at once on this node: each reads an owner whole.")
+
+    def options(self) -> JobOptions:
+        plan = ConsolidationOptions(related=self.related, least_r2=self.least_r2, most_traces=self.max_traces)
+        return JobOptions(plan, self.max_traces, self.time_budget_s, self.most_runs)
+
+
+class RankingSection(Section):
+    """What counts beside similarity; docs/science/ablation.md has the measurements behind the numbers."""
+
+    salience_weight: float = Field(0.0, ge=0, le=10, description="Weight of salience (0 to 1) beside the cosine.")
+    strength_weight: float = Field(0.0, ge=0, le=10, description="Weight of strength (0 to 1) beside the cosine.")
+    candidates: int = Field(
+        256, ge=1, le=1000, description="Nearest traces that are ranked at least when a weight is set: past it the order no longer changes."
+    )
+
+    def options(self) -> RankingOptions:
+        return RankingOptions(Weights(self.salience_weight, self.strength_weight), self.candidates)
+
+
 class NodeSettings(ServiceSettings):
     """NDML memory node: keeps owners' traces durable and finds them by vector."""
 
@@ -115,6 +217,11 @@ class NodeSettings(ServiceSettings):
     node: NodeSection = Field(default_factory=NodeSection, description="Who the node is and what it holds.")
     store: StoreSection = Field(default_factory=StoreSection, description="The durable truth.")
     index: IndexSection = Field(default_factory=IndexSection, description="How vectors are held.")
+    gate: GateSection = Field(default_factory=GateSection, description="The write gate.")
+    dynamics: DynamicsSection = Field(default_factory=DynamicsSection, description="Trace dynamics.")
+    lifecycle: LifecycleSection = Field(default_factory=LifecycleSection, description="Forgetting and the life of a trace.")
+    consolidation: ConsolidationSection = Field(default_factory=ConsolidationSection, description="Episodic to semantic.")
+    ranking: RankingSection = Field(default_factory=RankingSection, description="What counts beside similarity.")
     placement: PlacementSettings = Field(
         default_factory=PlacementSettings, description="Who owns what; without it this node owns everything."
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from ndml.errors import CapacityReached, RequestIdReused, TraceNotFound, VersionConflict
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.v1.types_pb2 import MemoryTrace
+from services.memory_node.changes import StateChange, write_change
 from services.memory_node.records import NewTrace, Owner, TraceRow, changed_trace, check_fields, decimal, parse_trace_id, timestamp
 
 COLUMNS = ", ".join("?" * len(TraceRow._fields))
@@ -87,13 +88,15 @@ class Transaction:
             for trace_id, content_hash, learned_us in self._connection.execute(query, (row.owner_id, *some)):
                 self._replays[row.owner_id, trace_id] = content_hash, learned_us
 
-    def put(self, owner: Owner, new: NewTrace, skip_existing: bool) -> pb.PutOutcome:
-        """Store `new`, which was looked up, unless it is there. Raises RequestIdReused, CapacityReached."""
+    def put(self, owner: Owner, new: NewTrace, skip_existing: bool, duplicate_of: str = "") -> pb.PutOutcome:
+        """Store `new`, which was looked up, unless it is there, or is to be left out as a duplicate. RequestIdReused, CapacityReached."""
         row = self._owner(owner)
         if row is not None:
             replay = self._replay((row.owner_id, new.trace_id))
             if replay is not None:
                 return _replayed(replay, new, skip_existing)
+        if duplicate_of:
+            return pb.PutOutcome(duplicate_of=duplicate_of)
         self._check_capacity(row)
         row = row or self._create(owner)
         self._insert(owner, row, new, 0)
@@ -122,8 +125,19 @@ class Transaction:
             return False
         self._remove(owner, row, old)
         self._connection.execute("INSERT INTO erased VALUES (?, ?)", (row.owner_id, old.trace_id))
+        for table in ("states", "history"):
+            self._connection.execute(f"DELETE FROM {table} WHERE owner_id = ? AND first_sequence = ?", (row.owner_id, old.first_sequence))
         self.last_sequence += 1
         return True
+
+    def change_states(self, owner: Owner, change: StateChange, now_us: int) -> None:
+        """Write what happened to traces' states. Raises TraceNotFound when the owner is not here."""
+        row = self._owner(owner)
+        if row is None:
+            raise TraceNotFound("the owner has no traces here", field="scope.user")
+        self._flush()
+        write_change(self._connection, row.owner_id, change, now_us)
+        self.last_sequence += 1
 
     def finish(self) -> None:
         """Write what is still pending: rows, counters, the last sequence number."""

@@ -8,13 +8,14 @@ is appended to a payload that was stored without one, the statistics follow the 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ndml.v1.memory_pb2 import SignalShare
-from ndml.v1.types_pb2 import Embedding
+from ndml.v1.types_pb2 import Embedding, TraceStrength
 
 # Tags: field number << 3 | wire type (0 varint, 2 length-delimited, 5 four bytes). A test parses what comes out.
 _TRACE_EMBEDDING = b"\x6a"  # MemoryTrace.embedding = 13
+_TRACE_STRENGTH = b"\xb2\x01"  # MemoryTrace.strength = 22
 _HIT_TRACE = b"\x0a"  # SearchHit.trace = 1
 _HIT_SCORE = b"\x15"  # SearchHit.score = 2
 _HIT_SIGNALS = b"\x1a"  # SearchHit.signals = 3
@@ -50,12 +51,17 @@ def hit_head(payload: bytes) -> bytes:
     return _RESPONSE_HITS + varint(len(trace) + _SCORE_BYTES) + trace + _HIT_SCORE
 
 
-def full_hit(payload: bytes, score: float, explain: bool) -> bytes:
-    """A hit as a field of the response; with `explain` the one signal there is so far."""
+def full_hit(payload: bytes, score: float, shares: Mapping[str, float]) -> bytes:
+    """A hit as a field of the response, with the shares of its score by signal where there are any."""
     hit = field(_HIT_TRACE, payload) + _HIT_SCORE + struct.pack("<f", score)
-    if explain:
-        hit += field(_HIT_SIGNALS, SignalShare(signal="dense", share=score).SerializeToString())
+    for signal, share in shares.items():
+        hit += field(_HIT_SIGNALS, SignalShare(signal=signal, share=share).SerializeToString())
     return field(_RESPONSE_HITS, hit)
+
+
+def with_strength(payload: bytes, strength: TraceStrength) -> bytes:
+    """The trace with its strength."""
+    return payload + field(_TRACE_STRENGTH, strength.SerializeToString())
 
 
 def with_embedding(payload: bytes, vector: bytes, model: str) -> bytes:

@@ -51,7 +51,7 @@ class Writer:
                 # One that is larger than the whole queue is let in when it is alone.
                 if self._waiting and self._waiting + job.weight > limit:
                     break
-                self._queue.append((job, job.action.ByteSize()))
+                self._queue.append((job, job.size()))
                 self._waiting += job.weight
                 taken += 1
             self._changed.notify()

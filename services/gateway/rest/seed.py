@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ndml.errors import FieldInvalid, FieldUnknown, FieldViolation, ModelUnavailable, NotAvailable, RequestMalformed
+from ndml.errors import FieldInvalid, FieldUnknown, FieldViolation, ModelUnavailable, RequestMalformed
 from ndml.v1 import chat_pb2, memory_pb2, types_pb2
 from services.gateway.rest.codec import parse_json, to_json, to_message, to_tree
 from services.gateway.rest.ports import Dispatcher, Health
 from services.gateway.rest.requests import Bodies, metadata_of, timeout_of, until_gone
+from services.gateway.rest.seed_bodies import Body, ChatBody, ChatTurn, ConsolidateBody, QueryBody, UpdateBody
 from services.gateway.rest.settings import RestSettings
 from services.gateway.rest.streaming import reading
 
@@ -25,62 +27,9 @@ Route = tuple[str, str, Callable[[Request], Awaitable[Response]]]
 _SEARCH = "/ndml.v1.MemoryService/SearchMemories"
 _ADD = "/ndml.v1.MemoryService/AddMemory"
 _STATS = "/ndml.v1.MemoryService/GetMemoryStats"
+_REINFORCE = "/ndml.v1.MemoryService/ReinforceMemories"
+_CONSOLIDATE = "/ndml.v1.MemoryService/ConsolidateMemories"
 _CHAT = "/ndml.v1.ChatService/Chat"
-_MAX_INT32 = (1 << 31) - 1
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _Scoped(_Body):
-    user_id: str = Field(min_length=1, description="Whose memory.")
-    agent_id: str = Field("", description="Agent, optional.")
-    session_id: str = Field("", description="Conversation, optional.")
-
-    def scope(self) -> types_pb2.Scope:
-        return types_pb2.Scope(user=self.user_id, agent=self.agent_id, session=self.session_id)
-
-
-class ChatTurn(_Body):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"] = Field("user", description="Who speaks.")
-    content: str = Field(description="What.")
-
-
-class ChatBody(_Scoped):
-    """Body of POST /chat: `message`, or `messages` for a whole conversation."""
-
-    message: str | None = Field(None, description="What the user says now.")
-    messages: list[ChatTurn] = Field(default_factory=list, description="The conversation; its last turn asks.")
-    recall_k: int | None = Field(None, ge=0, le=_MAX_INT32, description="Memories to recall; 0: none.")
-    max_tokens: int = Field(0, ge=0, le=_MAX_INT32, description="Tokens at most; 0: 256.")
-    temperature: float = Field(0.0, ge=0, le=2, allow_inf_nan=False, description="0: greedy.")
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> ChatBody:
-        if (self.message is None) == (not self.messages):
-            raise ValueError("give either message or messages")
-        return self
-
-
-class QueryBody(_Scoped):
-    """Body of POST /memory/query."""
-
-    query: str = Field(description="What to look for, in words.")
-    k: int = Field(10, ge=-_MAX_INT32, le=_MAX_INT32, description="Hits at most.")
-    consistency_token: str = Field("", description="From a write: the search sees at least that write.")
-
-
-class UpdateBody(_Scoped):
-    """Body of POST /memory/update: adds one memory."""
-
-    content: str = Field(description="What to remember.")
-    speaker: str = Field("", description="Who said it.")
-    said_at: str | None = Field(None, description="When, RFC 3339. Default: now.")
-    metadata: dict[str, str] = Field(default_factory=dict, description="Labels for filters.")
-    request_id: str = Field("", description="Makes a retry safe.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +47,7 @@ class Operation:
 _ID = "0197f2c4a1b27c3d8e9f00112233aabb"
 _STAMP = "2026-01-31T12:00:00Z"
 _HIT = {"content": "Ann is allergic to nuts.", "score": 0.83, "trace_id": _ID, "kind": "TRACE_KIND_EPISODIC"}
+_GATE = {"decision": "WRITE_DECISION_NOVEL", "familiarity": 0.19, "novelty_threshold": 0.27, "reason": "familiarity 0.19 is below 0.27"}
 _HIT_MORE = {"speaker": "Ann", "said_at": _STAMP, "learned_at": _STAMP, "metadata": {}}
 
 OPERATIONS = (
@@ -114,6 +64,7 @@ OPERATIONS = (
             "citations": [{"number": 1, "trace_id": _ID, "score": 0.83, "text": "Ann is allergic to nuts."}],
             "finish_reason": "FINISH_REASON_STOP",
             "model": "m",
+            "answer_id": "AQGX8sShsnw9jp8AESIzqrvKziOz",
             "usage": {"prompt_tokens": 41, "completion_tokens": 5},
             "user_id": "ann",
             "session_id": "",
@@ -121,7 +72,11 @@ OPERATIONS = (
     ),
     Operation("POST", "/memory/query", "query", QueryBody, {"results": [_HIT | _HIT_MORE], "stats": {"shards_total": 1, "partial": False}}),
     Operation(
-        "POST", "/memory/update", "update", UpdateBody, {"trace_id": _ID, "replayed": False, "learned_at": _STAMP, "consistency_token": "c"}
+        "POST",
+        "/memory/update",
+        "update",
+        UpdateBody,
+        {"trace_id": _ID, "replayed": False, "learned_at": _STAMP, "consistency_token": "c", "gate": _GATE, "deduplicated": False},
     ),
     Operation(
         "GET",
@@ -134,16 +89,34 @@ OPERATIONS = (
             "owners": 1,
             "content_bytes": 834,
             "resident_traces": 12,
+            "archived_traces": 0,
             "dimension": 384,
             "traces_by_kind": {"episodic": 12},
             "embedding_model": "all-MiniLM-L6-v2",
         },
         ("user_id",),
     ),
-    Operation("POST", "/memory/consolidate", "consolidate", None, None),
+    Operation(
+        "POST",
+        "/memory/consolidate",
+        "consolidate",
+        ConsolidateBody,
+        {
+            "user_id": "ann",
+            "clusters_total": 9,
+            "clusters_done": 9,
+            "merged": 4,
+            "rejected": 3,
+            "unchanged": 2,
+            "done": True,
+            "stopped_because": "",
+        },
+    ),
 )
 
-B = TypeVar("B", bound=_Body)
+_COUNTS = ("traces", "owners", "content_bytes", "resident_traces", "archived_traces", "dimension")
+
+B = TypeVar("B", bound=Body)
 
 
 class SeedRoutes:
@@ -179,7 +152,7 @@ class SeedRoutes:
         parts = self._dispatcher.stream(_CHAT, _chat_request(body), metadata_of(request), timeout_s)
         text, last = await until_gone(request.receive, self._gather(parts, timeout_s))
         tree = to_tree(last)
-        answer = {"response": text, **{key: tree[key] for key in ("citations", "finish_reason", "model")}}
+        answer = {"response": text, **{key: tree[key] for key in ("citations", "finish_reason", "model", "answer_id")}}
         return _json({**answer, "usage": tree.get("usage"), "user_id": body.user_id, "session_id": body.session_id})
 
     async def query(self, request: Request) -> Response:
@@ -190,13 +163,13 @@ class SeedRoutes:
         return _json({"results": [_hit(hit) for hit in tree["hits"]], "stats": tree.get("stats")})
 
     async def update(self, request: Request) -> Response:
-        """Add one memory."""
+        """Add one memory, or grade what is there: answers with `results`, `credited`, `replayed` and `consistency_token` then."""
         body = await self._parse(request, UpdateBody)
-        memory = memory_pb2.NewMemory(scope=body.scope(), text=body.content, speaker=body.speaker, metadata=body.metadata)
-        if body.said_at is not None:
-            memory.said_at.CopyFrom(_instant(body.said_at))
-        answer = await self._unary(_ADD, memory_pb2.AddMemoryRequest(request_id=body.request_id, memory=memory), request)
-        return _json(to_tree(answer))
+        if body.feedback:
+            feedback = [item.message() for item in body.feedback]
+            grades = memory_pb2.ReinforceMemoriesRequest(request_id=body.request_id, scope=body.scope(), feedback=feedback)
+            return _json(to_tree(await self._unary(_REINFORCE, grades, request)))
+        return _json(to_tree(await self._unary(_ADD, _add_request(body), request)))
 
     async def stats(self, request: Request) -> Response:
         """Counts of one user's memories, or of the tenant's without user_id."""
@@ -210,12 +183,17 @@ class SeedRoutes:
         answer = await self._unary(_STATS, memory_pb2.GetMemoryStatsRequest(scope=types_pb2.Scope(user=user)), request)
         stats = cast(memory_pb2.GetMemoryStatsResponse, answer)
         # Plain JSON numbers, where protobuf JSON would give 64-bit ones as strings.
-        counts = {name: getattr(stats, name) for name in ("traces", "owners", "content_bytes", "resident_traces", "dimension")}
+        counts = {name: getattr(stats, name) for name in _COUNTS}
         return _json({"user_id": user, **counts, "traces_by_kind": dict(stats.traces_by_kind), "embedding_model": stats.embedding_model})
 
-    async def consolidate(self, _request: Request) -> Response:
-        """Not in this release."""
-        raise NotAvailable("consolidation is not in this release; memories are kept as they were written")
+    async def consolidate(self, request: Request) -> Response:
+        """Consolidate one user's memories and say what came of it; POST /v1/memories:consolidate shows it as it goes."""
+        body = await self._parse(request, ConsolidateBody)
+        timeout_s = self._timeout(request)
+        parts = self._dispatcher.stream(_CONSOLIDATE, body.message(), metadata_of(request), timeout_s)
+        totals = to_tree(await until_gone(request.receive, _last(parts, timeout_s)))
+        del totals["semantic_trace_ids"]  # of the last message alone, which would pass for all of them
+        return _json({"user_id": body.user_id, **totals})
 
     async def _unary(self, method: str, message: Message, request: Request) -> Message:
         return await self._dispatcher.unary(method, message, metadata_of(request), self._timeout(request))
@@ -247,6 +225,25 @@ class SeedRoutes:
         return "".join(deltas), last
 
 
+async def _last(parts: AsyncIterator[Message], timeout_s: float | None) -> Message:
+    last: Message = memory_pb2.ConsolidateMemoriesResponse()
+    async with reading(parts, timeout_s) as messages:
+        async for part in messages:
+            last = part
+    return last
+
+
+def _add_request(body: UpdateBody) -> memory_pb2.AddMemoryRequest:
+    memory = memory_pb2.NewMemory(
+        scope=body.scope(), text=body.content or "", speaker=body.speaker, metadata=body.metadata, protected=body.protected
+    )
+    if body.said_at is not None:
+        memory.said_at.CopyFrom(_instant("said_at", body.said_at))
+    if body.expires_at is not None:
+        memory.expires_at.CopyFrom(_instant("expires_at", body.expires_at))
+    return memory_pb2.AddMemoryRequest(request_id=body.request_id, memory=memory, deduplicate=body.deduplicate)
+
+
 def _chat_request(body: ChatBody) -> chat_pb2.ChatRequest:
     turns = body.messages or [ChatTurn(content=body.message or "")]
     messages = [chat_pb2.ChatMessage(role=f"ROLE_{turn.role.upper()}", content=turn.content) for turn in turns]
@@ -260,9 +257,10 @@ def _hit(hit: dict[str, Any]) -> dict[str, Any]:
     return {"content": trace["text"], "score": hit["score"], **kept}
 
 
-def _instant(text: str) -> Any:
-    moment = to_message(cast(Descriptor, memory_pb2.NewMemory.DESCRIPTOR), {"said_at": text})
-    return cast(memory_pb2.NewMemory, moment).said_at
+def _instant(name: str, text: str) -> Timestamp:
+    """RFC 3339 as Timestamp. Raises FieldInvalid about `name`, a field of NewMemory."""
+    moment: Timestamp = getattr(to_message(cast(Descriptor, memory_pb2.NewMemory.DESCRIPTOR), {name: text}), name)
+    return moment
 
 
 def _as_ndml(error: ValidationError) -> FieldInvalid | FieldUnknown | RequestMalformed:

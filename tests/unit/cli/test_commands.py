@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from ndml import __version__
 from ndml.cli.app import hoist, run
+from ndml.cli.output import Output
 from ndml.errors import CapacityReached, InternalFault
 
 Command = Callable[..., Any]
@@ -21,7 +23,7 @@ def test_add_search_get_update_delete(ndml: Command) -> None:
     added = ndml(
         "add", "the dog is Pixel", "--speaker", "Ann", "--said-at", "2026-05-01", "--label", "topic=pets", "--source", "chat", "-o", "json"
     )
-    assert added.code == 0 and set(added.json) == {"trace_id", "replayed", "learned_at", "error"}
+    assert added.code == 0 and set(added.json) == {"trace_id", "replayed", "learned_at", "error", "gate", "deduplicated"}
     trace_id = added.json["trace_id"]
 
     found = ndml("search", "dog", "--explain", "--output", "json").json
@@ -46,12 +48,116 @@ def test_add_search_get_update_delete(ndml: Command) -> None:
     assert ndml("delete", trace_id, "--allow-missing").out == "was not there\n"
 
 
+def test_add_says_what_the_gate_made_of_it(ndml: Command, server: Any) -> None:
+    first = ndml("add", "the dog is Pixel", "--protect", "--expires-at", "2030-01-01")
+    trace_id = first.out.strip()
+    assert len(trace_id) == 32 and first.err == "novel: new words\n"
+    again = ndml("add", "the dog is Pixel", "--deduplicate")
+    assert again.out == f"{trace_id} (says the same: nothing was stored)\n" and again.err == "duplicate: the same words\n"
+    document = ndml("add", "the dog is Pixel", "--deduplicate", "-o", "json")
+    assert document.json["deduplicated"] and document.json["gate"]["decision"] == "duplicate" and document.err == ""
+    stored = ndml("get", trace_id, "-o", "json").json
+    assert (stored["protected"], stored["expires_at"], stored["state"]) == (True, "2030-01-01T00:00:00Z", "new")
+    changed = ndml("update", trace_id, "--no-protect", "--expires-at", "never", "-o", "json").json
+    assert (changed["protected"], changed["expires_at"]) == (False, None)
+    assert ndml("add", "x", "--expires-at", "soon").code == 2 and ndml("add", "--file", "x", "--protect").code == 2
+
+
+def test_a_file_without_what_is_said_already(ndml: Command, tmp_path: Path) -> None:
+    file = tmp_path / "talk.jsonl"
+    file.write_text('{"text": "one", "protected": true, "expires_at": "2030-01-01"}\n{"text": "two"}\n')
+    ndml("add", "two")
+    assert ndml("add", "--file", str(file), "--deduplicate").out == "1 added, 1 said already\n"
+    (stored,) = ndml("list", "--limit", "1", "-o", "json").json["memories"]
+    assert (stored["text"], stored["protected"], stored["expires_at"]) == ("one", True, "2030-01-01T00:00:00Z")
+
+
+def test_reinforce_then_see_why(ndml: Command, server: Any) -> None:
+    one, two = (ndml("add", text).out.strip() for text in ("one", "two"))
+    shown = ndml("reinforce", one, two, "--grade", "0.5")
+    assert shown.code == 0 and "2 graded, 4 neighbours got credit" in shown.out and "1 good, 0 bad" in shown.out
+    spread = ndml("reinforce", one, "-g", "-1", "--clock", "seconds", "--before", "3", "--request-id", "r", "-o", "json").json
+    assert (spread["results"][0]["strength"]["failures"], spread["credited"], spread["replayed"]) == (1, 2, False)
+    sent = server.world.calls("ReinforceMemories")
+    assert sent[1].spread.clock == 2 and sent[1].spread.tau_before == 3 and not sent[0].HasField("spread")
+    assert ndml("reinforce", one, "--request-id", "r").out == "there already: nothing changed\n"
+    card = ndml("get", one, "--strength", "--history").out
+    assert all(word in card for word in ("0.250", "5 s 1  60 s 0.5", "2 graded: 1 good, 1 bad", "reinforced", "graded -1", "written"))
+    assert "graded" not in ndml("get", one).out
+    whole = ndml("get", one, "--strength", "--history", "-o", "json").json
+    assert whole["strength"]["uses"] == 2 and [event["why"] for event in whole["history"]] == ["graded -1", "graded 0.5", "written"]
+
+
+def test_feedback_on_what_is_gone(ndml: Command) -> None:
+    one = ndml("add", "one").out.strip()
+    partly = ndml("reinforce", one, "0" * 32)
+    assert partly.code == 3 and "1 graded" in partly.out and f"{'0' * 32}: TRACE_NOT_FOUND" in partly.err
+    assert ndml("reinforce", "0" * 32).code == 3 and ndml("reinforce").code == 2 and ndml("reinforce", one, "--clock", "x").code == 2
+
+
+def test_consolidate(ndml: Command, server: Any) -> None:
+    shown = ndml("consolidate", "--time-budget", "2", "--max-traces", "9")
+    assert shown.out == "1 merged, 1 rejected, 1 as before, 3 of 3 clusters\n"
+    sent = server.world.calls("ConsolidateMemories")[0]
+    assert (sent.time_budget.seconds, sent.max_traces, sent.dry_run) == (2, 9, False)
+    dry = ndml("consolidate", "--dry-run")
+    assert "1 would be merged" in dry.out and "stopped: dry" in dry.out
+    assert ndml("consolidate", "-o", "json").json == {
+        "clusters_total": 3, "clusters_done": 3, "merged": 1, "rejected": 1, "unchanged": 1, "done": True,
+        "stopped_because": "", "semantic_trace_ids": ["a" * 32],
+    }  # fmt: skip
+
+
+def test_a_consolidation_fills_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = Output()
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=120)
+    monkeypatch.setattr(output, "_err", terminal)
+    with output.progress("consolidating", None) as ticker:
+        ticker.reach(2, 8)
+        assert ticker.count == 2
+        ticker._bar.refresh()
+        drawn = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "2/8" in drawn and "25%" in drawn
+
+
+def test_search_shows_strength_and_weighs_it(ndml: Command, server: Any) -> None:
+    ndml("add", "red apple")
+    ndml("add", "green pear", "--salience", "1")
+    plain, weighed = ndml("search", "apple").out, ndml("search", "apple", "--strength", "--salience-weight", "2", "--strength-weight", "0")
+    assert plain.index("red apple") < plain.index("green pear") and "strength" not in plain
+    assert weighed.out.index("green pear") < weighed.out.index("red apple") and "0.250" in weighed.out
+    weights = [call.weights for call in server.world.calls("SearchMemories")]
+    assert not weights[0].HasField("strength") and weights[1].HasField("strength") and weights[1].salience == 2
+
+
+def test_archived_memories_are_listed_where_asked(ndml: Command, server: Any) -> None:
+    ndml("add", "old")
+    next(iter(server.world.traces["default", "ann"].values())).state = 6
+    assert ndml("list", "-o", "json").json["memories"] == []
+    (found,) = ndml("list", "--archived", "-o", "json").json["memories"]
+    assert found["state"] == "archived" and "archived" in ndml("stats").out
+
+
+def test_links_go_out_and_in(ndml: Command, server: Any, tmp_path: Path) -> None:
+    trace_id = ndml("add", "new").out.strip()
+    trace = server.world.traces["default", "ann"][trace_id]
+    trace.links.add(type=3, trace_id="b" * 32, weight=0.5)
+    file = tmp_path / "out.jsonl"
+    ndml("export", str(file))
+    assert ndml("import", str(file), "--into", "bob").code == 0
+    assert server.world.traces["default", "bob"][trace_id].links == trace.links
+    assert f"{'b' * 32} (0.50)" in ndml("get", trace_id).out and "supersedes" in ndml("get", trace_id).out
+    file.write_text(file.read_text().replace("supersedes", "follows"))
+    refused = ndml("import", str(file))
+    assert refused.code == 2 and "line 1: links.type must be one of" in refused.err
+
+
 def test_json_keys_of_a_memory_are_stable(ndml: Command) -> None:
     trace_id = ndml("add", "x", "-o", "json").json["trace_id"]
     memory = ndml("get", trace_id, "-o", "json").json
     assert list(memory) == [
         "trace_id", "scope", "text", "kind", "speaker", "said_at", "learned_at", "updated_at", "metadata",
-        "salience", "provenance", "version", "embedding",
+        "salience", "provenance", "version", "embedding", "gate", "state", "strength", "protected", "expires_at", "history", "links",
     ]  # fmt: skip
     assert memory["scope"] == {"user": "ann", "agent": "", "session": "", "tenant": ""} and memory["kind"] == "episodic"
 
@@ -113,6 +219,8 @@ def test_a_conversation_file(ndml: Command, tmp_path: Path) -> None:
         ('{"text": "x", "said_at": "yesterday"}', "line 2: said_at is not a time"),
         ('{"text": "x", "embedding": {"vector": "%"}}', "line 2: embedding.vector is not base64"),
         ('{"text": "x", "salience": true}', "line 2: salience must be a number"),
+        ('{"text": "x", "protected": 1}', "line 2: protected must be true or false"),
+        ('{"text": "x", "expires_at": "soon"}', "line 2: expires_at is not a time"),
     ],
 )
 def test_a_bad_line_is_named(ndml: Command, tmp_path: Path, line: str, message: str) -> None:
@@ -178,7 +286,10 @@ def test_chat(ndml: Command, server: Any, monkeypatch: pytest.MonkeyPatch) -> No
         and asked["citations"][0]["text"] == "fact"
         and asked["usage"] == {"prompt_tokens": 9, "completion_tokens": 3}
     )
-    assert ndml("chat", "what?").out.startswith("You said so.\n")
+    told = ndml("chat", "what?")
+    assert told.out.startswith("You said so.\n") and asked["answer_id"] == "answer-0" and "answer id: answer-1\n" in told.err
+    assert "1 graded" in ndml("reinforce", "answer-1").out
+    assert "answer id" not in ndml("chat", "what?", "--recall", "0").err
     monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n\n"))
     assert ndml("chat").code == 0
     roles = [turn.role for turn in server.world.calls("Chat")[-1].messages]
@@ -230,4 +341,4 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
     commands = ("add", "search", "get", "list", "update", "delete", "export", "import", "stats", "chat", "status", "doctor", "snapshot")
-    assert all(name in shown for name in commands) and "Exit codes" in shown
+    assert all(name in shown for name in (*commands, "reinforce", "consolidate")) and "Exit codes" in shown

@@ -7,6 +7,7 @@ place of vectors: a search scores by shared words. Tests look at `seen` and plan
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -40,6 +41,11 @@ class World:
     def __init__(self) -> None:
         self.traces: dict[Owner, dict[str, types_pb2.MemoryTrace]] = {}
         self.requests: dict[tuple[Owner, str], tuple[bytes, str]] = {}
+        self.feedback: set[str] = set()
+        self.answers: dict[str, list[str]] = {}
+        self.left = threading.Event()
+        self.pause = threading.Event()
+        self.pause.set()
         self.seen: list[tuple[str, Any, dict[str, str]]] = []
         self.failures: deque[tuple[str, NdmlError]] = deque()
         self.sequence = 0
@@ -74,6 +80,15 @@ class World:
         stamp.FromNanoseconds(int((time.time() + self.clock_skew_s) * 1_000_000) * 1000)
         return stamp
 
+    def gate(self, new: memory_pb2.NewMemory) -> types_pb2.GateDecision:
+        """Novel, or a duplicate of the trace with the same words."""
+        same = [trace.trace_id for trace in self.traces.get(self.owner(new.scope), {}).values() if trace.text == new.text]
+        if not same:
+            return types_pb2.GateDecision(decision="WRITE_DECISION_NOVEL", familiarity=0.125, novelty_threshold=0.25, reason="new words")
+        return types_pb2.GateDecision(
+            decision="WRITE_DECISION_DUPLICATE", similarity=1, nearest_trace_id=same[0], salience=0.5, reason="the same words"
+        )
+
     def store(self, new: memory_pb2.NewMemory, request_id: str) -> tuple[str, bool]:
         owner = self.owner(new.scope)
         if not new.text:
@@ -91,7 +106,10 @@ class World:
         trace = types_pb2.MemoryTrace(
             trace_id=trace_id, scope=new.scope, kind=new.kind or types_pb2.TRACE_KIND_EPISODIC, text=new.text, speaker=new.speaker,
             said_at=new.said_at if new.HasField("said_at") else now, learned_at=now, updated_at=now, metadata=dict(new.metadata),
-            salience=new.salience, version=1,
+            salience=new.salience, version=1, protected=new.protected, state=types_pb2.LIFECYCLE_STATE_NEW,
+            expires_at=new.expires_at if new.HasField("expires_at") else None,
+            strength=types_pb2.TraceStrength(strength=0.25, by_timescale=[1, 0.5], stability_days=2),
+            history=[types_pb2.TraceEvent(at=now, kind="state", why="written", state=types_pb2.LIFECYCLE_STATE_NEW)],
         )  # fmt: skip
         if new.HasField("provenance"):
             trace.provenance.CopyFrom(new.provenance)
@@ -108,20 +126,40 @@ class World:
             raise TraceNotFound(f"no trace {trace_id} in this scope: check id and user", metadata={"trace_id": trace_id})
         return trace
 
-    def visible(self, scope: types_pb2.Scope, *, vectors: bool) -> list[types_pb2.MemoryTrace]:
+    def shown(self, trace: types_pb2.MemoryTrace, *, vectors: bool, strength: bool = False, history: bool = False) -> types_pb2.MemoryTrace:
+        """A copy without what was not asked for."""
+        copy = types_pb2.MemoryTrace()
+        copy.CopyFrom(trace)
+        for name, wanted in (("embedding", vectors), ("strength", strength), ("history", history)):
+            if not wanted:
+                copy.ClearField(name)  # type: ignore[arg-type]
+        return copy
+
+    def visible(
+        self, scope: types_pb2.Scope, *, vectors: bool, strength: bool = False, archived: bool = False
+    ) -> list[types_pb2.MemoryTrace]:
         def fits(trace: types_pb2.MemoryTrace) -> bool:
             return all(
                 not wanted or wanted == has for wanted, has in ((scope.agent, trace.scope.agent), (scope.session, trace.scope.session))
             )
 
-        found = []
-        for trace in filter(fits, self.traces.get(self.owner(scope), {}).values()):
-            copy = types_pb2.MemoryTrace()
-            copy.CopyFrom(trace)
-            if not vectors:
-                copy.ClearField("embedding")
-            found.append(copy)
-        return found
+        mine = [trace for trace in self.traces.get(self.owner(scope), {}).values() if fits(trace)]
+        active = [trace for trace in mine if archived or trace.state != types_pb2.LIFECYCLE_STATE_ARCHIVED]
+        return [self.shown(trace, vectors=vectors, strength=strength) for trace in active]
+
+    def grade(self, scope: types_pb2.Scope, trace_id: str, grade: float) -> memory_pb2.ReinforceResult:
+        try:
+            trace = self.find(scope, trace_id)
+        except TraceNotFound as error:
+            return memory_pb2.ReinforceResult(trace_id=trace_id, error=wire.error_to_status(error))
+        trace.strength.uses += 1
+        trace.strength.successes += grade > 0
+        trace.strength.failures += grade < 0
+        event = types_pb2.TraceEvent(at=self.now(), kind="reinforced", why=f"graded {grade:g}", grade=grade)
+        kept = [event, *trace.history]
+        del trace.history[:]
+        trace.history.extend(kept)
+        return memory_pb2.ReinforceResult(trace_id=trace_id, strength=trace.strength)
 
 
 class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
@@ -129,9 +167,14 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         self.world = world
 
     def AddMemory(self, request: memory_pb2.AddMemoryRequest, context: grpc.ServicerContext) -> memory_pb2.AddMemoryResponse:
-        trace_id, replayed = self.world.store(request.memory, request.request_id)
+        gate = self.world.gate(request.memory)
+        duplicate = request.deduplicate and gate.decision == types_pb2.WRITE_DECISION_DUPLICATE
+        trace_id, replayed = (gate.nearest_trace_id, False) if duplicate else self.world.store(request.memory, request.request_id)
         learned = self.world.traces[self.world.owner(request.memory.scope)][trace_id].learned_at
-        return memory_pb2.AddMemoryResponse(trace_id=trace_id, replayed=replayed, learned_at=learned, consistency_token=self.world.token())
+        return memory_pb2.AddMemoryResponse(
+            trace_id=trace_id, replayed=replayed, learned_at=learned, consistency_token=self.world.token(),
+            gate=None if replayed else gate, deduplicated=duplicate,
+        )  # fmt: skip
 
     def BatchAddMemories(
         self, request: memory_pb2.BatchAddMemoriesRequest, context: grpc.ServicerContext
@@ -139,8 +182,12 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         results = []
         for index, new in enumerate(request.memories):
             try:
+                gate = self.world.gate(new)
+                if request.deduplicate and gate.nearest_trace_id:
+                    results.append(memory_pb2.AddResult(trace_id=gate.nearest_trace_id, gate=gate, deduplicated=True))
+                    continue
                 trace_id, replayed = self.world.store(new, f"{request.request_id}#{index}" if request.request_id else "")
-                results.append(memory_pb2.AddResult(trace_id=trace_id, replayed=replayed))
+                results.append(memory_pb2.AddResult(trace_id=trace_id, replayed=replayed, gate=None if replayed else gate))
             except CapacityReached as error:
                 results.append(memory_pb2.AddResult(error=wire.error_to_status(error)))
         return memory_pb2.BatchAddMemoriesResponse(results=results, consistency_token=self.world.token())
@@ -150,10 +197,12 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             raise FieldInvalid("k is negative: give 0 (10 hits) to 1000", field="k")
         words = set(request.text.lower().split())
         hits = []
-        for trace in self.world.visible(request.scope, vectors=request.include_embedding):
-            score = len(words & set(trace.text.lower().split())) / max(1, len(words))
-            shares = [memory_pb2.SignalShare(signal="dense", share=score)] if request.explain else []
-            hits.append(memory_pb2.SearchHit(trace=trace, score=score, signals=shares))
+        for trace in self.world.visible(request.scope, vectors=request.include_embedding, strength=request.include_strength):
+            signals = {"dense": len(words & set(trace.text.lower().split())) / max(1, len(words))}
+            if request.weights.salience:
+                signals["salience"] = request.weights.salience * trace.salience
+            shares = [memory_pb2.SignalShare(signal=name, share=share) for name, share in signals.items()] if request.explain else []
+            hits.append(memory_pb2.SearchHit(trace=trace, score=sum(signals.values()), signals=shares))
         hits.sort(key=lambda hit: -hit.score)
         stats = types_pb2.SearchStats(shards_total=1, shards_answered=1, traces_in_scope=len(hits), index="words")
         return memory_pb2.SearchMemoriesResponse(hits=hits[: request.k or 10], stats=stats)
@@ -170,12 +219,14 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         return memory_pb2.BatchSearchMemoriesResponse(results=results)
 
     def GetMemory(self, request: memory_pb2.GetMemoryRequest, context: grpc.ServicerContext) -> memory_pb2.GetMemoryResponse:
-        return memory_pb2.GetMemoryResponse(trace=self.world.find(request.scope, request.trace_id))
+        trace = self.world.find(request.scope, request.trace_id)
+        wanted = {"strength": request.include_strength, "history": request.include_history}
+        return memory_pb2.GetMemoryResponse(trace=self.world.shown(trace, vectors=request.include_embedding, **wanted))
 
     def ListMemories(self, request: memory_pb2.ListMemoriesRequest, context: grpc.ServicerContext) -> memory_pb2.ListMemoriesResponse:
         if request.page_token and not request.page_token.isdecimal():
             raise PageTokenInvalid("not a page token of this server", field="page_token")
-        traces = self.world.visible(request.scope, vectors=request.include_embedding)[::-1]
+        traces = self.world.visible(request.scope, vectors=request.include_embedding, archived=request.include_archived)[::-1]
         start, size = int(request.page_token or 0), request.page_size or 50
         more = str(start + size) if start + size < len(traces) else ""
         return memory_pb2.ListMemoriesResponse(traces=traces[start : start + size], next_page_token=more)
@@ -203,6 +254,31 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         del self.world.traces[self.world.owner(request.scope)][request.trace_id]
         return memory_pb2.DeleteMemoryResponse(deleted=True, consistency_token=self.world.token())
 
+    def ReinforceMemories(
+        self, request: memory_pb2.ReinforceMemoriesRequest, context: grpc.ServicerContext
+    ) -> memory_pb2.ReinforceMemoriesResponse:
+        replayed = request.request_id in self.world.feedback
+        self.world.feedback.add(request.request_id)
+        results = []
+        for feedback in request.feedback:
+            cited = self.world.answers.get(feedback.answer_id, []) if feedback.answer_id else [feedback.trace_id]
+            if not cited:
+                raise FieldInvalid("not an answer id of this suite", field="feedback[0].answer_id")
+            results += [self.world.grade(request.scope, trace_id, feedback.grade) for trace_id in cited if not replayed]
+        return memory_pb2.ReinforceMemoriesResponse(
+            results=results, credited=2 * len(results), replayed=replayed, consistency_token=self.world.token()
+        )
+
+    def ConsolidateMemories(
+        self, request: memory_pb2.ConsolidateMemoriesRequest, context: grpc.ServicerContext
+    ) -> Iterator[memory_pb2.ConsolidateMemoriesResponse]:
+        context.add_callback(self.world.left.set)
+        yield memory_pb2.ConsolidateMemoriesResponse(clusters_total=3, clusters_done=1, merged=1, semantic_trace_ids=["a" * 32])
+        self.world.pause.wait(10)
+        yield memory_pb2.ConsolidateMemoriesResponse(
+            clusters_total=3, clusters_done=3, merged=1, rejected=1, unchanged=1, done=True, stopped_because="dry" * request.dry_run
+        )
+
     def ExportMemories(
         self, request: memory_pb2.ExportMemoriesRequest, context: grpc.ServicerContext
     ) -> Iterator[memory_pb2.ExportMemoriesResponse]:
@@ -225,6 +301,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
                 elif trace.trace_id in there:
                     result.skipped += 1
                 else:
+                    trace.state = types_pb2.LIFECYCLE_STATE_NEW
                     there[trace.trace_id] = trace
                     result.imported += 1
         return result
@@ -236,6 +313,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         return memory_pb2.GetMemoryStatsResponse(
             traces=len(traces), owners=len(owners), content_bytes=sum(len(t.text.encode()) for t in traces),
             resident_traces=len(traces), traces_by_kind={"episodic": len(traces)}, dimension=4, embedding_model="words",
+            archived_traces=sum(trace.state == types_pb2.LIFECYCLE_STATE_ARCHIVED for trace in traces),
         )  # fmt: skip
 
 
@@ -249,11 +327,15 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         for word in ("You ", "said ", "so."):
             yield chat_pb2.ChatResponse(delta=word)
         recalled = self.world.visible(request.scope, vectors=False)[: request.recall_k if request.HasField("recall_k") else 5]
+        answer_id = f"answer-{len(self.world.answers)}" if recalled else ""
+        if recalled:
+            self.world.answers[answer_id] = [trace.trace_id for trace in recalled]
         yield chat_pb2.ChatResponse(
             finish_reason=chat_pb2.FINISH_REASON_STOP,
             citations=[chat_pb2.Citation(number=n, trace_id=t.trace_id, score=0.5, text=t.text) for n, t in enumerate(recalled, 1)],
             usage=chat_pb2.Usage(prompt_tokens=9, completion_tokens=3),
             model=self.world.model,
+            answer_id=answer_id,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import shutil
 import subprocess
@@ -16,7 +15,19 @@ from typing import Any
 import grpc
 import pytest
 
-from ndml.client import AsyncNdmlClient, ClientOptions, Embedding, Kind, NdmlClient, NewMemory, Provenance, Query, Retry, Scope, Tls
+from ndml.client import (
+    AsyncNdmlClient,
+    ClientOptions,
+    Embedding,
+    Kind,
+    NdmlClient,
+    NewMemory,
+    Provenance,
+    Query,
+    Retry,
+    Scope,
+    Tls,
+)
 from ndml.errors import (
     CapacityReached,
     DeadlinePassed,
@@ -30,45 +41,6 @@ from ndml.errors import (
     TraceNotFound,
     VersionConflict,
 )
-
-
-class Threaded:
-    """The asyncio client's face on the threaded one, so that one scenario tests both."""
-
-    def __init__(self, client: NdmlClient) -> None:
-        self._client = client
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if name == "scoped":
-                return Threaded(method(*args, **kwargs))
-            if name in ("list", "export", "chat"):
-                return Iterating(method(*args, **kwargs))
-            return asyncio.to_thread(method, *args, **kwargs)
-
-        return call
-
-
-class Iterating:
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        for item in self._stream:
-            yield item
-
-    async def aclose(self) -> None:
-        self._stream.close()
-
-
-@pytest.fixture(params=["threads", "asyncio"])
-def memory(request: pytest.FixtureRequest, client: NdmlClient, aclient: AsyncNdmlClient) -> Any:
-    return Threaded(client) if request.param == "threads" else aclient
 
 
 async def test_a_memory_goes_in_and_comes_out_whole(memory: Any) -> None:

@@ -5,13 +5,31 @@ from __future__ import annotations
 from array import array
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndml.client import ClientOptions, Embedding, Filter, Kind, Memory, NewMemory, Provenance, Range, Retry, Scope, Tls
+import ndml.client
+from ndml.client import (
+    ClientOptions,
+    Embedding,
+    Filter,
+    Kind,
+    LifecycleState,
+    Link,
+    LinkType,
+    Memory,
+    NewMemory,
+    Provenance,
+    Range,
+    Retry,
+    Scope,
+    Tls,
+    WriteDecision,
+)
 from ndml.client import _decode as decode
 from ndml.client import _encode as encode
 from ndml.client._channel import credentials, target
@@ -38,6 +56,9 @@ MEMORIES = st.builds(
     provenance=st.none() | st.builds(Provenance, source=WORDS, trust=UNIT),
     version=st.integers(0, 2**64 - 1),
     embedding=st.none() | st.builds(Embedding, vector=st.binary(min_size=4, max_size=8), model=WORDS),
+    protected=st.booleans(),
+    expires_at=TIMES,
+    links=st.lists(st.builds(Link, type=st.sampled_from(LinkType), trace_id=WORDS, weight=UNIT), max_size=2).map(tuple),
 )
 
 
@@ -183,3 +204,31 @@ def test_options_hold_their_rules(tmp_path: Path) -> None:
     ):
         with pytest.raises(FieldInvalid):
             wrong()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "prefix"),
+    [
+        (WriteDecision, types_pb2.WriteDecision, "WRITE_DECISION_"),
+        (LifecycleState, types_pb2.LifecycleState, "LIFECYCLE_STATE_"),
+        (LinkType, types_pb2.LinkType, "LINK_TYPE_"),
+    ],
+)
+def test_a_word_for_every_value_and_for_those_of_a_newer_server(ours: Any, theirs: Any, prefix: str) -> None:
+    assert [decode.word(theirs, prefix, number) for number in theirs.values()] == list(ours)
+    assert decode.word(theirs, prefix, 99) == ours.UNSPECIFIED
+
+
+def test_what_is_exported_is_what_was_promised() -> None:
+    """A name that leaves this list is a break; one that enters it is a promise."""
+    streams = {"ChatStream", "ConsolidationStream", "ExportStream"}
+    assert set(ndml.client.__all__) == {
+        *("NdmlClient", "AsyncNdmlClient", "DEFAULT_ADDRESS", "CallOptions", "ClientOptions", "Retry", "Tls"),
+        *streams, *(f"Async{name}" for name in streams),
+        *("Added", "ChatMessage", "Citation", "ClusterStatus", "ConsolidationProgress", "CreditClock", "CreditSpread", "Embedding"),
+        *("Feedback", "Filter", "GateDecision", "Graded", "Hit", "ImportFailure", "ImportResult", "Kind", "LifecycleState", "Link"),
+        *("LinkType", "Memory", "MemoryStats", "NewMemory", "Placement", "PlacementMember", "Provenance", "Query", "Range"),
+        *("RankingWeights", "Reinforced", "Sampling", "Scope", "SearchResult", "SearchStats", "ServiceStatus", "Snapshot", "Strength"),
+        *("TraceEvent", "WriteDecision"),
+    }  # fmt: skip
+    assert all(hasattr(ndml.client, name) for name in ndml.client.__all__)

@@ -16,7 +16,7 @@ from ndml.internal.v1 import memory_node_pb2_grpc as pb_grpc
 from ndml.placement import MemberState, NodeRecord, Placement, PlacementNode
 from ndml.runtime.call import Call
 from ndml.v1 import memory_pb2
-from ndml.wire import error_to_status
+from ndml.wire import error_to_status, to_grpc_status
 from services.gateway.links import Lane
 from services.gateway.remotes import MemoryNodes
 from services.gateway.scopes import Owner
@@ -33,17 +33,38 @@ class Node(pb_grpc.MemoryNodeServiceServicer):
         self.epoch = 0
         self.gate = asyncio.Event()
         self.gate.set()
+        self.streams: list[Any] = []
+        self.left = asyncio.Event()
+        self.loses = 0
+
+    async def Consolidate(self, request: pb.ConsolidateRequest, context: Any) -> AsyncIterator[pb.ConsolidateResponse]:
+        self.streams.append(request)
+        self.metadata = dict(context.invocation_metadata())
+        if request.epoch < self.epoch:
+            await context.abort_with_status(to_grpc_status(StaleEpoch("too old")))
+        try:
+            yield pb.ConsolidateResponse(progress=memory_pb2.ConsolidateMemoriesResponse(clusters_done=1))
+            await self.gate.wait()
+            yield pb.ConsolidateResponse(progress=memory_pb2.ConsolidateMemoriesResponse(clusters_done=2, done=True))
+        except asyncio.CancelledError:
+            self.left.set()
+            raise
 
     async def Execute(self, requests: AsyncIterator[pb.ExecuteRequest], context: Any) -> AsyncIterator[pb.ExecuteResponse]:
         async for request in requests:
             self.batches.append(len(request.operations))
             await self.gate.wait()
+            if self.loses:
+                self.loses -= 1
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
             results = [self._result(request.epoch, operation) for operation in request.operations]
             yield pb.ExecuteResponse(batch_id=request.batch_id, results=results)
 
     def _result(self, epoch: int, operation: pb.Operation) -> pb.OperationResult:
         if epoch < self.epoch:
             return pb.OperationResult(error=error_to_status(StaleEpoch(f"epoch {epoch} is older than {self.epoch}")))
+        if operation.HasField("reinforce"):
+            return pb.OperationResult(reinforce=pb.ReinforceActionResult(credited=1))
         if operation.HasField("stats"):
             return pb.OperationResult(stats=memory_pb2.GetMemoryStatsResponse(traces=1))
         result = pb.OperationResult()
@@ -173,6 +194,75 @@ async def test_a_stale_epoch_is_refreshed_and_tried_once_more() -> None:
             await nodes.execute(OWNER, _get(1), _call())
         assert len(node.batches) - sent == 2
         await nodes.stop()
+
+
+@pytest.mark.parametrize(("digest", "batches"), [(b"", 1), (b"d" * 16, 3)])
+async def test_feedback_is_sent_again_only_where_the_node_would_know_it(digest: bytes, batches: int) -> None:
+    node = Node()
+    node.loses = 2
+    reinforce = pb.Operation(tenant="t", user="u", reinforce=pb.ReinforceAction(request_digest=digest))
+    async with serving(node) as port:
+        nodes = MemoryNodes(Placements(port), LinkSettings(attempts=3, retry_backoff_s=0.01))
+        if digest:
+            assert (await nodes.execute(OWNER, reinforce, _call()))[1].reinforce.credited == 1
+        else:
+            with pytest.raises(OwnerUnavailable):
+                await nodes.execute(OWNER, reinforce, _call())
+        assert len(node.batches) == batches
+        await nodes.stop()
+
+
+async def _progress(nodes: MemoryNodes) -> list[int]:
+    request = pb.ConsolidateRequest(tenant="t", user="u")
+    return [part.progress.clusters_done async for part in nodes.consolidate(OWNER, request, _call())]
+
+
+async def test_a_consolidation_streams_and_a_stale_epoch_is_refreshed_once() -> None:
+    node = Node()
+    async with serving(node) as port:
+        placements = Placements(port)
+        nodes = MemoryNodes(placements, LinkSettings())
+        assert await _progress(nodes) == [1, 2] and "traceparent" not in node.metadata
+        traced = nodes.consolidate(OWNER, pb.ConsolidateRequest(), Call("/t/T", traceparent="00-traced"))
+        assert len([part async for part in traced]) == 2 and node.metadata["traceparent"] == "00-traced"
+        node.epoch = 2
+        refused = asyncio.create_task(_progress(nodes))
+        placements.set(2, port)
+        assert await refused == [1, 2]
+        node.epoch = 99
+        sent = len(node.streams)
+        with pytest.raises(StaleEpoch):
+            await _progress(nodes)
+        assert len(node.streams) - sent == 2
+        await nodes.stop()
+
+
+async def test_who_stops_listening_to_a_consolidation_stops_it() -> None:
+    node = Node()
+    node.gate.clear()
+    async with serving(node) as port:
+        nodes = MemoryNodes(Placements(port), LinkSettings())
+        parts = nodes.consolidate(OWNER, pb.ConsolidateRequest(tenant="t", user="u"), _call())
+        assert (await anext(parts)).progress.clusters_done == 1
+        assert not node.left.is_set()
+        await parts.aclose()
+        await asyncio.wait_for(node.left.wait(), 10)
+        waiting = asyncio.create_task(_progress(nodes))
+        while len(node.streams) < 2:
+            await asyncio.sleep(0.005)
+        node.left.clear()
+        waiting.cancel()
+        await asyncio.wait_for(node.left.wait(), 10)
+        await nodes.stop()
+
+
+async def test_a_consolidation_whose_node_is_away_names_it() -> None:
+    async with serving(Node()) as port:
+        pass
+    nodes = MemoryNodes(Placements(port), LinkSettings())
+    with pytest.raises(OwnerUnavailable, match="n0"):
+        await _progress(nodes)
+    await nodes.stop()
 
 
 async def test_every_member_is_asked_and_the_dead_one_is_an_error_among_answers() -> None:

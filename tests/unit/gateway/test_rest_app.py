@@ -85,6 +85,7 @@ SEGMENT = st.text(st.characters(codec="utf-8", exclude_characters="/", min_codep
 DOTS = (".", "..")  # httpx, as every client, takes these for directions
 LABELS = st.dictionaries(TEXT, TEXT, max_size=2)
 TIMES = st.datetimes().map(lambda moment: moment.isoformat(timespec="microseconds") + "Z")
+DURATIONS = st.integers(0, 10**13).map(lambda us: f"{us // 10**6}.{us % 10**6:06}s")
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 
@@ -93,8 +94,8 @@ def scalar(descriptor: Any) -> st.SearchStrategy[Any]:
     if descriptor.enum_type is not None:
         return st.sampled_from([value.name for value in descriptor.enum_type.values])
     if descriptor.message_type is not None:
-        name = descriptor.message_type.full_name
-        return TIMES if name.endswith("Timestamp") else st.lists(st.sampled_from(["text", "saidAt"]), max_size=2).map(",".join)
+        masks = st.lists(st.sampled_from(["text", "saidAt"]), max_size=2).map(",".join)
+        return {"Timestamp": TIMES, "Duration": DURATIONS, "FieldMask": masks}[descriptor.message_type.name]
     int64 = (-(2**63), 2**63 - 1)
     bits = {descriptor.TYPE_INT32: (-(2**31), 2**31 - 1), descriptor.TYPE_INT64: int64, descriptor.TYPE_UINT64: (0, 2**64 - 1)}
     if descriptor.type in bits:

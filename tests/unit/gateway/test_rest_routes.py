@@ -30,6 +30,8 @@ TRACE_ID = "0197f2c4a1b27c3d8e9f00112233aabb"
 ADD = "/ndml.v1.MemoryService/AddMemory"
 SEARCH = "/ndml.v1.MemoryService/SearchMemories"
 STATS = "/ndml.v1.MemoryService/GetMemoryStats"
+REINFORCE = "/ndml.v1.MemoryService/ReinforceMemories"
+CONSOLIDATE = "/ndml.v1.MemoryService/ConsolidateMemories"
 CHAT = "/ndml.v1.ChatService/Chat"
 STAMP = Timestamp(seconds=1_800_000_000)
 
@@ -107,22 +109,32 @@ SEED_ANSWERS = {
     SEARCH: memory_pb2.SearchMemoriesResponse(
         hits=[memory_pb2.SearchHit(trace=TRACE, score=0.5)], stats=types_pb2.SearchStats(shards_total=1)
     ),
-    ADD: memory_pb2.AddMemoryResponse(trace_id=TRACE_ID, consistency_token="c", learned_at=STAMP),
+    ADD: memory_pb2.AddMemoryResponse(
+        trace_id=TRACE_ID, consistency_token="c", learned_at=STAMP, gate=types_pb2.GateDecision(decision="WRITE_DECISION_NOVEL")
+    ),
+    REINFORCE: memory_pb2.ReinforceMemoriesResponse(results=[memory_pb2.ReinforceResult(trace_id=TRACE_ID)], credited=2),
+    CONSOLIDATE: [
+        memory_pb2.ConsolidateMemoriesResponse(clusters_total=4, clusters_done=2, merged=1, semantic_trace_ids=[TRACE_ID]),
+        memory_pb2.ConsolidateMemoriesResponse(clusters_total=4, clusters_done=3, merged=2, done=True, stopped_because="time budget"),
+    ],
     STATS: memory_pb2.GetMemoryStatsResponse(traces=2**40, owners=1, traces_by_kind={"episodic": 3}, embedding_model="m"),
     CHAT: [
         chat_pb2.ChatResponse(delta="No "),
         chat_pb2.ChatResponse(delta="nuts."),
-        chat_pb2.ChatResponse(finish_reason="FINISH_REASON_STOP", model="m", usage=USAGE, citations=[chat_pb2.Citation(number=1)]),
+        chat_pb2.ChatResponse(
+            finish_reason="FINISH_REASON_STOP", model="m", usage=USAGE, citations=[chat_pb2.Citation(number=1)], answer_id="a1"
+        ),
     ],
 }
 SEED_CALLS: dict[str, dict[str, Any]] = {
     "chat": {"user_id": "u", "session_id": "s", "message": "What not?"},
     "query": {"user_id": "u", "query": "What not?", "k": 3},
     "update": {"user_id": "u", "content": "nuts", "metadata": {"a": "b"}, "said_at": "2027-01-15T08:00:00Z", "request_id": "r"},
+    "consolidate": {"user_id": "u", "max_traces": 7, "time_budget_s": 0.25, "dry_run": True},
 }
 
 
-@pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.answer], ids=lambda operation: operation.path)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.path)
 async def test_the_seeds_routes_answer_as_documented(operation: Any) -> None:
     async with client_of(Script(SEED_ANSWERS)) as client:
         body = SEED_CALLS.get(operation.name)
@@ -157,6 +169,48 @@ async def test_the_seeds_routes_say_what_they_mean() -> None:
     assert second.HasField("recall_k") and (second.recall_k, second.sampling.max_new_tokens) == (0, 7)
 
 
+async def test_update_takes_everything_that_is_said_of_a_memory() -> None:
+    script = Script(SEED_ANSWERS)
+    body = {"user_id": "u", "content": "nuts", "deduplicate": True, "protected": True, "expires_at": "2027-01-15T08:00:00Z"}
+    async with client_of(script) as client:
+        answer = (await client.post("/memory/update", json=body)).json()
+    memory = memory_pb2.NewMemory(scope=types_pb2.Scope(user="u"), text="nuts", protected=True, expires_at=STAMP)
+    assert script.requests == [memory_pb2.AddMemoryRequest(memory=memory, deduplicate=True)]
+    assert answer["gate"]["decision"] == "WRITE_DECISION_NOVEL" and answer["deduplicated"] is False
+
+
+async def test_update_takes_feedback_in_place_of_content() -> None:
+    script = Script(SEED_ANSWERS)
+    feedback = [{"trace_id": TRACE_ID, "grade": 1}, {"answer_id": "a1", "grade": -0.5}]
+    async with client_of(script) as client:
+        answer = (await client.post("/memory/update", json={"user_id": "u", "feedback": feedback, "request_id": "r"})).json()
+    grades = [memory_pb2.Feedback(trace_id=TRACE_ID, grade=1), memory_pb2.Feedback(answer_id="a1", grade=-0.5)]
+    assert script.requests == [memory_pb2.ReinforceMemoriesRequest(request_id="r", scope=types_pb2.Scope(user="u"), feedback=grades)]
+    assert answer.keys() == {"results", "credited", "replayed", "consistency_token"} and answer["credited"] == 2
+
+
+async def test_consolidate_runs_to_its_end_and_gives_the_totals() -> None:
+    script = Script(SEED_ANSWERS)
+    async with client_of(script) as client:
+        answer = (await client.post("/memory/consolidate", json=SEED_CALLS["consolidate"])).json()
+        streamed = await client.post("/v1/memories:consolidate", json={"scope": {"user": "u"}})
+    wanted = memory_pb2.ConsolidateMemoriesRequest(scope=types_pb2.Scope(user="u"), max_traces=7, dry_run=True)
+    wanted.time_budget.FromMilliseconds(250)
+    assert script.requests[0] == wanted
+    assert answer == {
+        "user_id": "u", "clusters_total": 4, "clusters_done": 3, "merged": 2, "rejected": 0, "unchanged": 0,
+        "done": True, "stopped_because": "time budget",
+    }  # fmt: skip
+    assert [json.loads(line)["semantic_trace_ids"] for line in streamed.text.splitlines()] == [[TRACE_ID], []]
+
+
+async def test_a_consolidation_that_breaks_off_is_a_problem() -> None:
+    broken = [SEED_ANSWERS[CONSOLIDATE][0], errors.OwnerUnavailable("n1 does not answer")]
+    async with client_of(Script({CONSOLIDATE: broken})) as client:
+        response = await client.post("/memory/consolidate", json={"user_id": "u"})
+    assert (response.status_code, response.json()["reason"]) == (503, "OWNER_UNAVAILABLE")
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "reason", "where"),
     [
@@ -172,7 +226,19 @@ async def test_the_seeds_routes_say_what_they_mean() -> None:
         ("/chat", {"user_id": "u"}, 400, "REQUEST_MALFORMED", None),
         ("/chat", {"user_id": "u", "message": "a", "messages": [{"content": "b"}]}, 400, "REQUEST_MALFORMED", None),
         ("/chat", {"user_id": "u", "messages": [{"role": "god", "content": "b"}]}, 400, "FIELD_INVALID", "messages[0].role"),
-        ("/memory/consolidate", {}, 501, "NOT_AVAILABLE", None),
+        ("/memory/update", {"user_id": "u"}, 400, "REQUEST_MALFORMED", None),
+        ("/memory/update", {"content": "c", "user_id": "u", "expires_at": 7}, 400, "FIELD_INVALID", "expires_at"),
+        ("/memory/update", {"user_id": "u", "feedback": [{"trace_id": "a", "grade": 2}]}, 400, "FIELD_INVALID", "feedback[0].grade"),
+        ("/memory/update", {"user_id": "u", "feedback": [{"grade": 1}]}, 400, "FIELD_INVALID", "feedback[0]"),
+        (
+            "/memory/update",
+            {"user_id": "u", "feedback": [{"trace_id": "a", "grade": 1}], "protected": True},
+            400,
+            "REQUEST_MALFORMED",
+            None,
+        ),
+        ("/memory/consolidate", {}, 400, "FIELD_INVALID", "user_id"),
+        ("/memory/consolidate", {"user_id": "u", "time_budget_s": 0}, 400, "FIELD_INVALID", "time_budget_s"),
     ],
 )
 async def test_the_seeds_routes_name_what_is_wrong(path: str, body: Any, status: int, reason: str, where: str | None) -> None:

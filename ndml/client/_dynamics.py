@@ -1,0 +1,187 @@
+"""What becomes of a memory after it was written, as models: the gate's decision, strength, links, history, feedback, consolidation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from ndml.errors import NdmlError
+
+
+class WriteDecision(StrEnum):
+    """What a new memory is to what its owner remembers already; unspecified: it was not gated."""
+
+    UNSPECIFIED = "unspecified"
+    NOVEL = "novel"
+    DUPLICATE = "duplicate"
+    UPDATE = "update"
+    RELATED = "related"
+
+
+class LifecycleState(StrEnum):
+    """Stations of a memory. Archived: `get` reads it, `search` does not find it."""
+
+    UNSPECIFIED = "unspecified"
+    NEW = "new"
+    ACTIVE = "active"
+    AGING = "aging"
+    CONSOLIDATING = "consolidating"
+    CONSOLIDATED = "consolidated"
+    ARCHIVED = "archived"
+    EVICTED = "evicted"
+
+
+class LinkType(StrEnum):
+    """How one memory belongs to another."""
+
+    UNSPECIFIED = "unspecified"
+    RELATED = "related"
+    DUPLICATES = "duplicates"
+    SUPERSEDES = "supersedes"
+    DERIVED_FROM = "derived_from"
+
+
+class CreditClock(StrEnum):
+    """How the time between two memories is counted; wherever one is asked for, its plain name does too."""
+
+    TURNS = "turns"
+    SECONDS = "seconds"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """The write gate's decision, in words (`reason`) and with what it rests on."""
+
+    decision: WriteDecision
+    reason: str = ""
+    familiarity: float | None = None
+    """Of the associative index, 0 to 1; None: exact search decided alone."""
+    novelty_threshold: float = 0.0
+    """Familiarity below which a memory is novel without a search."""
+    similarity: float | None = None
+    """Cosine to the nearest memory; None: no search was needed, or there was nothing to compare with."""
+    nearest_trace_id: str = ""
+    """That memory."""
+    calcium: float = 0.0
+    """Of the stream (user, session), after this memory."""
+    plateau: bool = False
+    """Encoded at full strength."""
+    encoding_strength: float = 0.0
+    """How strongly it was encoded, 0 to 1."""
+    salience: float = 0.0
+    """Salience used: the writer's, or the gate's estimate, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """How strong a memory was when the server answered."""
+
+    strength: float
+    """0 to 1, what ranking uses."""
+    by_timescale: tuple[float, ...] = ()
+    """Activity left on each timescale: 5 s, 60 s, 15 min, 4 h, 2 d, 14 d, 90 d, for ever."""
+    stability_days: float = 0.0
+    """Days until the chance to recall it falls to 90 %."""
+    difficulty: float = 0.0
+    """1 to 10."""
+    retrievability: float = 0.0
+    """Chance that it is recalled now, 0 to 1."""
+    tag: float = 0.0
+    """Early phase left, as a share of the initial weight."""
+    captured: float = 0.0
+    """Share captured for good, -0.5 to 1."""
+    credit: float = 0.0
+    """Weight that feedback on it and on its neighbours in time gave it, 0 to 1."""
+    uses: int = 0
+    """Graded uses; of those, `successes` above zero and `failures` below."""
+    successes: int = 0
+    failures: int = 0
+    last_graded_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEvent:
+    """Something that happened to a memory; `why` in words, with the numbers."""
+
+    at: datetime | None
+    kind: str
+    why: str
+    state: LifecycleState = LifecycleState.UNSPECIFIED
+    grade: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A directed link to a memory of the same owner, which may have been deleted since; `weight` is 0 to 1."""
+
+    type: LinkType
+    trace_id: str
+    weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RankingWeights:
+    """What counts beside similarity: score = cosine + salience x its weight + strength x its weight. None: the server's default; 0: not."""
+
+    salience: float | None = None
+    strength: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreditSpread:
+    """How far credit reaches beyond the graded memories: weight exp(-distance / tau) in each direction; None: the server's setting."""
+
+    clock: CreditClock | str = ""
+    """"turns" (default), "seconds" or "none"."""
+    tau_before: float | None = None
+    """Reach to memories before the graded one."""
+    tau_after: float | None = None
+    """Reach to those after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A grade, -1 (wrong, harmful) to 1 (right, used), on a trace id or on the answer id of a chat."""
+
+    target: str
+    grade: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """What became of the feedback on one memory: its strength now, or why it did not take it."""
+
+    trace_id: str
+    strength: Strength | None = None
+    error: NdmlError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reinforced:
+    """One result for each graded memory; an answer gives as many as it cited.
+
+    `credited`: neighbours in time that got credit. `replayed`: this request_id had been carried out before, nothing changed now.
+    """
+
+    results: tuple[Graded, ...] = ()
+    credited: int = 0
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConsolidationProgress:
+    """How far a consolidation is. `merged`: semantic memories made so far; their ids are those made since the message before."""
+
+    clusters_total: int = 0
+    clusters_done: int = 0
+    merged: int = 0
+    rejected: int = 0
+    """Clusters that do not predict their members, or contradict themselves."""
+    unchanged: int = 0
+    """Clusters that were merged before."""
+    semantic_trace_ids: tuple[str, ...] = ()
+    done: bool = False
+    """The last message; `stopped_because` says why it ended before the last cluster, if it did."""
+    stopped_because: str = ""

@@ -1,0 +1,33 @@
+"""Times that callers give, checked. Pure."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ndml.errors import FieldInvalid, FieldViolation
+
+_LONGEST_BUDGET_S = 86_400
+
+
+def check_time(value: Timestamp, field_path: str) -> Timestamp:
+    """Raises FieldInvalid for a time outside the years 1 to 9999."""
+    if not (-62_135_596_800 <= value.seconds <= 253_402_300_799 and 0 <= value.nanos <= 999_999_999):
+        violation = FieldViolation(field_path, "must be between year 1 and 9999, with 0 to 999,999,999 nanoseconds", "timestamp")
+        raise FieldInvalid(f"{field_path}: {violation.description}", violations=[violation])
+    return value
+
+
+def check_expiry(value: Timestamp, now_ms: int, field_path: str) -> Timestamp:
+    """Raises FieldInvalid for a time that is not one, or that has passed: what expires at once is not worth a write."""
+    if check_time(value, field_path).ToMilliseconds() <= now_ms:
+        raise FieldInvalid("must lie in the future; leave it out for a memory that does not expire", field=field_path)
+    return value
+
+
+def budget_ms(value: Duration, field_path: str) -> int:
+    """Whole milliseconds, at least 1. Raises FieldInvalid for a duration that is not above zero, or is above a day."""
+    seconds = value.seconds + value.nanos / 1e9
+    if not (abs(value.nanos) <= 999_999_999 and 0 < seconds <= _LONGEST_BUDGET_S):
+        raise FieldInvalid(f"must be longer than 0 s and at most {_LONGEST_BUDGET_S} s; leave it out for the node's own", field=field_path)
+    return max(1, round(seconds * 1000))

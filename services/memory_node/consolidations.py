@@ -1,0 +1,169 @@
+"""Consolidation as a job: plans on a thread of its own, from one consistent read, and has the engine merge cluster by cluster.
+
+Killed at any point it leaves whole clusters or none: a semantic trace and its members' states go to the disk in one commit, its id follows
+from its members, and the next run finds what is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+
+from ndml.btsp.consolidation import Cluster, Episodes, SemanticTrace, plan, priority
+from ndml.errors import NdmlError, Overloaded
+from ndml.internal.v1 import memory_node_pb2 as pb
+from ndml.runtime import metrics
+from ndml.v1.memory_pb2 import ConsolidateMemoriesResponse
+from ndml.v1.types_pb2 import LIFECYCLE_STATE_CONSOLIDATED, LINK_TYPE_DERIVED_FROM, TRACE_KIND_EPISODIC, TRACE_KIND_SEMANTIC, MemoryTrace
+from services.memory_node.engine import Engine
+from services.memory_node.merging import JobOptions, Merge, Merged
+from services.memory_node.reader import Reader
+from services.memory_node.records import Owner, timestamp
+from services.memory_node.states import States
+from services.memory_node.store import Store
+
+_EVENTS = {outcome: metrics.CONSOLIDATION_EVENTS.labels(outcome) for outcome in ("merged", "rejected", "unchanged")}
+# A merge is one commit; longer means that the node is stuck or stopping.
+_MERGE_S = 30.0
+_PROGRESS_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a run looks at: the episodes, and their traces by id."""
+
+    episodes: Episodes
+    traces: dict[bytes, MemoryTrace]
+
+
+class Consolidations:
+    """Hands out runs, at most `most_runs` at a time."""
+
+    def __init__(self, store: Store, engine: Engine, states: States, options: JobOptions) -> None:
+        self._store = store
+        self._engine = engine
+        self._states = states
+        self._options = options
+        self._running = 0
+
+    async def stream(self, request: pb.ConsolidateRequest) -> AsyncIterator[ConsolidateMemoriesResponse]:
+        """Progress, the last message with done. Raises Overloaded, StoreUnavailable, CapacityReached. The caller's leaving stops it."""
+        if self._running >= self._options.most_runs:
+            raise Overloaded(f"{self._running} consolidations are under way (consolidation.most_runs): come back later", retry_after_s=5.0)
+        self._running += 1
+        left = threading.Event()
+        run = self._run(request, left)
+        step: asyncio.Future[ConsolidateMemoriesResponse | None] | None = None
+        try:
+            while True:
+                # Shielded, because a generator cannot be closed while it runs.
+                step = asyncio.ensure_future(asyncio.to_thread(next, run, None))
+                progress = await asyncio.shield(step)
+                if progress is None:
+                    return
+                yield progress
+        finally:
+            left.set()
+            self._running -= 1
+            if step is not None:
+                await asyncio.wait([step])
+
+    def _run(self, request: pb.ConsolidateRequest, left: threading.Event) -> Iterator[ConsolidateMemoriesResponse]:
+        began = time.monotonic()
+        budget_s = request.time_budget_ms / 1e3 if request.time_budget_ms else self._options.time_budget_s
+        owner = Owner(request.tenant, request.user)
+        work = self._read(owner, request.max_traces or self._options.most_traces)
+        clusters = list(plan(work.episodes, self._options.plan)) if work is not None else []
+        progress = ConsolidateMemoriesResponse(clusters_total=len(clusters))
+        told = time.monotonic()
+        for cluster in clusters:
+            if left.is_set() or time.monotonic() - began > budget_s:
+                progress.stopped_because = "the caller left" if left.is_set() else f"the time budget of {budget_s:g} s is used up"
+                break
+            assert work is not None
+            self._count(progress, cluster, self._merge(owner, cluster, work, request.dry_run))
+            if time.monotonic() - told > _PROGRESS_S:
+                yield progress
+                told = time.monotonic()
+                progress.ClearField("semantic_trace_ids")
+        progress.done = True
+        yield progress
+
+    def _count(self, progress: ConsolidateMemoriesResponse, cluster: Cluster, merged: Merged) -> None:
+        progress.clusters_done += 1
+        if merged is Merged.NEW and cluster.semantic is not None:
+            progress.merged += 1
+            progress.semantic_trace_ids.append(cluster.semantic.trace_id.hex())
+        elif merged is Merged.UNCHANGED:
+            progress.unchanged += 1
+        else:
+            progress.rejected += 1
+        _EVENTS[merged.value].inc()
+
+    def _read(self, owner: Owner, most: int) -> _Work | None:
+        reader = self._store.reader()
+        try:
+            with reader.snapshot():
+                found = reader.owner(owner)
+                return None if found is None else self._episodes(reader, found.owner_id, most)
+        finally:
+            reader.close()
+
+    def _episodes(self, reader: Reader, owner_id: int, most: int) -> _Work | None:
+        """Episodic traces in the index, the `most` that need it most."""
+        now_s = time.time()
+        vectors, sequences, urgency = [], [], []
+        width = 4 * self._store.identity.dimension
+        for rows in reader.load(owner_id):
+            block = self._states.block()
+            self._states.append_loaded(block, rows)
+            # What stands behind a semantic trace already is not merged again: sources would multiply with every run.
+            free = np.array([state != LIFECYCLE_STATE_CONSOLIDATED for state in rows.lifecycle])
+            episodic = np.flatnonzero((rows.kind == TRACE_KIND_EPISODIC) & free)
+            need = block.strength(episodic, now_s).astype(np.float64)
+            salience = block.column("salience")[episodic].astype(np.float64)
+            urgency += priority(need, block.retrievability(episodic, now_s), salience).tolist()
+            sequences += rows.sequence[episodic].tolist()
+            vectors += [rows.vectors[i * width : (i + 1) * width] for i in episodic.tolist()]
+        if len(sequences) < 2:
+            return None
+        chosen = np.sort(np.argsort(-np.array(urgency), kind="stable")[: min(most, self._options.plan.most_traces)]).tolist()
+        stored = reader.payloads(owner_id, [sequences[i] for i in chosen])
+        traces = [MemoryTrace.FromString(stored[sequences[i]][0]) for i in chosen]
+        ids = [bytes.fromhex(trace.trace_id) for trace in traces]
+        matrix = np.frombuffer(b"".join(vectors[i] for i in chosen), "<f4").reshape(-1, self._store.identity.dimension)
+        episodes = Episodes(ids, [trace.text for trace in traces], matrix, np.array(urgency)[chosen])
+        return _Work(episodes, dict(zip(ids, traces, strict=True)))
+
+    def _merge(self, owner: Owner, cluster: Cluster, work: _Work, dry_run: bool) -> Merged:
+        """One cluster. Raises NdmlError when the node cannot write."""
+        if cluster.semantic is None:
+            return Merged.REJECTED
+        members = [work.traces[member] for member in cluster.members]
+        merge = Merge(owner, semantic_trace(owner, cluster.semantic, members), [m.trace_id for m in members], cluster.why, dry_run)
+        done: Future[Merged | NdmlError] = Future()
+        self._engine.merge(merge, done)
+        outcome = done.result(_MERGE_S)
+        if isinstance(outcome, NdmlError):
+            raise outcome
+        return outcome
+
+
+def semantic_trace(owner: Owner, semantic: SemanticTrace, members: list[MemoryTrace]) -> MemoryTrace:
+    """What is stored of a cluster: its text, vector and links to its sources, as said when the last of them was."""
+    made = MemoryTrace(trace_id=semantic.trace_id.hex(), kind=TRACE_KIND_SEMANTIC, text=semantic.text)
+    made.scope.tenant, made.scope.user = owner
+    made.said_at.CopyFrom(max((m.said_at for m in members), key=lambda t: (t.seconds, t.nanos)))
+    made.learned_at.CopyFrom(timestamp(time.time_ns() // 1000))
+    made.salience = min(1.0, max(m.salience or m.gate.salience for m in members))
+    made.provenance.source = "consolidation"
+    made.embedding.vector = semantic.vector.astype("<f4").tobytes()
+    for member in members:
+        made.links.add(type=LINK_TYPE_DERIVED_FROM, trace_id=member.trace_id, weight=1.0)
+    return made

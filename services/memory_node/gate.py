@@ -1,0 +1,191 @@
+"""The write gate on the node: what a new memory is to what its owner remembers, before it is stored. Runs on the engine's thread.
+
+Familiarity is asked first; exact search only where it says "known". Calcium of the stream (user, session) decides how strongly a trace
+is encoded, never whether the user's words are kept. Decisions: ndml.btsp.gate; thresholds: the profile of the embedding model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndml.btsp.calibration import GateProfile
+from ndml.btsp.gate import Decision, GateThresholds, contradicts, decide_many, explain, needs_search
+from ndml.btsp.plateau import CalciumTable
+from ndml.btsp.salience import DocumentFrequencies, salience_of
+from ndml.runtime import metrics
+from ndml.v1.types_pb2 import (
+    LINK_TYPE_DUPLICATES,
+    LINK_TYPE_RELATED,
+    LINK_TYPE_SUPERSEDES,
+    WRITE_DECISION_DUPLICATE,
+    WRITE_DECISION_NOVEL,
+    WRITE_DECISION_RELATED,
+    WRITE_DECISION_UPDATE,
+    GateDecision,
+    LinkType,
+    MemoryTrace,
+    TraceLink,
+    WriteDecision,
+)
+from services.memory_node.partition import Partition
+from services.memory_node.ports import NowNs
+from services.memory_node.reader import Reader
+from services.memory_node.records import F32, Judgement, Owner, unit_vectors
+
+# Texts that salience is measured against when an owner was loaded: enough for stable frequencies, and some 30 ms.
+_WORDS_FROM = 2048
+
+I64 = NDArray[np.int64]
+
+_WORDS: dict[Decision, WriteDecision] = {
+    Decision.NOVEL: WRITE_DECISION_NOVEL,
+    Decision.DUPLICATE: WRITE_DECISION_DUPLICATE,
+    Decision.UPDATE: WRITE_DECISION_UPDATE,
+    Decision.RELATED: WRITE_DECISION_RELATED,
+}
+_UPDATES = {decision: metrics.BTSP_UPDATES.labels(decision.name.lower()) for decision in Decision}
+_PLATEAUS = metrics.BTSP_UPDATES.labels("plateau")
+_LINKS: dict[Decision, LinkType] = {
+    Decision.DUPLICATE: LINK_TYPE_DUPLICATES,
+    Decision.UPDATE: LINK_TYPE_SUPERSEDES,
+    Decision.RELATED: LINK_TYPE_RELATED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a batch of new vectors [n, d] resembles: familiarity [n] (NaN: no index), cosine [n] (NaN: no search) of the nearest, and it."""
+
+    familiarity: F32
+    cosine: F32
+    nearest: list[_Known | None]
+
+
+class _Known(NamedTuple):
+    trace_id: str
+    text: str
+
+
+class WriteGate:
+    """Judges the traces of one put. `profile`: of the suite's embedding model."""
+
+    def __init__(self, profile: GateProfile, calcium: CalciumTable, reader: Reader, now_ns: NowNs) -> None:
+        self._profile = profile
+        self._dimension = profile.dimension
+        self._calcium = calcium
+        self._reader = reader
+        self._now_ns = now_ns
+
+    def judge(self, owner: Owner, partition: Partition | None, traces: Sequence[MemoryTrace], deduplicate: bool) -> list[Judgement | None]:
+        """One for each trace, None where the vector is broken. `partition` None: the owner has no traces yet."""
+        vectors, broken = unit_vectors([trace.embedding.vector for trace in traces], self._dimension)
+        words = self._words(partition)
+        at = self._profile.thresholds(0 if partition is None else partition.live)
+        seen = self._look(partition, vectors, traces, at)
+        clash = [self._contradicts(*each, at) for each in zip(seen.nearest, seen.cosine.tolist(), traces, strict=True)]
+        decisions = decide_many(seen.familiarity, seen.cosine, np.array(clash, np.bool_), at)
+        judged: list[Judgement | None] = []
+        left_out: dict[str, str] = {}
+        now_s = self._now_ns() / 1e9
+        for i, trace in enumerate(traces):
+            decision = Decision(int(decisions[i]))
+            gate = GateDecision(decision=_WORDS[decision], novelty_threshold=at.novel)
+            gate.reason = explain(decision, float(seen.familiarity[i]), float(seen.cosine[i]), clash[i], at)
+            gate.salience = trace.salience or salience_of(None, words.observe(trace.text))
+            self._numbers(gate, seen, i)
+            # A duplicate of one that is left out itself is one of what that duplicates.
+            gate.nearest_trace_id = left_out.get(gate.nearest_trace_id, gate.nearest_trace_id)
+            self._encode(gate, owner, trace, vectors[i], now_s)
+            judgement = _judgement(gate, decision, deduplicate)
+            if judgement.duplicate_of:
+                left_out[trace.trace_id] = judgement.duplicate_of
+            _UPDATES[decision].inc()
+            _PLATEAUS.inc(gate.plateau)
+            judged.append(None if i in broken else judgement)
+        return judged
+
+    def _words(self, partition: Partition | None) -> DocumentFrequencies:
+        """What the owner said so far, word by word; of an owner that was loaded since, its last texts."""
+        if partition is None:
+            return DocumentFrequencies()
+        if partition.words is None:
+            partition.words = DocumentFrequencies()
+            for payload in self._reader.newest(partition.owner_id, _WORDS_FROM):
+                partition.words.observe(MemoryTrace.FromString(payload).text)
+        return partition.words
+
+    def _contradicts(self, known: _Known | None, cosine: float, trace: MemoryTrace, at: GateThresholds) -> bool:
+        return known is not None and cosine >= at.related and contradicts(known.text, trace.text)
+
+    def _look(self, partition: Partition | None, vectors: F32, traces: Sequence[MemoryTrace], at: GateThresholds) -> _Seen:
+        """Familiarity of all, exact neighbours of those that need them, the batch's own earlier traces included."""
+        count = len(vectors)
+        familiarity, cosine = np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32)
+        nearest: list[_Known | None] = [None] * count
+        if partition is not None and partition.live:
+            known = partition.familiarity(vectors)
+            familiarity = familiarity if known is None else known
+            asked = np.flatnonzero(needs_search(familiarity, at))
+            if asked.size:
+                scores, rows = partition.index.search(vectors[asked], 1)
+                cosine[asked] = np.where(rows[:, 0] >= 0, scores[:, 0], np.nan)
+                for i, found in zip(asked.tolist(), self._known(partition, rows[:, 0]), strict=True):
+                    nearest[i] = found
+        _among_themselves(vectors, traces, familiarity, cosine, nearest, at.distant)
+        return _Seen(familiarity, cosine, nearest)
+
+    def _known(self, partition: Partition, rows: I64) -> list[_Known | None]:
+        """Id and text of the rows; None for one that is not there, or was deleted this moment."""
+        sequences = partition.columns.ints("sequence")[np.maximum(rows, 0)].tolist()
+        stored = self._reader.payloads(partition.owner_id, sorted(set(sequences)))
+        found: list[_Known | None] = []
+        for row, sequence in zip(rows.tolist(), sequences, strict=True):
+            trace = MemoryTrace.FromString(stored[sequence][0]) if row >= 0 and sequence in stored else None
+            found.append(None if trace is None else _Known(trace.trace_id, trace.text))
+        return found
+
+    def _numbers(self, gate: GateDecision, seen: _Seen, i: int) -> None:
+        known = seen.nearest[i]
+        if not np.isnan(seen.familiarity[i]):
+            gate.familiarity = float(seen.familiarity[i])
+        if not np.isnan(seen.cosine[i]):
+            gate.similarity = float(seen.cosine[i])
+        if known is not None:
+            gate.nearest_trace_id = known.trace_id
+
+    def _encode(self, gate: GateDecision, owner: Owner, trace: MemoryTrace, vector: F32, now_s: float) -> None:
+        """Calcium of the stream, and how strongly it makes the trace be encoded."""
+        resembles = gate.similarity if gate.HasField("similarity") else gate.familiarity
+        novelty = 1.0 - max(0.0, min(1.0, resembles))
+        said_s = trace.said_at.ToNanoseconds() / 1e9 if trace.HasField("said_at") else now_s
+        encoding = self._calcium.observe((owner, trace.scope.session), vector, novelty, min(gate.salience, 1.0), said_s)
+        gate.calcium, gate.plateau, gate.encoding_strength = encoding.calcium, encoding.plateau, encoding.strength
+        gate.reason = f"{gate.reason}; {encoding.reason}"
+
+
+def _among_themselves(
+    vectors: F32, traces: Sequence[MemoryTrace], familiarity: F32, cosine: F32, nearest: list[_Known | None], distant: float
+) -> None:
+    """The batch's earlier traces are not in the index yet: where one of them is nearer than what is stored, it counts."""
+    if len(vectors) < 2:
+        return
+    similar = np.tril(vectors @ vectors.T, -1)  # [n, n], each with those before it
+    best = similar.argmax(axis=1)
+    value = similar[np.arange(len(vectors)), best]
+    for i in np.flatnonzero((value >= distant) & ~(value <= cosine)).tolist():
+        trace = traces[best[i]]
+        cosine[i], familiarity[i], nearest[i] = value[i], np.nan, _Known(trace.trace_id, trace.text)
+
+
+def _judgement(gate: GateDecision, decision: Decision, deduplicate: bool) -> Judgement:
+    made, nearest = MemoryTrace(gate=gate), gate.nearest_trace_id
+    link = _LINKS.get(decision)
+    if not nearest or link is None:
+        return Judgement(made)
+    made.links.append(TraceLink(type=link, trace_id=nearest, weight=min(1.0, gate.similarity)))
+    return Judgement(made, nearest if deduplicate and decision is Decision.DUPLICATE else "")

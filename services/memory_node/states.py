@@ -1,0 +1,135 @@
+"""Trace states between the store, a partition's block and the API. The dynamics themselves are ndml.btsp.state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
+
+from ndml.btsp.lifecycle import LifecycleOptions, Outcome, State, Traces, next_state
+from ndml.btsp.state import Dynamics, StateBlock, TraceFlag
+from ndml.v1.types_pb2 import LIFECYCLE_STATE_NEW, LifecycleState, TraceStrength
+from services.memory_node.reader import LoadedRows, Reader
+from services.memory_node.records import F32, TraceRow
+
+I64 = NDArray[np.int64]
+
+
+def lifecycle_of(state: int) -> LifecycleState:
+    """The API's name of a core state: the same order, after UNSPECIFIED."""
+    return cast(LifecycleState, state + LIFECYCLE_STATE_NEW)
+
+
+class RowSignals:
+    """Salience and strength of a block's rows at one time."""
+
+    def __init__(self, block: StateBlock, now_s: float) -> None:
+        self._block = block
+        self._now_s = now_s
+
+    def salience(self, rows: I64) -> F32:
+        found: F32 = self._block.column("salience")[rows]
+        return found
+
+    def strength(self, rows: I64) -> F32:
+        return self._block.strength(rows, self._now_s)
+
+
+class States:
+    """Makes blocks and fills them. A trace that nothing happened to has no state in the store: its row says what it began with."""
+
+    def __init__(self, dynamics: Dynamics, lifecycle: LifecycleOptions) -> None:
+        self._dynamics = dynamics
+        self._lifecycle = lifecycle
+
+    def block(self) -> StateBlock:
+        return StateBlock(self._dynamics)
+
+    def append(self, block: StateBlock, rows: Sequence[TraceRow], carried: Mapping[int, bytes]) -> None:
+        """Rows as the store wrote them; those in `carried` (packed, by first_sequence) go on, the others begin."""
+        born = [_born_s(row.said_at_us, row.learned_at_us) for row in rows]
+        flags = [TraceFlag.PROTECTED * row.protected for row in rows]
+        first = block.append([row.salience for row in rows], [row.encoding for row in rows], born, flags)
+        older = [i for i, row in enumerate(rows) if row.first_sequence in carried]
+        if older:
+            places = np.array(older) + first
+            block.overwrite(places, [carried[rows[i].first_sequence] for i in older])
+            block.set_salience(places, [rows[i].salience for i in older])
+            for protected in (True, False):
+                which = [place for place, i in zip(places, older, strict=True) if bool(rows[i].protected) is protected]
+                block.set_flag(np.array(which, np.int64), TraceFlag.PROTECTED, protected)
+
+    def append_loaded(self, block: StateBlock, rows: LoadedRows) -> None:
+        """Rows as the store read them, with the states that it has."""
+        born = np.minimum(rows.said_at_us, rows.learned_at_us) / 1e6
+        first = block.append(rows.salience, rows.encoding, born, rows.protected * int(TraceFlag.PROTECTED))
+        changed = [(i, state) for i, state in enumerate(rows.states) if state is not None]
+        if changed:
+            block.overwrite(np.array([i for i, _ in changed]) + first, [state for _, state in changed])
+
+    def of(self, reader: Reader, row: TraceRow) -> bytes:
+        """Packed state of a stored trace, resident or not."""
+        found = reader.state(row.owner_id, row.first_sequence)
+        if found is not None:
+            return found[1]
+        block = self.block()
+        self.append(block, [row], {})
+        return block.pack(np.array([0]))[0]
+
+    def signals(self, block: StateBlock, now_s: float) -> RowSignals:
+        return RowSignals(block, now_s)
+
+    def strength(self, packed: bytes, now_s: float) -> TraceStrength:
+        """What the state says at `now_s`, without the protein of its neighbours."""
+        block = self.block()
+        block.extend_packed([packed])
+        return strength_of(block, 0, now_s)
+
+    def standing(self, packed: bytes, row: TraceRow, now_s: float) -> tuple[State, str]:
+        """Where a stored trace stands in its life at `now_s`, and why. Computed when somebody looks, not kept."""
+        block = self.block()
+        block.extend_packed([packed])
+        found = self.look(block, np.array([0]), np.array([row.learned_at_us]), np.array([row.expires_at_us]), now_s)
+        return State(int(found.state[0])), found.why(0)
+
+    def look(self, block: StateBlock, rows: I64, learned_us: I64, expires_us: I64, now_s: float) -> Outcome:
+        """Where rows stand in their lives; times [n] in microseconds since 1970, expiry 0: never."""
+        traces = Traces(
+            state=block.column("lifecycle")[rows].astype(np.uint8),
+            learned_at_s=learned_us / 1e6,
+            strength=block.strength(rows, now_s).astype(np.float64),
+            retrievability=np.where(block.column("uses")[rows] > 0, block.retrievability(rows, now_s), np.nan),
+            z=block.captured(rows, now_s),
+            protected=block.column("flags")[rows] & TraceFlag.PROTECTED > 0,
+            expires_at_s=np.where(expires_us > 0, expires_us / 1e6, np.inf),
+        )
+        return next_state(traces, now_s, self._lifecycle)
+
+
+def strength_of(block: StateBlock, row: int, now_s: float) -> TraceStrength:
+    """Row `row` of a block at `now_s`, as the API says it."""
+    read = block.readout(row, now_s)
+    made = TraceStrength(
+        strength=read.strength,
+        by_timescale=read.by_timescale,
+        stability_days=read.stability_days,
+        difficulty=read.difficulty,
+        retrievability=read.retrievability,
+        tag=read.tag,
+        captured=read.captured,
+        credit=read.credit,
+        uses=read.uses,
+        successes=read.successes,
+        failures=read.failures,
+    )
+    if read.uses:
+        made.last_graded_at.CopyFrom(Timestamp(seconds=int(read.last_graded_s), nanos=int(read.last_graded_s % 1 * 1e9)))
+    return made
+
+
+def _born_s(said_at_us: int, learned_at_us: int) -> float:
+    """When the dynamics begin: when it was said, but not in the time to come."""
+    return min(said_at_us, learned_at_us) / 1e6

@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test lint bench bench-index recall format proto clean
+.PHONY: help setup demo run test lint bench bench-index bench-btsp recall eval-science eval-ablation eval-continual format proto clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -60,6 +60,18 @@ bench-index: setup ## The vector index alone, up to a million rows (five minutes
 
 recall: setup ## Evidence recall of dense search on LoCoMo (NDML_LOCOMO=file) beside an offline reference
 	$(BIN)/python -m tests.quality.dense_recall $(ARGS)
+
+eval-science: setup ## Every acceptance test of the science: reference, ours, pass (minutes); ARGS="at1 at2"
+	$(BIN)/python -m tests.quality.science $(ARGS)
+
+eval-ablation: setup ## What each mechanism adds to recall, with intervals (NDML_LOCOMO=file), into docs/science/ablation.md
+	$(BIN)/python -m tests.quality.ablation $(ARGS)
+
+eval-continual: setup ## Continual learning on digits beside eight other methods (two minutes), into docs/science/continual.md
+	$(BIN)/python -m tests.quality.continual $(ARGS)
+
+bench-btsp: setup ## The write gate, trace states and consolidation: cost and quality beside exact search
+	$(BIN)/python -m tests.perf.bench_btsp $(ARGS)
 
 format: setup ## Format and sort imports
 	$(BIN)/ruff check --fix-only .

@@ -72,13 +72,16 @@ class Network:
         return self.back_threshold.denominator if isinstance(self.back_threshold, Fraction) else 1
 
     def recall(self, cues: Bits) -> tuple[Bits, Bits | None]:
-        """Integer arithmetic, the truth that a simulator must meet. cues [b, m] -> fired [b, n], completed [b, m] or None."""
-        fired = cues.astype(np.int32) @ self.weights.astype(np.int32) > self.threshold
+        """The truth that a simulator must meet: cues [b, m] -> fired [b, n], completed [b, m] or None.
+
+        Counts of synapses, exact because they stay under 2^24; float32 for its fast product.
+        """
+        fired = cues.astype(np.float32) @ self.weights.astype(np.float32) > self.threshold
         if self.back is None:
             return fired, None
-        drive = fired.astype(np.int32) @ self.back.astype(np.int32)  # [b, m]
+        drive = (fired.astype(np.float32) @ self.back.astype(np.float32)).astype(np.int64)  # [b, m]
         if isinstance(self.back_threshold, Fraction):
-            inhibition = self.back_threshold.numerator * fired.sum(1, dtype=np.int32)[:, None]
+            inhibition = self.back_threshold.numerator * fired.sum(1, dtype=np.int64)[:, None]
             return fired, drive * self.scale > inhibition
         return fired, drive > self.back_threshold
 

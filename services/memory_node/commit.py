@@ -177,7 +177,7 @@ class Committer:
             check_model(trace.embedding.model, self._identity.embedding_model)
             made = None if judged is None else judged.made
             new = new_trace(job.owner, trace, vector, self._now_ns() // 1000, made)
-            outcome = work.put(job.owner, new, action.skip_existing, judged.duplicate_of if judged is not None else "")
+            outcome = work.put(job.owner, new, action.skip_existing, judged)
             if made is not None and not outcome.existed:
                 outcome.gate.CopyFrom(made.gate)
             return outcome

@@ -235,6 +235,8 @@ class Engine:
     def _put(self, slot: Slot) -> list[WriteJob]:
         """The write, judged by the gate. Empty while the owner is being loaded: a memory is judged by all that its owner remembers."""
         action = slot.operation.put
+        if self._gate is None and action.deduplicate:
+            raise FieldInvalid("deduplicate needs the write gate, which is off here (gate.enabled, gate.profile)", field="deduplicate")
         if self._gate is None or action.skip_existing:
             return [WriteJob(slot.owner, action, slot.written)]
         partition = self._residents.get(slot.owner)

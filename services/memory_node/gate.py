@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from ndml.btsp.calibration import GateProfile
@@ -69,6 +70,7 @@ class _Seen:
 class _Known(NamedTuple):
     trace_id: str
     text: str
+    learned_at: Timestamp
 
 
 class WriteGate:
@@ -101,7 +103,8 @@ class WriteGate:
             # A duplicate of one that is left out itself is one of what that duplicates.
             gate.nearest_trace_id = left_out.get(gate.nearest_trace_id, gate.nearest_trace_id)
             self._encode(gate, owner, trace, vectors[i], now_s)
-            judgement = _judgement(gate, decision, deduplicate)
+            known = seen.nearest[i]
+            judgement = _judgement(gate, decision, deduplicate, None if known is None else known.learned_at)
             if judgement.duplicate_of:
                 left_out[trace.trace_id] = judgement.duplicate_of
             _UPDATES[decision].inc()
@@ -146,7 +149,7 @@ class WriteGate:
         found: list[_Known | None] = []
         for row, sequence in zip(rows.tolist(), sequences, strict=True):
             trace = MemoryTrace.FromString(stored[sequence][0]) if row >= 0 and sequence in stored else None
-            found.append(None if trace is None else _Known(trace.trace_id, trace.text))
+            found.append(None if trace is None else _Known(trace.trace_id, trace.text, trace.learned_at))
         return found
 
     def _numbers(self, gate: GateDecision, seen: _Seen, i: int) -> None:
@@ -179,13 +182,13 @@ def _among_themselves(
     value = similar[np.arange(len(vectors)), best]
     for i in np.flatnonzero((value >= distant) & ~(value <= cosine)).tolist():
         trace = traces[best[i]]
-        cosine[i], familiarity[i], nearest[i] = value[i], np.nan, _Known(trace.trace_id, trace.text)
+        cosine[i], familiarity[i], nearest[i] = value[i], np.nan, _Known(trace.trace_id, trace.text, trace.learned_at)
 
 
-def _judgement(gate: GateDecision, decision: Decision, deduplicate: bool) -> Judgement:
+def _judgement(gate: GateDecision, decision: Decision, deduplicate: bool, since: Timestamp | None) -> Judgement:
     made, nearest = MemoryTrace(gate=gate), gate.nearest_trace_id
     link = _LINKS.get(decision)
     if not nearest or link is None:
         return Judgement(made)
     made.links.append(TraceLink(type=link, trace_id=nearest, weight=min(1.0, gate.similarity)))
-    return Judgement(made, nearest if deduplicate and decision is Decision.DUPLICATE else "")
+    return Judgement(made, nearest, since) if deduplicate and decision is Decision.DUPLICATE else Judgement(made)

@@ -64,7 +64,8 @@ class Reads:
         if action.include_strength:
             trace.strength.CopyFrom(self._states.strength(state, now_s))
         if action.include_history:
-            trace.history.add(at=timestamp(self._now_us()), kind="state", why=why, state=trace.state)
+            if why:
+                trace.history.add(at=timestamp(self._now_us()), kind="state", why=why, state=trace.state)
             trace.history.extend(map(TraceEvent.FromString, self._reader.history(row.owner_id, found.first_sequence)))
         return pb.TraceResult(trace=trace)
 

@@ -96,11 +96,13 @@ class NewTrace(NamedTuple):
 class Judgement(NamedTuple):
     """What the write gate says of a trace on its way to the store.
 
-    `made` holds what the node adds to it: gate and links. `duplicate_of`, where set, is the trace that is kept instead of it.
+    `made` holds what the node adds to it: gate and links. `duplicate_of`, where set, is the trace that is kept instead of it, since
+    `kept_since`.
     """
 
     made: MemoryTrace
     duplicate_of: str = ""
+    kept_since: Timestamp | None = None
 
 
 def is_trace_id(text: str) -> bool:

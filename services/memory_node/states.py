@@ -89,11 +89,11 @@ class States:
         return strength_of(block, 0, now_s)
 
     def standing(self, packed: bytes, row: TraceRow, now_s: float) -> tuple[State, str]:
-        """Where a stored trace stands in its life at `now_s`, and why. Computed when somebody looks, not kept."""
+        """Where a stored trace stands in its life at `now_s`, and why ("": as it was written). Computed when somebody looks, not kept."""
         block = self.block()
         block.extend_packed([packed])
         found = self.look(block, np.array([0]), np.array([row.learned_at_us]), np.array([row.expires_at_us]), now_s)
-        return State(int(found.state[0])), found.why(0)
+        return State(int(found.state[0])), found.why(0) if found.changed.size else ""
 
     def look(self, block: StateBlock, rows: I64, learned_us: I64, expires_us: I64, now_s: float) -> Outcome:
         """Where rows stand in their lives; times [n] in microseconds since 1970, expiry 0: never."""

@@ -13,7 +13,17 @@ from ndml.errors import CapacityReached, RequestIdReused, TraceNotFound, Version
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.v1.types_pb2 import MemoryTrace
 from services.memory_node.changes import StateChange, write_change
-from services.memory_node.records import NewTrace, Owner, TraceRow, changed_trace, check_fields, decimal, parse_trace_id, timestamp
+from services.memory_node.records import (
+    Judgement,
+    NewTrace,
+    Owner,
+    TraceRow,
+    changed_trace,
+    check_fields,
+    decimal,
+    parse_trace_id,
+    timestamp,
+)
 
 COLUMNS = ", ".join("?" * len(TraceRow._fields))
 _REPLAYS = """
@@ -88,15 +98,15 @@ class Transaction:
             for trace_id, content_hash, learned_us in self._connection.execute(query, (row.owner_id, *some)):
                 self._replays[row.owner_id, trace_id] = content_hash, learned_us
 
-    def put(self, owner: Owner, new: NewTrace, skip_existing: bool, duplicate_of: str = "") -> pb.PutOutcome:
+    def put(self, owner: Owner, new: NewTrace, skip_existing: bool, judged: Judgement | None = None) -> pb.PutOutcome:
         """Store `new`, which was looked up, unless it is there, or is to be left out as a duplicate. RequestIdReused, CapacityReached."""
         row = self._owner(owner)
         if row is not None:
             replay = self._replay((row.owner_id, new.trace_id))
             if replay is not None:
                 return _replayed(replay, new, skip_existing)
-        if duplicate_of:
-            return pb.PutOutcome(duplicate_of=duplicate_of)
+        if judged is not None and judged.duplicate_of:
+            return pb.PutOutcome(duplicate_of=judged.duplicate_of, learned_at=judged.kept_since)
         self._check_capacity(row)
         row = row or self._create(owner)
         self._insert(owner, row, new, 0)

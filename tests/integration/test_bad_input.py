@@ -221,6 +221,8 @@ def test_rest(suite: Suite, body: Any, status: int, reason: str, field: str | No
         assert field in problem["errors"][0]["field"]
 
 
-def test_consolidation_says_that_it_is_not_there_yet(suite: Suite) -> None:
+def test_consolidation_needs_an_owner_and_is_done_at_once_for_a_new_one(suite: Suite) -> None:
     response = httpx.post(f"{suite.rest_url}/memory/consolidate", json={})
-    assert (response.status_code, response.json()["reason"]) == (501, "NOT_AVAILABLE")
+    assert (response.status_code, response.json()["reason"]) == (400, "FIELD_INVALID")
+    done = httpx.post(f"{suite.rest_url}/memory/consolidate", json={"user_id": "nobody-yet"})
+    assert done.status_code == 200 and done.json()["merged"] == 0

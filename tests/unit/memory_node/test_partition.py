@@ -16,7 +16,9 @@ from tests.unit.memory_node import node_harness as harness
 
 
 def row(sequence: int, speaker: str = "ann") -> TraceRow:
-    return TraceRow(sequence, 1, b"i" * 16, sequence, 1, 10 * sequence, 20, "a", "", speaker, b"", 0, b"", b"p" * sequence, 0.5, 0.25, sequence % 2, 0)
+    return TraceRow(
+        sequence, 1, b"i" * 16, sequence, 1, 10 * sequence, 20, "a", "", speaker, b"", 0, b"", b"p" * sequence, 0.5, 0.25, sequence % 2, 0
+    )
 
 
 def test_columns_grow_find_and_renumber() -> None:

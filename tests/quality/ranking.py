@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ndml.btsp.salience import DocumentFrequencies, salience01
 from tests.quality.embedded import Embedded
 
 F64 = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Scores = list[F64]
 """One array [questions, turns] for each conversation."""
 
@@ -35,6 +38,37 @@ class Gain:
     @property
     def harms(self) -> bool:
         return self.high < 0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Conversations, and what rankings of them share. Each list has one entry for each conversation."""
+
+    talks: Sequence[Embedded]
+
+    @cached_property
+    def dense(self) -> Scores:
+        """Cosine of question and turn."""
+        return [(talk.questions @ talk.turns.T).astype(np.float64) for talk in self.talks]
+
+    @cached_property
+    def information(self) -> list[F64]:
+        """Nats [turns], each against the turns before it."""
+        return [DocumentFrequencies().observe_many(turn.text for turn in talk.talk.turns) for talk in self.talks]
+
+    @cached_property
+    def salience(self) -> list[F64]:
+        """0..1, [turns]."""
+        return [salience01(nats) for nats in self.information]
+
+    def with_salience(self, weight: float) -> Scores:
+        """Cosine + weight * salience."""
+        return added(self.dense, self.salience, weight)
+
+    def evidence_kept(self, kept: Sequence[Bools]) -> float:
+        """Share of the evidence that is among the kept turns, averaged over questions."""
+        pairs = zip(self.talks, kept, strict=True)
+        return float(np.mean([rows[list(question.evidence)].mean() for talk, rows in pairs for question in talk.talk.questions]))
 
 
 def ranked(scores: F64) -> NDArray[np.int64]:
@@ -78,11 +112,11 @@ def left_out(talks: Sequence[Embedded], candidates: Mapping[float, F64]) -> tupl
     return joined, picks
 
 
-def grid(talks: Sequence[Embedded], base: Scores, prior: Sequence[F64], weights: Sequence[float], k: int = 10) -> dict[float, F64]:
-    """Recalls [Q] of base + weight * prior for each weight; a prior is [turns] or [questions, turns] of its conversation."""
-    return {w: recalls(talks, [b + w * p for b, p in zip(base, prior, strict=True)], k) for w in weights}
-
-
 def added(base: Scores, prior: Sequence[F64], weight: float) -> Scores:
     """base + weight * prior."""
     return [b + weight * p for b, p in zip(base, prior, strict=True)]
+
+
+def only(kept: Sequence[Bools], scores: Scores) -> Scores:
+    """The scores of the kept turns; the others are not found."""
+    return [np.where(rows, matrix, -np.inf) for rows, matrix in zip(kept, scores, strict=True)]

@@ -73,88 +73,127 @@ static inline __attribute__((always_inline)) int bits_of(int32_t value) {
     return bits;
 }
 
-/* Bit-sliced sums over the rows of `code`; silent blocks (-1) add nothing. Writes and returns max(4, bits of the count) planes. */
+/* Bit-sliced sums over the rows of `code`; silent blocks (-1) add nothing. Writes max(4, bits of the count) planes, returns how many. */
 static inline __attribute__((always_inline)) int sum_rows(const uint64_t *synapses, ptrdiff_t words, const int32_t *code, int32_t units,
-                                                           const uint64_t *zeros, uint64_t *planes, int32_t *active) {
+                                                           const uint64_t *zeros, uint64_t *planes) {
     const uint64_t *rows[UNITS + GROUP];
     int32_t count = 0;
     for (int32_t i = 0; i < units; i++)
         if (code[i] >= 0) rows[count++] = synapses + (ptrdiff_t)code[i] * words;
     int used = bits_of(count);
     if (used < 4) used = 4;
-    *active = count;
     for (int32_t k = count; k % GROUP; k++) rows[k] = zeros;
     memset(planes, 0, sizeof(uint64_t) * (size_t)words * (size_t)used);
     for (int32_t i = 0; i < count; i += GROUP) add_group(rows + i, planes, words, used - 4);
     return used;
 }
 
-static inline __attribute__((always_inline)) int64_t population(const uint64_t *a, const uint64_t *b, const uint64_t *c, ptrdiff_t words) {
-    int64_t bits = 0; /* of (a & b) | c */
-    for (ptrdiff_t w = 0; w < words; w++) bits += __builtin_popcountll((a[w] & b[w]) | c[w]);
-    return bits;
+static inline __attribute__((always_inline)) uint32_t sum_at(const uint64_t *planes, int used, ptrdiff_t words, ptrdiff_t w, int bit) {
+    uint32_t value = 0;
+    for (int p = 0; p < used; p++) value |= (uint32_t)(planes[p * words + w] >> bit & 1) << p;
+    return value;
 }
 
-/* `above`: sums beyond the k-th largest; `level`: sums equal to it. Returns the sum of the k largest. A binary search down the planes. */
-static inline __attribute__((always_inline)) int64_t largest(const uint64_t *planes, int used, ptrdiff_t words, int64_t k, const uint64_t *zeros,
-                                                              uint64_t *above, uint64_t *level, int64_t *kth) {
-    int64_t total = 0, value = 0, beyond = 0;
+/* Sums [n, words * 64]. `zeros` [words], all off; `planes` [PLANES * words]. */
+CLONES void ndml_btsp_sums(const uint64_t *synapses, int64_t words, const int32_t *codes, int64_t n, int32_t units, const uint64_t *zeros,
+                           uint64_t *planes, uint16_t *sums) {
+    for (int64_t i = 0; i < n; i++) {
+        int used = sum_rows(synapses, words, codes + i * units, units, zeros, planes);
+        uint16_t *mine = sums + i * words * 64;
+        for (ptrdiff_t w = 0; w < words; w++)
+            for (int bit = 0; bit < 64; bit++) mine[w * 64 + bit] = (uint16_t)sum_at(planes, used, words, w, bit);
+    }
+}
+
+/* Splits the neurons by the k-th largest sum: `above` has those beyond it, `level` those equal to it. A binary search down the planes. */
+static inline __attribute__((always_inline)) void split(const uint64_t *planes, int used, ptrdiff_t words, int32_t k, uint64_t *above,
+                                                         uint64_t *level) {
     memset(above, 0, sizeof(uint64_t) * (size_t)words);
     memset(level, 0xff, sizeof(uint64_t) * (size_t)words);
     for (int p = used - 1; p >= 0; p--) {
         const uint64_t *plane = planes + p * words;
-        int64_t reach = population(level, plane, above, words);
-        if (reach >= k) {
-            value |= (int64_t)1 << p;
+        int64_t reach = 0;
+        for (ptrdiff_t w = 0; w < words; w++) reach += __builtin_popcountll((level[w] & plane[w]) | above[w]);
+        if (reach >= k)
             for (ptrdiff_t w = 0; w < words; w++) level[w] &= plane[w];
-        } else {
-            beyond = reach;
+        else
             for (ptrdiff_t w = 0; w < words; w++) above[w] |= level[w] & plane[w], level[w] &= ~plane[w];
+    }
+}
+
+/* Takes the neurons of `from`, lowest first, until `k` are `taken`; keeps them by falling sum. */
+static inline __attribute__((always_inline)) int32_t take(const uint64_t *from, const uint64_t *planes, int used, ptrdiff_t words, int32_t k,
+                                                           int32_t taken, int32_t *neurons, int32_t *sums) {
+    for (ptrdiff_t w = 0; w < words && taken < k; w++)
+        for (uint64_t rest = from[w]; rest && taken < k; rest &= rest - 1) {
+            int bit = __builtin_ctzll(rest);
+            int32_t sum = (int32_t)sum_at(planes, used, words, w, bit), at = taken++;
+            for (; at && sums[at - 1] < sum; at--) sums[at] = sums[at - 1], neurons[at] = neurons[at - 1];
+            sums[at] = sum, neurons[at] = (int32_t)(w * 64 + bit);
+        }
+    return taken;
+}
+
+/* The k largest sums of every code and their neurons, [n, k]. `zeros` [words]; `scratch` [(PLANES + 2) * words]. */
+CLONES void ndml_btsp_strongest(const uint64_t *synapses, int64_t words, const int32_t *codes, int64_t n, int32_t units, int32_t k,
+                                const uint64_t *zeros, uint64_t *scratch, int32_t *neurons, int32_t *sums) {
+    uint64_t *above = scratch + PLANES * words, *level = above + words;
+    for (int64_t i = 0; i < n; i++, neurons += k, sums += k) {
+        int used = sum_rows(synapses, words, codes + i * units, units, zeros, scratch);
+        split(scratch, used, words, k, above, level);
+        int32_t taken = take(above, scratch, used, words, k, 0, neurons, sums);
+        take(level, scratch, used, words, k, taken, neurons, sums);
+    }
+}
+
+static uint64_t splitmix64(uint64_t value) {
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9ull;
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EBull;
+    return value ^ (value >> 31);
+}
+
+static int64_t draw(uint64_t seed, int32_t turn, int64_t first, int64_t end) {
+    uint64_t random = splitmix64(seed + ((uint64_t)turn + 1) * 0x9E3779B97F4A7C15ull);
+    return first + (int64_t)((random >> 32) * (uint64_t)(end - first) >> 32);
+}
+
+/* Plateau p of a trace potentiates the least loaded of `choices` neurons of its share and depresses one more: up, down [n, plateaus]. */
+void ndml_btsp_recruit(const uint64_t *keys, int64_t n, int32_t *load, int64_t neurons, int32_t plateaus, int32_t choices, int32_t *up,
+                       int32_t *down) {
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t seed = splitmix64(splitmix64(keys[2 * i]) ^ keys[2 * i + 1]);
+        for (int32_t p = 0; p < plateaus; p++) {
+            int64_t first = neurons * p / plateaus, end = neurons * (p + 1) / plateaus;
+            int32_t turn = p * (choices + 1);
+            int64_t chosen = draw(seed, turn, first, end);
+            for (int32_t c = 1; c < choices; c++) {
+                int64_t other = draw(seed, turn + c, first, end);
+                if (load[other] < load[chosen]) chosen = other;
+            }
+            int64_t lost = draw(seed, turn + choices, first, end);
+            if (lost == chosen) lost = first + (chosen + 1 - first) % (end - first);
+            load[chosen]++;
+            *up++ = (int32_t)chosen;
+            *down++ = (int32_t)lost;
         }
     }
-    for (int p = 0; p < used; p++) total += population(above, planes + p * words, zeros, words) << p;
-    *kth = value;
-    return total + (k - beyond) * value;
 }
 
-/* Sums, [n, PLANES, words]. `zeros` [words]. */
-CLONES void ndml_btsp_sums(const uint64_t *synapses, int64_t words, const int32_t *codes, int64_t n, int32_t units, const uint64_t *zeros,
-                           uint64_t *planes) {
-    int32_t active;
-    for (int64_t i = 0; i < n; i++) {
-        uint64_t *mine = planes + i * PLANES * words;
-        int used = sum_rows(synapses, words, codes + i * units, units, zeros, mine, &active);
-        memset(mine + used * words, 0, sizeof(uint64_t) * (size_t)(words * (PLANES - used)));
-    }
+static inline __attribute__((always_inline)) void change(uint64_t *row, int32_t neuron, int on, int flip) {
+    if (neuron < 0) return;
+    uint64_t bit = (uint64_t)1 << (neuron & 63), *word = row + (neuron >> 6);
+    *word = flip ? *word ^ bit : on ? *word | bit : *word & ~bit;
 }
 
-/* The k largest sums of every code: their total and the k-th, [n] each; the neurons of the k-th value and above, [n, words], unless NULL.
-   `zeros` [words]; `scratch` [(PLANES + 2) * words]. */
-CLONES void ndml_btsp_largest(const uint64_t *synapses, int64_t words, const int32_t *codes, int64_t n, int32_t units, int64_t k,
-                              const uint64_t *zeros, uint64_t *scratch, int64_t *totals, int64_t *kth, uint64_t *winners) {
-    uint64_t *above = scratch + PLANES * words, *level = above + words;
-    int32_t active;
-    for (int64_t i = 0; i < n; i++) {
-        int used = sum_rows(synapses, words, codes + i * units, units, zeros, scratch, &active);
-        totals[i] = largest(scratch, used, words, k, zeros, above, level, kth + i);
-        if (winners)
-            for (int64_t w = 0; w < words; w++) winners[i * words + w] = above[w] | level[w];
-    }
-}
-
-/* One-shot plasticity, in order: on the active rows of code i, neurons `up` [n, k] and `down` [n, k] are set and cleared, or, flipped. */
-void ndml_btsp_store(uint64_t *synapses, int64_t words, const int32_t *codes, int64_t n, int32_t units, const int32_t *up, const int32_t *down,
-                     int32_t k, int32_t flip) {
-    for (int64_t i = 0; i < n; i++, up += k, down += k)
+/* One-shot plasticity, in order: on the active rows of code i, neurons up [n, ups] are set and down [n, downs] cleared, or both flipped. */
+void ndml_btsp_store(uint64_t *synapses, int64_t words, const int32_t *codes, int64_t n, int32_t units, const int32_t *up, int32_t ups,
+                     const int32_t *down, int32_t downs, int32_t flip) {
+    for (int64_t i = 0; i < n; i++, up += ups, down += downs)
         for (int32_t u = 0; u < units; u++) {
             if (codes[i * units + u] < 0) continue;
             uint64_t *row = synapses + (int64_t)codes[i * units + u] * words;
-            for (int32_t j = 0; j < k; j++) {
-                uint64_t on = (uint64_t)1 << (up[j] & 63), off = (uint64_t)1 << (down[j] & 63);
-                uint64_t *a = row + (up[j] >> 6), *b = row + (down[j] >> 6);
-                *a = flip ? *a ^ on : *a | on;
-                *b = flip ? *b ^ off : *b & ~off;
-            }
+            for (int32_t j = 0; j < ups; j++) change(row, up[j], 1, flip);
+            for (int32_t j = 0; j < downs; j++) change(row, down[j], 0, flip);
         }
 }
 

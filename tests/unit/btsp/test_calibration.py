@@ -46,7 +46,7 @@ def test_the_target_share_of_restatements_is_missed(target: float) -> None:
     cosine = nearest_cosine(texts.stored, texts.restated)
     assert (cosine < at.distant).mean() == pytest.approx(target, abs=0.003)
     assert (cosine < at.related).mean() == pytest.approx(0.5, abs=0.003)
-    assert (np.einsum("nd,nd->n", texts.stored, texts.copied) < at.duplicate).mean() == pytest.approx(0.05, abs=0.003)
+    assert (np.einsum("nd,nd->n", texts.stored, texts.copied) < at.duplicate).mean() == pytest.approx(0.1, abs=0.003)
 
 
 def test_novelty_is_a_curve_over_the_fill() -> None:
@@ -100,7 +100,7 @@ def test_restatements_lose_three_words_in_ten_and_never_all() -> None:
     assert left == [word for word in words if word in set(left)]
     assert degraded("hello there", Random(1), dropout=1.0) == "hello there"
     assert degraded("one two three", Random(4)) == degraded("one two three", Random(4))
-    assert plain("Well, Tom's  CAT—gone?") == "well tom s cat gone"
+    assert plain("Well, Tom's  CAT—gone?") == "well tom's cat gone"
 
 
 def test_a_models_mean_steadies_a_small_partition() -> None:

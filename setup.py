@@ -1,0 +1,11 @@
+"""Only what pyproject.toml cannot say: the C kernels are optional. Without a compiler the package installs and uses numpy instead."""
+
+from __future__ import annotations
+
+import sys
+
+from setuptools import Extension, setup
+
+FLAGS = [] if sys.platform == "win32" else ["-O3", "-std=gnu11", "-Wno-psabi"]
+
+setup(ext_modules=[Extension("ndml.btsp.kernels._native", ["ndml/btsp/kernels/native.c"], extra_compile_args=FLAGS, optional=True)])

@@ -1,6 +1,6 @@
 """The BTSP associative index: one-shot binary synapses from sparse codes to neurons (Wu & Maass, Nat Commun 16:342, 2025).
 
-    store        the trace's plateaus choose 2K neurons by its id; on the code's active units, K are set (LTP) and K cleared (LTD), or both flipped
+    store        the trace's plateaus choose 2K neurons by its id; on the code's active units, K are set (LTP) and K cleared (LTD)
     recall       s_j = sum over the cue's active units of W_uj; the neurons with the largest s_j name the traces that recruited them
     familiarity  mean of the K largest s_j over the number of active units: 1 for a repetition, the code's chance level for something new
     complete     the units that enough of these neurons drove when they were recruited
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ndml.btsp.code import F32, CodeOptions, SparseCoder
 from ndml.btsp.kernels.choose import cpu_kernels
-from ndml.btsp.kernels.ports import I32, U64, WORD_BITS, Kernels, words_for
+from ndml.btsp.kernels.ports import I32, Kernels, words_for
 from ndml.errors import FieldInvalid
 
 SATURATION = 0.5
@@ -94,7 +94,7 @@ class AssociativeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What a cue brought back, best first: positions in order of storing, -1 for none, and the share of its active units that each drives."""
+    """What a cue brought back, best first: traces as positions in order of storing, -1 for none, and the share of the cue in each."""
 
     rows: I32  # [n, limit]
     overlap: F32  # [n, limit]
@@ -159,7 +159,7 @@ class AssociativeIndex:
             self._kernels.store(self._backward, up.reshape(-1, 1), targets, none, flip=False)
 
     def familiarity(self, codes: I32) -> F32:
-        """Mean of the K largest sums over the active units [n], 0 to 1; 0 for a code without active units. The same at any number of traces."""
+        """Mean of the K largest sums over the number of active units [n], 0 to 1; 0 for a code without active units."""
         codes = self._checked(codes)
         _, sums = self._kernels.strongest(self._synapses, codes, self.options.plateaus)
         return _share(sums.sum(axis=1), self.options.plateaus * _active(codes))
@@ -218,7 +218,8 @@ class AssociativeIndex:
 
     def _named(self, neurons: I32, sums: I32, active: NDArray[np.int64], limit: int) -> Recalled:
         """Rows in the lists of `neurons` [n, w]: every neuron votes with its sum, and a trace needs the votes of its K."""
-        older, link, steps = self._older.reshape(-1), np.where(sums > 0, self._newest[neurons], -1), []
+        older, steps = self._older.reshape(-1), list[I32]()
+        link = np.where(sums > 0, self._newest[neurons], -1)
         while (link >= 0).any() and len(steps) < self.options.chain:
             steps.append(link)
             link = np.where(link >= 0, older[np.maximum(link, 0)], -1) if older.size else np.full_like(link, -1)
@@ -256,7 +257,8 @@ def _active(codes: I32) -> NDArray[np.int64]:
 
 
 def _share(sums: NDArray[np.int64], of: NDArray[np.int64]) -> F32:
-    return (sums / np.maximum(of, 1)).astype(np.float32)
+    shares: F32 = (sums / np.maximum(of, 1)).astype(np.float32)
+    return shares
 
 
 def _ranked(at: NDArray[np.int64], traces: I32, votes: I32, limit: int) -> tuple[NDArray[np.int64], I32, NDArray[np.int64]]:
@@ -268,5 +270,5 @@ def _ranked(at: NDArray[np.int64], traces: I32, votes: I32, limit: int) -> tuple
     at, traces = at[starts], traces[starts]
     best = np.lexsort((-traces, -total, at))
     at, traces, total = at[best], traces[best], total[best]
-    kept = np.arange(len(at)) - np.searchsorted(at, at) < limit
+    kept: NDArray[np.bool_] = np.arange(len(at)) - np.searchsorted(at, at) < limit
     return at[kept], traces[kept], total[kept]

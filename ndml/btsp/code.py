@@ -3,11 +3,11 @@
     q = round((e - mean) scale), integers         W_r q = Walsh-Hadamard transform of q times the signs of round r
     code: in every block of sums of all rounds, the one that is largest in size, and its sign
 
-This is locality-sensitive hashing by cross-polytopes (Andoni et al. 2015) in blocks. A dense Gaussian projection with the I largest of
-m units (the coder of Wu & Maass's inputs, science.md 1.3.1) costs 6.3 M multiplications a trace and a partial sort; this costs 18,000 vector
-additions and no multiplication, needs no sort because every block has one winner, and tells familiar from novel as well
-(tests/perf/bench_btsp.py: AUC and cost of both). Subtracting, scaling by a power of two and rounding are exact in IEEE arithmetic and all that
-follows is integer, so a code is the same on every machine. Winners do not depend on length: nothing is normalised.
+This is locality-sensitive hashing by cross-polytopes (Andoni et al. 2015) in blocks. A dense Gaussian projection to 16,384 units, of
+which the largest are on, costs 6.3 million multiply-adds a trace and a partial sort; this costs some 40,000 16-bit additions, needs no
+sort because every block has one winner, and tells familiar from novel as well (tests/perf/bench_btsp.py has AUC and cost of both).
+Centring, scaling by a power of two and rounding work on one component each, so IEEE arithmetic gives the same bits everywhere, and all
+that follows is integer: a code is the same on every machine. Winners do not depend on length: nothing is normalised.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _LARGEST = 32767
 _FINEST = 14
 """Scale is at most 2**14: a unit vector along an axis fits int16."""
 
+DEFAULT_UNITS = 8192
+
 LONGEST = 1.001
 """Length up to which a vector counts as a unit vector; halves and rounding make some a little longer than one."""
 
@@ -40,7 +42,7 @@ class CodeOptions:
     dimension: int
     """Floats per vector; fixed by the embedding model."""
 
-    units: int = 8192
+    units: int = DEFAULT_UNITS
     """Units that a code chooses from (m). Twice as many cost twice the memory of the index and gained nothing in AUC."""
 
     active: int = 256
@@ -70,9 +72,7 @@ class CodeOptions:
     @classmethod
     def fitting(cls, dimension: int) -> CodeOptions:
         """The defaults, with more units (and as many on) where the dimension needs them: from 4,097 on."""
-        plain = cls.__dataclass_fields__
-        least = 2 * (1 << max(0, dimension - 1).bit_length())
-        return cls(dimension, units=max(int(plain["units"].default), least))
+        return cls(dimension, units=max(DEFAULT_UNITS, 2 << max(0, dimension - 1).bit_length()))
 
     @property
     def half(self) -> int:
@@ -107,7 +107,7 @@ class SparseCoder:
         self._signs = signs(options)
 
     def encode(self, vectors: F32) -> I32:
-        """Unit vectors [n, dimension] to the units that are on [n, active], ascending. A vector equal to the mean has the first of each block.
+        """Unit vectors [n, dimension] to the units that are on [n, active], ascending. The mean itself turns on the first of each block.
 
         Raises EmbeddingDimensionMismatch, EmbeddingNotFinite, FieldInvalid (longer than one).
         """

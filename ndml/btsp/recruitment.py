@@ -98,14 +98,15 @@ class RecruitmentHead:
         """Label and familiarity of each code [b, I]: the distinct active inputs of each item in any order, -1 where a block is silent."""
         codes = self._checked(codes)
         labels, familiarity = np.full(len(codes), -1, np.int64), np.zeros(len(codes), np.float32)
-        for row, code in enumerate(codes):
-            labels[row], familiarity[row] = self._answer(code)
+        active = (codes >= 0).sum(1)
+        for row, found in enumerate(zip(*self._kernels.strongest(self._synapses, codes, self.options.voters), strict=True)):
+            labels[row], familiarity[row] = self._vote(*found, int(active[row]))
         return Prediction(labels, familiarity)
 
     def learn(self, codes: Codes, labels: Sequence[int], keys: Sequence[bytes]) -> NDArray[np.bool_]:
         """One pass over the items in order; which of them were written. codes [b, I], a label >= 0 and a key (a trace id) for each.
 
-        An item without active inputs is never written. Raises FieldInvalid, before anything is written or at the label that is one too many.
+        An item without active inputs is not written. Raises FieldInvalid: before anything is written, but for the label that is too many.
         """
         codes = self._checked(codes)
         if not len(codes) == len(labels) == len(keys):
@@ -115,26 +116,27 @@ class RecruitmentHead:
         return np.array([self._learn(*item) for item in zip(codes, labels, keys, strict=True)], np.bool_)
 
     def _learn(self, code: I32, label: int, key: bytes) -> bool:
-        if not (code >= 0).any():
+        active = int((code >= 0).sum())
+        if active == 0:
             return False
         familiar, slot = self.options.familiar, self._slot_of(label)
         if familiar is not None:
-            predicted, familiarity = self._answer(code)
+            (neurons,), (sums,) = self._kernels.strongest(self._synapses, code[None], self.options.voters)
+            predicted, familiarity = self._vote(neurons, sums, active)
             if predicted == label and familiarity >= familiar:
                 return False
         self._rewrite(code, self._recruit(key), slot)
         return True
 
-    def _answer(self, code: I32) -> tuple[int, float]:
-        """(label or -1, familiarity) of one code."""
-        (neurons,), (sums,) = self._kernels.strongest(self._synapses, code[None], self.options.voters)
-        driven = int(np.count_nonzero(sums))  # largest first
+    def _vote(self, neurons: I32, sums: I32, active: int) -> tuple[int, float]:
+        """(label or -1, familiarity) from the `voters` strongest neurons, largest sum first."""
+        driven = int(np.count_nonzero(sums))
         if driven == 0:
             return -1, 0.0
         votes = np.bincount(self._slot[neurons[:driven]], weights=sums[:driven].astype(np.float64) ** self.options.power)
         tied = np.flatnonzero(votes == votes.max())
         label = self._names[int(tied[self._latest[tied].argmax()])]
-        return label, float(sums[: self.options.per_item].sum()) / (self.options.per_item * int((code >= 0).sum()))
+        return label, float(sums[: self.options.per_item].sum()) / (self.options.per_item * active)
 
     def _recruit(self, key: bytes) -> NDArray[np.int64]:
         """The least written candidates; an odd stride visits distinct neurons because their number is a power of two."""

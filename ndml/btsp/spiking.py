@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ndml.btsp.kernels.ports import U64, WORD_BITS
 from ndml.errors import FieldInvalid, NotAvailable
 
 Bits = NDArray[np.bool_]
@@ -84,6 +85,12 @@ class Network:
             inhibition = self.back_threshold.numerator * fired.sum(1, dtype=np.int64)[:, None]
             return fired, drive * self.scale > inhibition
         return fired, drive > self.back_threshold
+
+
+def unpacked(synapses: U64, columns: int) -> Bits:
+    """Synapses as the kernels keep them, [rows, words] of 64 neurons each, as bool [rows, columns] for a `Network`."""
+    shifts = np.arange(WORD_BITS, dtype=np.uint64)
+    return ((synapses[..., None] >> shifts) & np.uint64(1)).astype(np.bool_).reshape(len(synapses), -1)[:, :columns]
 
 
 def to_nir(network: Network, neuron: Neuron = "lif", max_synapses: int = MAX_SYNAPSES) -> Graph:

@@ -95,15 +95,15 @@ class Node:
         ranking = self._settings.ranking.options()
         options = SearchOptions(node.dimension, node.embedding_model, settings.search_chunk, settings.result_bytes, ranking)
         dynamics = self._settings.dynamics.options()
-        profile = self._settings.gate.load(node.embedding_model, node.dimension)
         lifecycle = self._settings.lifecycle.options()
         states = States(dynamics.dynamics, lifecycle.lifecycle)
-        familiar_from = self._settings.gate.familiarity_from
+        gate = self._settings.gate
+        profile = gate.load(node.embedding_model, node.dimension)
         self._parts = Parts(
             node.dimension,
             lambda: self._make_index(self._index_options),
             states,
-            lambda: Familiarity(node.dimension, familiar_from),
+            lambda: Familiarity(node.dimension, gate.familiarity_from, gate.familiarity_neurons),
         )
         calcium = CalciumTable(dynamics.calcium)
 

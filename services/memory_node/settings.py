@@ -128,7 +128,11 @@ class GateSection(Section):
         None, description="Thresholds of the embedding model (`python -m tests.quality.calibrate_gate`); unset: the one that is shipped."
     )
     familiarity_from: int = Field(
-        4096, ge=1, description="Traces from which an owner gets an associative index (16 MiB); below it exact search costs less."
+        4096, ge=1, description="Traces from which an owner gets an associative index; below it exact search costs less."
+    )
+
+    familiarity_neurons: int = Field(
+        32_768, ge=512, le=1 << 20, description="Largest associative index, 1 KiB a neuron; one holds 1.25 traces. Beyond it exact search."
     )
 
     def load(self, model: str, dimension: int) -> GateProfile | None:

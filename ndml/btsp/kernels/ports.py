@@ -42,7 +42,7 @@ class Kernels(Protocol):
         """How many synapses are on."""
 
     def encode(self, vectors: I16, signs: I16, half: int) -> I32:
-        """Winners of signed Walsh-Hadamard transforms: vectors [n, width] and signs [rounds, width] of 1 and -1 to [n, rounds * width / half].
+        """Winners of signed Walsh-Hadamard transforms: vectors [n, width], signs [rounds, width] of 1 and -1; [n, rounds * width / half].
 
         Every run of `half` sums has one winner, the largest in size, the first of equals; it is unit 2 * its place, plus one if negative.
         width is a power of two, and the caller sees to it that no sum leaves int16.

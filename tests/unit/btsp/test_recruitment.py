@@ -118,7 +118,7 @@ def test_least_written_neurons_go_first_and_keys_alone_decide() -> None:
 
 
 def test_a_rewritten_neuron_holds_one_item_only() -> None:
-    options = RecruitmentOptions(inputs=128, neurons=64, per_item=64, candidates=64, familiar=None)
+    options = RecruitmentOptions(inputs=128, neurons=64, per_item=64, candidates=64, voters=64, familiar=None)
     head = RecruitmentHead(options)
     codes = codes_of(np.random.default_rng(4), 30)
     head.learn(codes, list(range(30)), [key(i) for i in range(30)])

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ndml.btsp import spiking
-from ndml.btsp.spiking import CHIPS, Bits, Network, Neuron, parity, read_nir, resources, run_snntorch, shares, to_nir, write_nir
+from ndml.btsp.kernels.choose import cpu_kernels
+from ndml.btsp.kernels.ports import words_for
+from ndml.btsp.spiking import CHIPS, Bits, Network, Neuron, parity, read_nir, resources, run_snntorch, shares, to_nir, unpacked, write_nir
 from ndml.errors import FieldInvalid, NotAvailable
 
 SIMULATORS = all(importlib.util.find_spec(name) for name in ("nir", "nirtorch", "snntorch", "torch"))
@@ -68,6 +70,18 @@ def test_a_wrong_spike_is_counted() -> None:
     fired, _ = net.recall(cues)
     fired[2, 4] ^= True
     assert parity(to_nir(net), cues, fired).differing == 1
+
+
+def test_unpacked_synapses_are_those_the_kernels_sum() -> None:
+    random, kernels = np.random.default_rng(9), cpu_kernels()
+    codes = np.argsort(random.random((20, 40)), axis=1)[:, :8].astype(np.int32)
+    synapses, (up, down) = kernels.zeros(40, words_for(70)), random.integers(0, 70, (2, 20, 5)).astype(np.int32)
+    kernels.store(synapses, codes, up, down, flip=False)
+    cues = np.zeros((20, 40), np.bool_)
+    np.put_along_axis(cues, codes, True, axis=1)
+    fired, _ = Network(unpacked(synapses, 70), 4).recall(cues)
+    assert np.array_equal(fired, kernels.sums(synapses, codes)[:, :70] > 4)
+    assert 0 < fired.sum() < fired.size
 
 
 def test_recall_is_strict_and_an_empty_cue_recalls_nothing() -> None:

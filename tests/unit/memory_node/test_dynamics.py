@@ -444,3 +444,17 @@ async def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path)
         await reinforce(driver, {"a": 1.0})
         assert (await get(driver, "a")).strength.uses == 1
     assert schema.VERSION == 2
+
+
+async def test_past_some_traces_familiarity_is_asked_before_any_search(tmp_path: Path) -> None:
+    async with node(tmp_path / "n", Clock(), gate={"familiarity_from": 200}) as driver:
+        for start in range(0, 300, 50):
+            await put(driver, *(said(f"r{i}", f"text {i}", harness.vector(f"far {i}")) for i in range(start, start + 50)))
+        [known] = await put(driver, said("again", "text 7", harness.vector("far 7")))
+        assert known.gate.HasField("familiarity") and known.gate.familiarity > known.gate.novelty_threshold
+        assert known.gate.decision == types.WRITE_DECISION_DUPLICATE
+        assert known.gate.nearest_trace_id == harness.trace_id("r7")
+        outcomes = await put(driver, *(said(f"n{i}", f"new {i}", harness.vector(f"new {i}")) for i in range(50)))
+        unsearched = [o.gate for o in outcomes if o.gate.HasField("familiarity") and not o.gate.HasField("similarity")]
+        assert all(gate.decision == types.WRITE_DECISION_NOVEL for gate in unsearched)
+        assert all(gate.familiarity < gate.novelty_threshold for gate in unsearched)

@@ -11,7 +11,7 @@ EXTRAS := gateway,memory-node,consensus,llm,cli,dev
 # The interpreter that makes the venv; the first of these that runs and is at least 3.11. Set PYTHON=… to choose another.
 PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3
 STAMP := $(VENV)/.ndml-setup
-PINS := pyproject.toml constraints.txt $(wildcard ndml/*/requirements.in services/*/requirements.in tests/requirements.in)
+PINS := pyproject.toml setup.py constraints.txt $(wildcard ndml/btsp/kernels/*.c) $(wildcard ndml/*/requirements.in services/*/requirements.in tests/requirements.in)
 # Workers of `make test`: half the suite waits for processes, more workers than cores make it slower.
 TEST_WORKERS ?= 2
 TESTS ?= tests

@@ -271,4 +271,4 @@ def _ranked(at: NDArray[np.int64], traces: I32, votes: I32, limit: int) -> tuple
     best = np.lexsort((-traces, -total, at))
     at, traces, total = at[best], traces[best], total[best]
     kept: NDArray[np.bool_] = np.arange(len(at)) - np.searchsorted(at, at) < limit
-    return at[kept], traces[kept], total[kept]
+    return np.asarray(at[kept]), np.asarray(traces[kept]), np.asarray(total[kept])

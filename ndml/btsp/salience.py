@@ -156,7 +156,8 @@ def salience01(information: F64 | float, cap_nats: float = CAP_NATS) -> F64:
 def salience_of(given: float | None, information: float, cap_nats: float = CAP_NATS) -> float:
     """The writer's own salience where it gave one (0..1), else what the information says. Raises FieldInvalid."""
     if given is None:
-        return float(salience01(information, cap_nats))
+        # One number: the way of every added trace, so not by numpy.
+        return min(1.0, math.log1p(max(0.0, information)) / math.log1p(cap_nats)) if information == information else 0.0
     if not 0.0 <= given <= 1.0:
         raise FieldInvalid(f"salience is {given}: give 0 to 1, or leave it out", field="salience")
     return given

@@ -33,7 +33,8 @@ from tests.quality.locomo import DATA
 from tests.quality.made_up import example_turns, made_up_turns
 
 MADE_UP, SEED = 9_800, 20_26
-FILLS = (160, 320, 640, 1280, 2560, 5120, 10_000)
+FILLS = (240, 480, 960, 1_920, 3_840, 7_680, 10_000)
+"""Half way between two sizes of the index, where it holds about one trace a neuron: its threshold moves by .01 as it fills."""
 FOLDER = Path(ndml.btsp.__file__).parent / "profiles"
 
 

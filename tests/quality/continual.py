@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ndml.btsp.recruitment import RecruitmentOptions
-from tests.quality.continual_methods import F32, I64, Btsp, Ewc, Learner, NearestMean, NearestNeighbours, Perceptron, RanPac, Replay, Slda
+from tests.quality import continual_methods as methods
+from tests.quality.continual_methods import F32, I64, Learner
 
 Settings = Mapping[str, Any]
 Random = np.random.Generator
@@ -79,21 +80,25 @@ class Outcome:
 def _btsp(random: Random, settings: Settings) -> Learner:
     gate = settings.get("familiar")
     whole = {name: int(value) for name, value in settings.items() if name != "familiar"}
-    return Btsp(random, INPUTS, RecruitmentOptions(familiar=gate, **whole))
+    return methods.Btsp(random, INPUTS, RecruitmentOptions(familiar=gate, **whole))
 
 
 GATE = "BTSP, gated"
 METHODS: tuple[Method, ...] = (
-    Method("naive SGD", lambda r, s: Perceptron(r, INPUTS, **s), ({"rate": 0.1}, {"rate": 0.03})),
-    Method("EWC", lambda r, s: Ewc(r, INPUTS, **s), tuple({"strength": k, "rate": v} for k, v in ((1, 0.1), (10, 0.03), (100, 0.03)))),
-    Method("NCM", lambda r, s: NearestMean(INPUTS)),
-    Method("replay, 200 items", lambda r, s: Replay(r, INPUTS, **s), ({"rate": 0.1}, {"rate": 0.03})),
-    Method("SLDA", lambda r, s: Slda(INPUTS, **s), ({"shrinkage": 1e-2}, {"shrinkage": 1e-3}, {"shrinkage": 1e-1})),
-    Method("RanPAC, 2,000", lambda r, s: RanPac(r, INPUTS, **s), ({"ridge": 1.0}, {"ridge": 0.1}, {"ridge": 10.0})),
-    Method("exact 3-NN store", lambda r, s: NearestNeighbours(INPUTS)),
+    Method("naive SGD", lambda r, s: methods.Perceptron(r, INPUTS, **s), ({"rate": 0.1}, {"rate": 0.03})),
+    Method(
+        "EWC", lambda r, s: methods.Ewc(r, INPUTS, **s), tuple({"strength": k, "rate": v} for k, v in ((1, 0.1), (10, 0.03), (100, 0.03)))
+    ),
+    Method("NCM", lambda r, s: methods.NearestMean(INPUTS)),
+    Method("replay, 200 items", lambda r, s: methods.Replay(r, INPUTS, **s), ({"rate": 0.1}, {"rate": 0.03})),
+    Method("SLDA", lambda r, s: methods.Slda(INPUTS, **s), ({"shrinkage": 1e-2}, {"shrinkage": 1e-3}, {"shrinkage": 1e-1})),
+    Method("RanPAC, 2,000", lambda r, s: methods.RanPac(r, INPUTS, **s), ({"ridge": 1.0}, {"ridge": 0.1}, {"ridge": 10.0})),
+    Method("exact 3-NN store", lambda r, s: methods.NearestNeighbours(INPUTS)),
     Method(GATE, _btsp, ({"familiar": 0.55}, {"familiar": 0.5}, {"familiar": 0.6}), frugal=True),
     Method("BTSP, every item written", _btsp),
     Method("BTSP, every item, random recruits", _btsp, ({"candidates": 8},)),
+    Method("BTSP as published, SET", lambda r, s: methods.PublishedBtsp(r, INPUTS, flip=False)),
+    Method("BTSP as published, FLIP", lambda r, s: methods.PublishedBtsp(r, INPUTS, flip=True)),
 )
 
 

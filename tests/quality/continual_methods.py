@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ndml.btsp.kernels.choose import cpu_kernels
+from ndml.btsp.kernels.ports import I32, words_for
 from ndml.btsp.recruitment import RecruitmentHead, RecruitmentOptions
 
 F32 = NDArray[np.float32]
@@ -277,15 +279,31 @@ class NearestNeighbours:
         return _best(votes)
 
 
-class Btsp:
-    """Our head on a fixed random sparse code: the 128 of 4,096 units that a Gaussian projection of the centred image drives most."""
+class SparseCoded:
+    """A fixed random sparse code: the 128 of 4,096 units that a Gaussian projection of the centred image drives most."""
 
-    ACTIVE = 128
+    UNITS, ACTIVE = 4096, 128
+
+    def __init__(self, random: np.random.Generator, inputs: int) -> None:
+        self._projection = random.standard_normal((inputs, self.UNITS), np.float32)
+        self._seen = 0
+
+    def _codes(self, images: F32) -> I32:
+        drive = (images - images.mean(1, keepdims=True)) @ self._projection
+        return np.argpartition(-drive, self.ACTIVE, axis=1)[:, : self.ACTIVE].astype(np.int32)
+
+    def _keys(self, count: int) -> list[bytes]:
+        """A key for each item: its number."""
+        self._seen += count
+        return [i.to_bytes(16, "little") for i in range(self._seen - count, self._seen)]
+
+
+class Btsp(SparseCoded):
+    """Our head."""
 
     def __init__(self, random: np.random.Generator, inputs: int, options: RecruitmentOptions) -> None:
+        super().__init__(random, inputs)
         self.head = RecruitmentHead(options)
-        self._projection = random.standard_normal((inputs, options.inputs), np.float32)
-        self._seen = 0
 
     @property
     def stored(self) -> int:
@@ -295,14 +313,46 @@ class Btsp:
     def nbytes(self) -> int:
         return self.head.nbytes + self._projection.nbytes
 
-    def _codes(self, images: F32) -> I64:
-        drive = (images - images.mean(1, keepdims=True)) @ self._projection
-        return np.argpartition(-drive, self.ACTIVE, axis=1)[:, : self.ACTIVE]
-
     def fit(self, images: F32, labels: I64) -> None:
-        keys = [(self._seen + i).to_bytes(16, "little") for i in range(len(labels))]
-        self.head.learn(self._codes(images), labels.tolist(), keys)
-        self._seen += len(labels)
+        self.head.learn(self._codes(images), labels.tolist(), self._keys(len(labels)))
 
     def predict(self, images: F32) -> I64:
         return np.maximum(self.head.predict(self._codes(images)).labels, 0)
+
+
+class PublishedBtsp(SparseCoded):
+    """The rule as published: 33 random plateaus set and 33 clear (or both flip) an item's synapses, no neuron is cleared, no gate.
+
+    A neuron answers with the label of its last potentiation.
+    """
+
+    NEURONS, PLATEAUS, VOTERS = 16384, 33, 40
+
+    def __init__(self, random: np.random.Generator, inputs: int, flip: bool) -> None:
+        super().__init__(random, inputs)
+        self._flip, self._kernels = flip, cpu_kernels()
+        self._synapses = self._kernels.zeros(self.UNITS, words_for(self.NEURONS))
+        self._labels = np.full(self.NEURONS, -1, np.int64)
+
+    @property
+    def stored(self) -> int:
+        return self._seen
+
+    @property
+    def nbytes(self) -> int:
+        return int(self._synapses.nbytes + self._labels.nbytes + self._projection.nbytes)
+
+    def fit(self, images: F32, labels: I64) -> None:
+        keys = np.frombuffer(b"".join(self._keys(len(labels))), np.uint64).reshape(-1, 2)
+        up, down = self._kernels.recruit(keys, np.zeros(self.NEURONS, np.int32), self.PLATEAUS, 1)
+        self._kernels.store(self._synapses, self._codes(images), up, down, self._flip)
+        for neurons, label in zip(up, labels, strict=True):
+            self._labels[neurons] = label
+
+    def predict(self, images: F32) -> I64:
+        neurons, sums = self._kernels.strongest(self._synapses, self._codes(images), self.VOTERS)
+        votes = np.zeros((len(images), CLASSES))
+        known = self._labels[neurons] >= 0
+        rows = np.broadcast_to(np.arange(len(images))[:, None], neurons.shape)
+        np.add.at(votes, (rows[known], self._labels[neurons][known]), sums[known].astype(np.float64) ** 4)
+        return _best(votes)

@@ -57,8 +57,9 @@ class NativeKernels:
         (n, width), rounds = vectors.shape, len(signs)
         codes = np.empty((n, rounds * width // half), np.int32)
         scratch = np.empty(width * _LANES, np.int16)
+        lanes = _in_lanes(signs)  # named: an address alone does not keep an array alive
         self._c.ndml_btsp_encode(
-            vectors.ctypes.data, n, width, _in_lanes(signs).ctypes.data, rounds, half, scratch.ctypes.data, codes.ctypes.data
+            vectors.ctypes.data, n, width, lanes.ctypes.data, rounds, half, scratch.ctypes.data, codes.ctypes.data
         )
         return codes
 

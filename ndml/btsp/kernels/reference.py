@@ -33,7 +33,7 @@ class ReferenceKernels:
         return np.zeros((rows, words), np.uint64)
 
     def ones(self, synapses: U64) -> int:
-        return int(bits(synapses).sum())
+        return int(bits(synapses).sum(dtype=np.int64))
 
     def encode(self, vectors: I16, signs: I16, half: int) -> I32:
         width = vectors.shape[1]
@@ -80,7 +80,7 @@ class ReferenceKernels:
 def bits(rows: U64) -> U16:
     """Words [n, w] as zeros and ones [n, 64 w], lowest bit first whatever the byte order of the machine."""
     shifts = np.arange(WORD_BITS, dtype=np.uint64)
-    return ((rows[..., None] >> shifts) & np.uint64(1)).astype(np.uint16).reshape(len(rows), -1)
+    return ((rows[..., None] >> shifts) & np.uint64(1)).astype(np.uint16).reshape(len(rows), rows.shape[1] * WORD_BITS)
 
 
 def _draw(seed: int, turn: int, first: int, end: int) -> int:

@@ -45,11 +45,11 @@ class TorchKernels:
         places = torch.arange(half - 1, -1, -1, device=self._device)
         found = []
         for part in given.split(max(1, _BLOCK_BYTES // (4 * signs.size))):
-            sums = _transform(torch, part[:, None, :] * turns).reshape(len(part), -1, half)  # [b, blocks, half]
+            sums = _transform(torch, part[:, None, :] * turns).reshape(len(part), signs.size // half, half)  # [b, blocks, half]
             best = (sums.abs() * half + places).argmax(dim=2)  # no two alike: the first of equals wins
             won = sums.gather(2, best[..., None])[..., 0]
             found.append(2 * (best + half * torch.arange(sums.shape[1], device=self._device)) + (won < 0))
-        codes: I32 = torch.cat(found).int().cpu().numpy() if found else np.empty((0, signs.size // half), np.int32)
+        codes: I32 = torch.cat(found).int().cpu().numpy()  # split gives one part at least, empty if need be
         return codes
 
     def sums(self, synapses: Any, codes: I32) -> U16:
@@ -90,7 +90,7 @@ class TorchKernels:
             rows = synapses[some.clamp(min=0).long()] * (some >= 0)[..., None]  # [b, active, words]
             for bit in range(WORD_BITS):
                 found[at : at + step, :, bit] = ((rows >> bit) & 1).sum(dim=1)
-        return found.reshape(len(codes), -1)
+        return found.reshape(len(codes), synapses.shape[1] * WORD_BITS)
 
 
 def _bit(neuron: int) -> int:

@@ -19,9 +19,10 @@ _BLOCK = 128
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _row(synapses: Any, codes: Any, i: Any, active: Any, words: Any, w: Any):  # type: ignore[no-untyped-def]
-    unit = tl.load(codes + i, mask=i < active, other=-1)
-    return tl.load(synapses + unit.to(tl.int64) * words + w, mask=(unit >= 0) & (w < words), other=0)
+def _row(synapses: Any, code: Any, words: Any, w: Any):  # type: ignore[no-untyped-def]
+    unit = tl.load(code)
+    row = tl.load(synapses + tl.maximum(unit, 0).to(tl.int64) * words + w, mask=w < words, other=0)
+    return tl.where(unit >= 0, row, 0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -37,8 +38,8 @@ def _sums(synapses: Any, codes: Any, out: Any, active: Any, words: Any, BLOCK: t
     zero = tl.zeros([BLOCK], tl.int32)
     p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11 = zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero
     for i in range(0, active, 2):
-        a = _row(synapses, mine, i, active, words, w)
-        b = _row(synapses, mine, i + 1, active, words, w)
+        a = _row(synapses, mine + i, words, w)
+        b = _row(synapses, mine + i + 1, words, w)
         either = a ^ b
         carry = (a & b) | (either & p0)
         p0 = either ^ p0
@@ -65,6 +66,7 @@ def sums(synapses: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     halves = synapses.view(torch.int32)  # [units, 2 words]; the low half first on every machine that has a GPU
     words = halves.shape[1]
     found = torch.empty((len(codes), words * (WORD_BITS // 2)), dtype=torch.int32, device=synapses.device)
+    codes = torch.nn.functional.pad(codes, (0, codes.shape[1] % 2), value=-1)  # rows go in two by two
     if len(codes):
         _sums[(len(codes), triton.cdiv(words, _BLOCK))](halves, codes, found, codes.shape[1], words, BLOCK=_BLOCK)
     return found

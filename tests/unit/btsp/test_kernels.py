@@ -123,7 +123,7 @@ def test_the_reference_is_what_the_books_say() -> None:
 def test_native_calls_let_other_threads_run() -> None:
     kernels = NativeKernels(library())
     synapses = np.zeros((1024, 2048), np.uint64)
-    codes = np.tile(np.arange(1024, dtype=np.int32), (256, 1))
+    codes = np.tile(np.arange(1024, dtype=np.int32), (64, 1))
     inside, seen = threading.Event(), []
 
     def work() -> None:

@@ -253,7 +253,7 @@ def controlled_plateaus(plateaus: float, density: float, target: float = 0.15) -
 
 
 def _active(codes: I32) -> NDArray[np.int64]:
-    return np.count_nonzero(codes >= 0, axis=1)
+    return np.asarray(np.count_nonzero(codes >= 0, axis=1), np.int64)
 
 
 def _share(sums: NDArray[np.int64], of: NDArray[np.int64]) -> F32:
@@ -271,4 +271,4 @@ def _ranked(at: NDArray[np.int64], traces: I32, votes: I32, limit: int) -> tuple
     best = np.lexsort((-traces, -total, at))
     at, traces, total = at[best], traces[best], total[best]
     kept: NDArray[np.bool_] = np.arange(len(at)) - np.searchsorted(at, at) < limit
-    return np.asarray(at[kept]), np.asarray(traces[kept]), np.asarray(total[kept])
+    return at[kept], traces[kept], total[kept]

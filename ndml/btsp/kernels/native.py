@@ -58,9 +58,7 @@ class NativeKernels:
         codes = np.empty((n, rounds * width // half), np.int32)
         scratch = np.empty(width * _LANES, np.int16)
         lanes = _in_lanes(signs)  # named: an address alone does not keep an array alive
-        self._c.ndml_btsp_encode(
-            vectors.ctypes.data, n, width, lanes.ctypes.data, rounds, half, scratch.ctypes.data, codes.ctypes.data
-        )
+        self._c.ndml_btsp_encode(vectors.ctypes.data, n, width, lanes.ctypes.data, rounds, half, scratch.ctypes.data, codes.ctypes.data)
         return codes
 
     def sums(self, synapses: U64, codes: I32) -> U16:

@@ -6,13 +6,16 @@ bits. Bound by reading active * neurons / 8 bytes a cue. `TRITON_INTERPRET=1` ru
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 
 from ndml.btsp.kernels.ports import WORD_BITS
+
+# By name: type checkers would want it installed, and it exists for Linux alone.
+triton: Any = import_module("triton")
+tl: Any = import_module("triton.language")
 
 _BLOCK = 128
 """32-bit words of a program: 4,096 neurons, one word a thread of four warps."""

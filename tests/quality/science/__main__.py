@@ -1,6 +1,6 @@
 """Every acceptance test of the science, reference beside ours: `make eval-science`.
 
-    python -m tests.quality.science [at1 at2 ...] [--fast] [--json FILE]
+python -m tests.quality.science [at1 at2 ...] [--fast] [--json FILE]
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ def main() -> int:
         rows += found
         print(f"{name} ({time.perf_counter() - began:.1f} s)")
         for row in found:
-            print(f"  {'pass' if row.passed else 'FAIL'}  {row.test:<6} {row.what:<78} reference {row.reference:<22} ours {row.ours}", flush=True)
+            print(
+                f"  {'pass' if row.passed else 'FAIL'}  {row.test:<6} {row.what:<78} reference {row.reference:<22} ours {row.ours}",
+                flush=True,
+            )
     failed = sum(not row.passed for row in rows)
     print(f"{len(rows)} rows, {failed} failed")
     if asked.json:

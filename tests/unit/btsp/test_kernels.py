@@ -62,7 +62,9 @@ def test_sums_strongest_and_store_are_the_references(make: Make, memory: dict[st
     kernels, k = make(), min(k, memory["neurons"])
     mine = from_host(kernels, memory["synapses"])
     assert np.array_equal(kernels.sums(mine, memory["codes"]), TRUTH.sums(memory["synapses"], memory["codes"]))
-    for ours, theirs in zip(kernels.strongest(mine, memory["codes"], k), TRUTH.strongest(memory["synapses"], memory["codes"], k), strict=True):
+    for ours, theirs in zip(
+        kernels.strongest(mine, memory["codes"], k), TRUTH.strongest(memory["synapses"], memory["codes"], k), strict=True
+    ):
         assert ours.dtype == np.int32 and np.array_equal(ours, theirs)
     change = (memory["codes"], memory["up"], memory["down"], flip)
     kernels.store(mine, *change)
@@ -90,14 +92,16 @@ def test_codes_are_the_references(make: Make, n: int, rounds: int, log_width: in
 
 @pytest.mark.parametrize("make", OTHERS)
 @settings(max_examples=20, deadline=None)
-@given(keys=st.lists(st.integers(0, 2**128 - 1), max_size=40), plateaus=st.integers(1, 4), extra=st.integers(0, 60), choices=st.integers(1, 5))
+@given(
+    keys=st.lists(st.integers(0, 2**128 - 1), max_size=40), plateaus=st.integers(1, 4), extra=st.integers(0, 60), choices=st.integers(1, 5)
+)
 def test_recruitment_is_the_references(make: Make, keys: list[int], plateaus: int, extra: int, choices: int) -> None:
     seeds = np.frombuffer(b"".join(key.to_bytes(16, "little") for key in keys), "<u8").reshape(-1, 2)
     loads = [np.zeros(2 * plateaus + extra, np.int32) for _ in range(2)]
     (up, down), (theirs_up, theirs_down) = (
         kernels.recruit(seeds, load, plateaus, choices) for kernels, load in zip((make(), TRUTH), loads, strict=True)
     )
-    assert np.array_equal(up, theirs_up) and np.array_equal(down, theirs_down) and np.array_equal(*loads)
+    assert np.array_equal(up, theirs_up) and np.array_equal(down, theirs_down) and np.array_equal(loads[0], loads[1])
     assert loads[0].sum() == up.size
     assert not (up[:, :, None] == down[:, None, :]).any() and all(len(set(row)) == plateaus for row in up.tolist())
 
@@ -149,7 +153,7 @@ import numpy as np, torch
 from ndml.btsp.kernels.reference import ReferenceKernels
 from ndml.btsp.kernels.triton_ops import sums
 rng = np.random.default_rng(0)
-for units, words, n, active in ((40, 8, 3, 17), (300, 72, 2, 300)):
+for units, words, n, active in ((40, 8, 2, 17), (300, 72, 1, 33)):
     synapses = rng.integers(0, 2**64, (units, words), dtype=np.uint64)
     codes = np.array([rng.permutation(units)[:active] for _ in range(n)], np.int32)
     codes[rng.random(codes.shape) < 0.2] = -1

@@ -38,6 +38,8 @@ class TraceFlag(IntFlag):
 
     PROTECTED = 1
     PLATEAU = 2
+    MERGED = 4
+    """A semantic trace says what it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,12 @@ class StateBlock:
             for part in self._parts(slice(0, self._count, 1)):
                 self._settle_rows(part, now_s)
         self.protein.rebase(now_s)
+
+    def resume(self, protein: Protein) -> None:
+        """Take over protein that was packed when some of the rows were there; strong rows written after its last event add theirs."""
+        late = np.flatnonzero(self._columns["early_at_s"][: self._count] > protein.last_event_s)
+        self.protein = protein
+        self._synthesise(self._columns["early_at_s"][late], self._columns["early"][late].astype(np.float64))
 
     def set_flag(self, rows: ArrayLike, flag: TraceFlag, on: bool) -> None:
         """Set or clear one flag."""

@@ -24,7 +24,7 @@ from services.memory_node.feedback import change_of
 from services.memory_node.partition import Partition
 from services.memory_node.ports import NowNs
 from services.memory_node.reader import Reader
-from services.memory_node.states import States, lifecycle_of
+from services.memory_node.states import lifecycle_of
 
 I64 = NDArray[np.int64]
 
@@ -48,9 +48,8 @@ class CareOptions:
 class Caretaker:
     """Visits partitions in memory, one at a time; `due` says whose turn it is."""
 
-    def __init__(self, reader: Reader, states: States, options: CareOptions, now_ns: NowNs) -> None:
+    def __init__(self, reader: Reader, options: CareOptions, now_ns: NowNs) -> None:
         self._reader = reader
-        self._states = states
         self._options = options
         self._now_ns = now_ns
         self._expiry_due_s = 0.0
@@ -95,9 +94,7 @@ class Caretaker:
         rows = np.flatnonzero(partition.columns.alive)
         if not rows.size:
             return {}
-        columns = partition.columns
-        learned_us, expires_us = columns.ints("learned_at_us")[rows], columns.ints("expires_at_us")[rows]
-        outcome = self._states.look(partition.states, rows, learned_us, expires_us, now_s)
+        outcome = partition.look(rows, now_s)
         lasting = np.isin(outcome.cause, (Cause.CAPTURED, Cause.ARCHIVE_AGE))
         found = np.flatnonzero(lasting)[: self._options.batch]
         return {int(rows[i]): (State(int(outcome.state[i])), outcome.why(int(i))) for i in found.tolist()}
@@ -116,10 +113,10 @@ class Caretaker:
             z=np.maximum(states.captured(rows, now_s), 0.0),
             options=self._options.forgetting,
         )
-        lifecycle = states.column("lifecycle")[rows]
-        force = force + _MERGED * (lifecycle == State.CONSOLIDATED)
+        lifecycle, flags = states.column("lifecycle")[rows], states.column("flags")[rows]
+        force = force + _MERGED * (flags & TraceFlag.MERGED > 0)
         age_s = now_s - partition.columns.ints("learned_at_us")[rows] / 1e6
-        kept = (states.column("flags")[rows] & TraceFlag.PROTECTED > 0) | (age_s < self._options.lifecycle.grace_s)
+        kept = (flags & TraceFlag.PROTECTED > 0) | (age_s < self._options.lifecycle.grace_s)
         keys = tie_keys([int(s).to_bytes(8, "little") for s in partition.columns.ints("first_sequence")[rows]])
         chosen = choose(force, min(wanted, limit), kept, keys)
         return {

@@ -31,11 +31,12 @@ class StateRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """States, one event for each of some traces, and the digest of the request that caused them (empty: none)."""
+    """States, one event for each of some traces, the digest of the request that caused them, the protein that it made (empty: none)."""
 
     states: tuple[StateRow, ...]
     events: tuple[tuple[int, TraceEvent], ...] = ()
     digest: bytes = b""
+    protein: bytes = b""
 
 
 def write_change(connection: sqlite3.Connection, owner_id: int, change: StateChange, now_us: int) -> None:
@@ -49,6 +50,8 @@ def write_change(connection: sqlite3.Connection, owner_id: int, change: StateCha
                 "DELETE FROM history WHERE owner_id = ? AND first_sequence = ? AND number <= ?",
                 (owner_id, first_sequence, number - HISTORY_KEPT),
             )
+    if change.protein:
+        connection.execute("INSERT OR REPLACE INTO proteins VALUES (?, ?)", (owner_id, change.protein))
     if change.digest:
         connection.execute("DELETE FROM feedback WHERE owner_id = ? AND at_us < ?", (owner_id, now_us - FEEDBACK_KEPT_US))
         connection.execute("INSERT OR IGNORE INTO feedback VALUES (?, ?, ?)", (owner_id, change.digest, now_us))

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ndml.btsp.consolidation import Cluster, Episodes, SemanticTrace, plan, priority
+from ndml.btsp.state import TraceFlag
 from ndml.errors import NdmlError, Overloaded
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime import metrics
 from ndml.v1.memory_pb2 import ConsolidateMemoriesResponse
-from ndml.v1.types_pb2 import LIFECYCLE_STATE_CONSOLIDATED, LINK_TYPE_DERIVED_FROM, TRACE_KIND_EPISODIC, TRACE_KIND_SEMANTIC, MemoryTrace
+from ndml.v1.types_pb2 import LINK_TYPE_DERIVED_FROM, TRACE_KIND_EPISODIC, TRACE_KIND_SEMANTIC, MemoryTrace
 from services.memory_node.engine import Engine
 from services.memory_node.merging import JobOptions, Merge, Merged
 from services.memory_node.reader import Reader
@@ -124,7 +125,7 @@ class Consolidations:
             block = self._states.block()
             self._states.append_loaded(block, rows)
             # What stands behind a semantic trace already is not merged again: sources would multiply with every run.
-            free = np.array([state != LIFECYCLE_STATE_CONSOLIDATED for state in rows.lifecycle])
+            free = block.column("flags") & TraceFlag.MERGED == 0
             episodic = np.flatnonzero((rows.kind == TRACE_KIND_EPISODIC) & free)
             need = block.strength(episodic, now_s).astype(np.float64)
             salience = block.column("salience")[episodic].astype(np.float64)

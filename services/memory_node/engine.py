@@ -239,20 +239,17 @@ class Engine:
             raise FieldInvalid("deduplicate needs the write gate, which is off here (gate.enabled, gate.profile)", field="deduplicate")
         if self._gate is None or action.skip_existing:
             return [WriteJob(slot.owner, action, slot.written)]
-        partition = self._residents.get(slot.owner)
-        if partition is None and not self._reads.is_empty(slot.owner):
-            self._park(slot.owner, [slot])
+        if self._awaits(slot.owner, [slot]):
             return []
+        partition = self._residents.get(slot.owner)
         judged = self._gate.judge(slot.owner, partition, action.traces, action.deduplicate)
         restated = [] if partition is None else self._feedback.restated(partition, judged)
         return [WriteJob(slot.owner, action, slot.written, judged), *(self._changed(slot.owner, change) for change in restated)]
 
     def _reinforce(self, slot: Slot) -> list[WriteJob]:
-        partition = self._residents.get(slot.owner)
-        if partition is None and not self._reads.is_empty(slot.owner):
-            self._park(slot.owner, [slot])
+        if self._awaits(slot.owner, [slot]):
             return []
-        result, change = self._feedback.reinforce(partition, slot.operation.reinforce)
+        result, change = self._feedback.reinforce(self._residents.get(slot.owner), slot.operation.reinforce)
         if change is None:
             slot.finish(pb.OperationResult(reinforce=result))
             return []
@@ -278,11 +275,9 @@ class Engine:
         """The delete, and where a merge is taken back by it its members' release."""
         if not self._merger.is_merge(slot.owner, slot.operation.delete.trace_id):
             return [WriteJob(slot.owner, slot.operation.delete, slot.written)]
-        partition = self._residents.get(slot.owner)
-        if partition is None and not self._reads.is_empty(slot.owner):
-            self._park(slot.owner, [slot])
+        if self._awaits(slot.owner, [slot]):
             return []
-        action = slot.operation.delete
+        action, partition = slot.operation.delete, self._residents.get(slot.owner)
         released = None if partition is None else self._merger.release(partition, action.trace_id)
         delete = WriteJob(slot.owner, action, slot.written)
         return [delete] if released is None else [self._changed(slot.owner, released), delete]
@@ -338,40 +333,31 @@ class Engine:
             job.done(error)
 
     def _read(self, slot: Slot) -> None:
-        if slot.action == "list" and self._reads.needs_partition(slot.operation.list):
-            partition = self._partition(slot.owner, [slot])
-            if partition is not None:
-                slot.finish(self._reads.filtered_page(partition, slot.operation.list))
-                self._residents.settle(partition)
-        else:
-            slot.finish(self._reads.run(slot.owner, slot.operation, self._residents))
+        if self._reads.needs_partition(slot.operation) and self._awaits(slot.owner, [slot]):
+            return
+        slot.finish(self._reads.run(slot.owner, slot.operation, self._residents))
 
-    def _partition(self, owner: Owner, slots: list[Slot]) -> Partition | None:
-        """The owner's partition. None: the slots wait until it is loaded, or are answered because there is nothing."""
-        partition = self._residents.get(owner)
-        if partition is None:
-            if self._reads.is_empty(owner):
-                for slot in slots:
-                    search = slot.operation.search
-                    slot.finish(self._searcher.nothing(search) if slot.action == "search" else pb.OperationResult(list=pb.ListResult()))
-            else:
-                self._park(owner, slots)
-        return partition
-
-    def _park(self, owner: Owner, slots: list[Slot]) -> None:
-        """They come back with the owner's partition (`_loaded`)."""
+    def _awaits(self, owner: Owner, slots: list[Slot]) -> bool:
+        """True when the owner is being loaded: the slots come back with its partition (`_loaded`). An owner without traces has none."""
+        if self._residents.get(owner) is not None or self._reads.is_empty(owner):
+            return False
         self._parked[owner] += slots
         self._residents.request(owner)
+        return True
 
     def _search(self, owner: Owner, by_key: dict[GroupKey, list[Slot]]) -> None:
         everyone = [slot for slots in by_key.values() for slot in slots]
         try:
-            partition = self._partition(owner, everyone)
+            if self._awaits(owner, everyone):
+                return
         except NdmlError as error:
             for slot in everyone:
                 slot.finish(error)
             return
+        partition = self._residents.get(owner)
         if partition is None:
+            for slot in everyone:
+                slot.finish(self._searcher.nothing(slot.operation.search))
             return
         for slots in by_key.values():
             for slot, result in zip(slots, self._results(partition, slots), strict=True):

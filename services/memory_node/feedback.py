@@ -74,7 +74,8 @@ class FeedbackDesk:
             return result, None
         if action.request_digest:
             self._under_way.add(action.request_digest)
-        return result, change_of(partition, sorted(touched), events, action.request_digest)
+        change = change_of(partition, sorted(touched), events, action.request_digest)
+        return result, replace(change, protein=partition.states.protein.pack())
 
     def restated(self, partition: Partition, judged: Sequence[Judgement | None]) -> list[StateChange]:
         """What was said again is strengthened: an event on the timescales, no grade."""

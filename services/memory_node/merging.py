@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ndml.btsp.consolidation import ConsolidationOptions
 from ndml.btsp.lifecycle import State
+from ndml.btsp.state import TraceFlag
 from ndml.errors import NdmlError
 from ndml.v1.types_pb2 import LINK_TYPE_DERIVED_FROM, TRACE_KIND_SEMANTIC, MemoryTrace, TraceEvent
 from services.memory_node.changes import StateChange
@@ -98,6 +99,7 @@ class Merger:
         at = Timestamp()
         at.FromNanoseconds(self._now_ns())
         partition.states.set_lifecycle(rows, int(state))
+        partition.states.set_flag(rows, TraceFlag.MERGED, state is State.CONSOLIDATED)
         first = partition.columns.ints("first_sequence")[rows].tolist()
         return change_of(partition, rows, [(s, TraceEvent(at=at, kind=kind, why=why, state=lifecycle_of(state))) for s in first])
 

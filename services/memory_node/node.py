@@ -117,7 +117,7 @@ class Node:
             self._placement,
             None if profile is None else WriteGate(profile, calcium, reader, self._now_ns),
             FeedbackDesk(reader, dynamics.dynamics.credit, self._now_ns),
-            Caretaker(reader, states, lifecycle, self._now_ns),
+            Caretaker(reader, lifecycle, self._now_ns),
             Merger(reader, self._now_ns),
             settings.response_bytes,
             self.store.committer.last_sequence,

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ndml.btsp.lifecycle import State
+from ndml.btsp.lifecycle import Outcome, State
 from ndml.btsp.salience import DocumentFrequencies
 from ndml.errors import CapacityReached
 from ndml.runtime.log import get_logger
-from ndml.v1.types_pb2 import TraceStrength
 from services.memory_node.columns import Columns
 from services.memory_node.familiarity import Familiarity
 from services.memory_node.filters import Conditions, LabelSource, Mask, mask
@@ -130,8 +129,10 @@ class Partition:
         """Salience and strength of rows, for ranking."""
         return self._parts.states.signals(self.states, now_s)
 
-    def strength_of(self, row: int, now_s: float) -> TraceStrength:
-        return self._parts.states.strength(self.states.pack(np.array([row]))[0], now_s)
+    def look(self, rows: NDArray[np.int64], now_s: float) -> Outcome:
+        """Where rows stand in their lives at `now_s`."""
+        learned_us, expires_us = self.columns.ints("learned_at_us")[rows], self.columns.ints("expires_at_us")[rows]
+        return self._parts.states.look(self.states, rows, learned_us, expires_us, now_s)
 
     def retain(self, sequences: NDArray[np.int64]) -> None:
         """Drop every row that the store no longer has."""
@@ -189,6 +190,7 @@ def load_partition(reader: Reader, owner: Owner, parts: Parts, max_traces: int) 
         try:
             for rows in reader.load(found.owner_id):
                 partition.append_loaded(rows)
+            parts.states.resume(partition.states, reader.protein(found.owner_id))
         except BaseException:
             partition.close()
             raise

@@ -23,10 +23,8 @@ _COLUMNS = "sequence, first_sequence, kind, said_at_us, learned_at_us, agent, se
 _DYNAMICS = "salience, encoding, expires_at_us, protected, s.lifecycle, s.state"
 
 
-_ARCHIVED = (
-    "SELECT 1 FROM states AS s WHERE s.owner_id = t.owner_id AND s.first_sequence = t.first_sequence"
-    f" AND s.lifecycle = {LIFECYCLE_STATE_ARCHIVED}"
-)
+_WITH_STATES = "FROM traces AS t LEFT JOIN states AS s USING (owner_id, first_sequence) WHERE owner_id = ?"
+_NOT_ARCHIVED = f" AND (s.lifecycle IS NULL OR s.lifecycle <> {LIFECYCLE_STATE_ARCHIVED})"
 _NARROWED = "owner_id = ?1 AND (?2 = '' OR agent = ?2) AND (?3 = '' OR session = ?3)"
 
 
@@ -51,10 +49,14 @@ class LoadedRows(NamedTuple):
     states: Sequence[bytes | None]
 
 
-class Page(NamedTuple):
-    """Payloads (and vectors where asked for) of a page, newest first, and the first_sequence that the next one starts before; 0: none."""
+StoredTrace = tuple[TraceRow, bytes | None]
+"""A row and its packed state; None: nothing happened to the trace yet."""
 
-    payloads: list[tuple[bytes, bytes]]
+
+class Page(NamedTuple):
+    """Traces of a page, newest first, and the first_sequence that the next one starts before; 0: none."""
+
+    traces: list[StoredTrace]
     next_before: int
 
 
@@ -128,6 +130,12 @@ class Reader:
             found: tuple[int, bytes] | None = self._connection.execute(query, (owner_id, first_sequence)).fetchone()
             return found
 
+    def protein(self, owner_id: int) -> bytes | None:
+        """Packed protein of an owner whose traces got feedback."""
+        with store_errors():
+            found = self._connection.execute("SELECT state FROM proteins WHERE owner_id = ?", (owner_id,)).fetchone()
+            return None if found is None else bytes(found[0])
+
     def row(self, owner_id: int, trace_id: bytes) -> TraceRow | None:
         """The trace's row as it stands."""
         with store_errors():
@@ -173,19 +181,19 @@ class Reader:
 
     def page(self, owner_id: int, before: int, limit: int, limit_bytes: int, archived: bool = False) -> Page:
         """Up to `limit` traces below first_sequence `before`; fewer where they come to more than `limit_bytes`."""
-        query = "SELECT first_sequence, payload, vector FROM traces AS t WHERE owner_id = ? AND first_sequence < ?"
-        query += "" if archived else f" AND NOT EXISTS ({_ARCHIVED})"
+        query = f"SELECT t.*, s.state {_WITH_STATES} AND first_sequence < ?"
+        query += "" if archived else _NOT_ARCHIVED
         query += " ORDER BY first_sequence DESC LIMIT ?"
-        rows: list[tuple[bytes, bytes]] = []
-        size, last = 0, 0
+        traces: list[StoredTrace] = []
+        size = 0
         with store_errors():
-            for first_sequence, payload, vector in self._connection.execute(query, (owner_id, before, limit + 1)):
-                size += len(payload) + len(vector)
-                if len(rows) == limit or (rows and size > limit_bytes):
-                    return Page(rows, last)
-                rows.append((payload, vector))
-                last = first_sequence
-        return Page(rows, 0)
+            for *columns, state in self._connection.execute(query, (owner_id, before, limit + 1)):
+                row = TraceRow(*columns)
+                size += len(row.payload) + len(row.vector)
+                if len(traces) == limit or (traces and size > limit_bytes):
+                    return Page(traces, traces[-1][0].first_sequence)
+                traces.append((row, state))
+        return Page(traces, 0)
 
     def labelled(self, owner_id: int, key: str) -> I64:
         """Sequences of the rows that carry the key."""
@@ -212,10 +220,7 @@ class Reader:
 
     def load(self, owner_id: int) -> Iterator[LoadedRows]:
         """All rows of an owner that are not archived, in chunks, in order of their first sequence."""
-        query = (
-            f"SELECT {_COLUMNS}, {_DYNAMICS} FROM traces AS t LEFT JOIN states AS s USING (owner_id, first_sequence)"
-            f" WHERE owner_id = ? AND (s.lifecycle IS NULL OR s.lifecycle <> {LIFECYCLE_STATE_ARCHIVED}) ORDER BY first_sequence"
-        )
+        query = f"SELECT {_COLUMNS}, {_DYNAMICS} {_WITH_STATES} {_NOT_ARCHIVED} ORDER BY first_sequence"
         with store_errors():
             cursor = self._connection.execute(query, (owner_id,))
             while chunk := cursor.fetchmany(_LOAD_ROWS):

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ndml.btsp.capture import Protein
+from ndml.btsp.lifecycle import Outcome
+from ndml.btsp.state import StateBlock
 from ndml.errors import FieldInvalid, TraceNotFound
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.v1.memory_pb2 import GetMemoryStatsResponse
@@ -14,9 +17,9 @@ from services.memory_node.filters import conditions
 from services.memory_node.partition import Partition
 from services.memory_node.ports import NowNs
 from services.memory_node.reader import Reader
-from services.memory_node.records import Owner, parse_trace_id, timestamp
+from services.memory_node.records import Owner, TraceRow, parse_trace_id, timestamp
 from services.memory_node.residents import Residents
-from services.memory_node.states import States, lifecycle_of
+from services.memory_node.states import States, lifecycle_of, strength_of
 
 _KINDS = ("", "episodic", "semantic", "procedural")
 _NEWEST = (1 << 63) - 1
@@ -38,55 +41,75 @@ class Reads:
         row = self._reader.owner(owner)
         return row is None or row.traces == 0
 
-    def needs_partition(self, action: pb.ListAction) -> bool:
-        """True when the page depends on conditions: those are met on columns that the partition has."""
-        return conditions(action.agent, action.session, action.filter if action.HasField("filter") else None) is not None
+    def needs_partition(self, operation: pb.Operation) -> bool:
+        """True for a page with conditions, which are met on a partition's columns, and for strength, which its traces share protein for."""
+        action = operation.WhichOneof("action")
+        if action == "get":
+            return operation.get.include_strength or operation.get.include_history
+        page = operation.list
+        return action == "list" and conditions(page.agent, page.session, page.filter if page.HasField("filter") else None) is not None
 
     def run(self, owner: Owner, operation: pb.Operation, residents: Residents) -> pb.OperationResult:
         """Raises FieldInvalid, TraceNotFound, StoreUnavailable."""
-        action = operation.WhichOneof("action")
+        action, partition = operation.WhichOneof("action"), residents.get(owner)
         if action == "get":
-            return pb.OperationResult(trace=self._get(owner, operation.get))
+            return pb.OperationResult(trace=self._get(owner, operation.get, partition))
         if action == "list":
-            return pb.OperationResult(list=self._page(owner, operation.list))
+            if partition is not None and self.needs_partition(operation):
+                return pb.OperationResult(list=self._filtered_page(partition, operation.list))
+            return pb.OperationResult(list=self._page(owner, operation.list, partition))
         return pb.OperationResult(stats=self._stats(owner, residents))
 
-    def _get(self, owner: Owner, action: pb.GetAction) -> pb.TraceResult:
+    def _get(self, owner: Owner, action: pb.GetAction, partition: Partition | None) -> pb.TraceResult:
         trace_id, row = parse_trace_id(action.trace_id), self._reader.owner(owner)
         found = None if row is None else self._reader.row(row.owner_id, trace_id)
         if found is None or row is None or 0 < found.expires_at_us <= self._now_us():
             raise TraceNotFound(f"no trace {action.trace_id} here: it was never written in this scope, or it was deleted", field="trace_id")
         trace = self._trace(found.payload, found.vector, action.include_embedding)
-        state = self._states.of(self._reader, found)
         now_s = self._now_us() / 1e6
-        standing, why = self._states.standing(state, found, now_s)
-        trace.state = lifecycle_of(standing)
+        block, place = self._state(found, partition)
+        outcome = self._look(block, place, [found])
+        trace.state = lifecycle_of(int(outcome.state[0]))
         if action.include_strength:
-            trace.strength.CopyFrom(self._states.strength(state, now_s))
+            trace.strength.CopyFrom(strength_of(block, place, now_s))
         if action.include_history:
-            if why:
-                trace.history.add(at=timestamp(self._now_us()), kind="state", why=why, state=trace.state)
+            if outcome.changed.size:
+                trace.history.add(at=timestamp(self._now_us()), kind="state", why=outcome.why(0), state=trace.state)
             trace.history.extend(map(TraceEvent.FromString, self._reader.history(row.owner_id, found.first_sequence)))
         return pb.TraceResult(trace=trace)
 
-    def _page(self, owner: Owner, action: pb.ListAction) -> pb.ListResult:
+    def _state(self, row: TraceRow, partition: Partition | None) -> tuple[StateBlock, int]:
+        """Where the trace's state is: in the partition, or in a block of its own when it is archived or nothing is in memory."""
+        place = None if partition is None else partition.columns.row_of_trace(row.first_sequence)
+        if partition is not None and place is not None:
+            return partition.states, place
+        stored = self._reader.state(row.owner_id, row.first_sequence)
+        return self._states.stored([(row, None if stored is None else stored[1])], _protein(partition)), 0
+
+    def _look(self, block: StateBlock, first: int, rows: Sequence[TraceRow]) -> Outcome:
+        """Where traces stand in their lives; the block has them from row `first` on."""
+        learned, expires = np.array([row.learned_at_us for row in rows]), np.array([row.expires_at_us for row in rows])
+        return self._states.look(block, np.arange(first, first + len(rows)), learned, expires, self._now_us() / 1e6)
+
+    def _page(self, owner: Owner, action: pb.ListAction, partition: Partition | None) -> pb.ListResult:
         row = self._reader.owner(owner)
         if row is None:
             return pb.ListResult()
         before, limit = action.before_sequence or _NEWEST, checked_limit(action)
         page = self._reader.page(row.owner_id, before, limit, self._result_bytes, action.include_archived)
-        traces = self._traces(page.payloads, action.include_embedding)
         # One that has expired and is not deleted yet is left out; the page is then shorter.
-        return pb.ListResult(traces=[t for t in traces if not self._expired(t)], next_before_sequence=page.next_before)
-
-    def _expired(self, trace: MemoryTrace) -> bool:
-        return trace.HasField("expires_at") and trace.expires_at.ToMicroseconds() <= self._now_us()
+        stored = [one for one in page.traces if not 0 < one[0].expires_at_us <= self._now_us()]
+        traces = self._traces([(row.payload, row.vector) for row, _ in stored], action.include_embedding)
+        block = self._states.stored(stored, _protein(partition))
+        for trace, state in zip(traces, self._look(block, 0, [row for row, _ in stored]).state.tolist(), strict=True):
+            trace.state = lifecycle_of(state)
+        return pb.ListResult(traces=traces, next_before_sequence=page.next_before)
 
     def _now_us(self) -> int:
         return self._now_ns() // 1000
 
-    def filtered_page(self, partition: Partition, action: pb.ListAction) -> pb.OperationResult:
-        """A page of the traces that meet the conditions. Raises FieldInvalid, StoreUnavailable."""
+    def _filtered_page(self, partition: Partition, action: pb.ListAction) -> pb.ListResult:
+        """A page of the traces that meet the conditions."""
         limit = checked_limit(action)
         if action.include_archived:
             raise FieldInvalid("archived traces are not in the index, so no condition can be met on them: list without it", field="filter")
@@ -100,9 +123,12 @@ class Reads:
             found = self._reader.payloads(partition.owner_id, sequences)
         more = len(rows) > len(page)
         # A row that was deleted since the index last heard is left out; the page is then shorter, and the next one starts where it should.
+        there = [sequence in found for sequence in sequences]
         traces = self._traces([found[sequence] for sequence in sequences if sequence in found], action.include_embedding)
+        for trace, state in zip(traces, partition.look(page[there], self._now_us() / 1e6).state.tolist(), strict=True):
+            trace.state = lifecycle_of(state)
         before = int(partition.columns.ints("first_sequence")[page[-1]]) if more else 0
-        return pb.OperationResult(list=pb.ListResult(traces=traces, next_before_sequence=before))
+        return pb.ListResult(traces=traces, next_before_sequence=before)
 
     def _fitting(self, partition: Partition, rows: np.ndarray[tuple[int], np.dtype[np.int64]], limit: int) -> int:
         """How many of the rows one result may carry: at least one, so that a reader gets on."""
@@ -132,6 +158,10 @@ class Reads:
         if include_embedding:
             trace.embedding.vector, trace.embedding.model = vector, self._embedding_model
         return trace
+
+
+def _protein(partition: Partition | None) -> Protein | None:
+    return None if partition is None else partition.states.protein
 
 
 def checked_limit(action: pb.ListAction) -> int:

@@ -24,6 +24,7 @@ from services.memory_node.ports import NowNs
 from services.memory_node.ranking import Ranked, RankingOptions, plain, rank
 from services.memory_node.reader import Reader
 from services.memory_node.records import F32, unit_vectors
+from services.memory_node.states import lifecycle_of, strength_of
 
 I64 = NDArray[np.int64]
 
@@ -250,7 +251,9 @@ class Searcher:
         if action.include_embedding:
             payload = wire.with_embedding(payload, vector, self._options.embedding_model)
         if action.include_strength:
-            payload = wire.with_strength(payload, chunk.partition.strength_of(int(ranked.rows[i, j]), self._now_us() / 1e6))
+            row, now_s = int(ranked.rows[i, j]), self._now_us() / 1e6
+            standing = lifecycle_of(int(chunk.partition.look(np.array([row]), now_s).state[0]))
+            payload = wire.with_strength(payload, strength_of(chunk.partition.states, row, now_s), standing)
         shares: dict[str, float] = {}
         if action.explain:
             shares["dense"] = float(ranked.cosines[i, j])

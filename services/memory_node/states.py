@@ -9,10 +9,11 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
-from ndml.btsp.lifecycle import LifecycleOptions, Outcome, State, Traces, next_state
+from ndml.btsp.capture import Protein
+from ndml.btsp.lifecycle import LifecycleOptions, Outcome, Traces, next_state
 from ndml.btsp.state import Dynamics, StateBlock, TraceFlag
 from ndml.v1.types_pb2 import LIFECYCLE_STATE_NEW, LifecycleState, TraceStrength
-from services.memory_node.reader import LoadedRows, Reader
+from services.memory_node.reader import LoadedRows, StoredTrace
 from services.memory_node.records import F32, TraceRow
 
 I64 = NDArray[np.int64]
@@ -70,33 +71,23 @@ class States:
         if changed:
             block.overwrite(np.array([i for i, _ in changed]) + first, [state for _, state in changed])
 
-    def of(self, reader: Reader, row: TraceRow) -> bytes:
-        """Packed state of a stored trace, resident or not."""
-        found = reader.state(row.owner_id, row.first_sequence)
-        if found is not None:
-            return found[1]
+    def resume(self, block: StateBlock, protein: bytes | None) -> None:
+        """After the last of an owner's rows: the protein that feedback made."""
+        if protein is not None:
+            block.resume(Protein.unpack(protein, self._dynamics.capture))
+
+    def stored(self, rows: Sequence[StoredTrace], protein: Protein | None) -> StateBlock:
+        """States of stored traces, in their order, in the index or not. `protein`: of their partition, None where that is not in memory."""
         block = self.block()
-        self.append(block, [row], {})
-        return block.pack(np.array([0]))[0]
+        self.append(block, [row for row, _ in rows], {row.first_sequence: state for row, state in rows if state is not None})
+        block.protein = protein or block.protein
+        return block
 
     def signals(self, block: StateBlock, now_s: float) -> RowSignals:
         return RowSignals(block, now_s)
 
-    def strength(self, packed: bytes, now_s: float) -> TraceStrength:
-        """What the state says at `now_s`, without the protein of its neighbours."""
-        block = self.block()
-        block.extend_packed([packed])
-        return strength_of(block, 0, now_s)
-
-    def standing(self, packed: bytes, row: TraceRow, now_s: float) -> tuple[State, str]:
-        """Where a stored trace stands in its life at `now_s`, and why ("": as it was written). Computed when somebody looks, not kept."""
-        block = self.block()
-        block.extend_packed([packed])
-        found = self.look(block, np.array([0]), np.array([row.learned_at_us]), np.array([row.expires_at_us]), now_s)
-        return State(int(found.state[0])), found.why(0) if found.changed.size else ""
-
     def look(self, block: StateBlock, rows: I64, learned_us: I64, expires_us: I64, now_s: float) -> Outcome:
-        """Where rows stand in their lives; times [n] in microseconds since 1970, expiry 0: never."""
+        """Where rows stand in their lives, computed when somebody looks. Times [n] in microseconds since 1970, expiry 0: never."""
         traces = Traces(
             state=block.column("lifecycle")[rows].astype(np.uint8),
             learned_at_s=learned_us / 1e6,

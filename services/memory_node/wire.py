@@ -11,10 +11,11 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from ndml.v1.memory_pb2 import SignalShare
-from ndml.v1.types_pb2 import Embedding, TraceStrength
+from ndml.v1.types_pb2 import Embedding, LifecycleState, TraceStrength
 
 # Tags: field number << 3 | wire type (0 varint, 2 length-delimited, 5 four bytes). A test parses what comes out.
 _TRACE_EMBEDDING = b"\x6a"  # MemoryTrace.embedding = 13
+_TRACE_STATE = b"\xa8\x01"  # MemoryTrace.state = 21
 _TRACE_STRENGTH = b"\xb2\x01"  # MemoryTrace.strength = 22
 _HIT_TRACE = b"\x0a"  # SearchHit.trace = 1
 _HIT_SCORE = b"\x15"  # SearchHit.score = 2
@@ -59,9 +60,9 @@ def full_hit(payload: bytes, score: float, shares: Mapping[str, float]) -> bytes
     return field(_RESPONSE_HITS, hit)
 
 
-def with_strength(payload: bytes, strength: TraceStrength) -> bytes:
-    """The trace with its strength."""
-    return payload + field(_TRACE_STRENGTH, strength.SerializeToString())
+def with_strength(payload: bytes, strength: TraceStrength, state: LifecycleState) -> bytes:
+    """The trace with its strength, and where it stands in its life."""
+    return payload + _TRACE_STATE + varint(state) + field(_TRACE_STRENGTH, strength.SerializeToString())
 
 
 def with_embedding(payload: bytes, vector: bytes, model: str) -> bytes:

@@ -353,8 +353,10 @@ async def test_an_expired_trace_is_not_found_and_is_then_deleted(tmp_path: Path)
 async def test_states_are_computed_when_somebody_looks(tmp_path: Path) -> None:
     clock = Clock()
     async with node(tmp_path / "n", clock) as driver:
-        await put(driver, said("a", "x"), said("b", "y"))
+        await put(driver, said("a", "x"))
         assert (await get(driver, "a")).state == types.LIFECYCLE_STATE_NEW
+        clock.now_s += DAY_S  # apart: two novel things at once make a plateau, and its protein captures both
+        await put(driver, said("b", "y", at_s=DAY_S))
         clock.now_s += 120 * DAY_S
         await reinforce(driver, {"a": 1.0})
         clock.now_s += 120
@@ -435,7 +437,7 @@ async def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path)
         if column == "expires_at_us":
             raw.execute("DROP INDEX traces_expiry")
         raw.execute(f"ALTER TABLE traces DROP COLUMN {column}")
-    for table in ("states", "history", "feedback"):
+    for table in ("states", "history", "feedback", "proteins"):
         raw.execute(f"DROP TABLE {table}")
     raw.execute("PRAGMA user_version = 1")
     raw.close()
@@ -458,3 +460,19 @@ async def test_past_some_traces_familiarity_is_asked_before_any_search(tmp_path:
         unsearched = [o.gate for o in outcomes if o.gate.HasField("familiarity") and not o.gate.HasField("similarity")]
         assert all(gate.decision == types.WRITE_DECISION_NOVEL for gate in unsearched)
         assert all(gate.familiarity < gate.novelty_threshold for gate in unsearched)
+
+
+async def test_capture_by_feedback_outlives_a_restart(tmp_path: Path) -> None:
+    clock = Clock()
+    async with node(tmp_path / "n", clock, lifecycle={"interval_s": 1e9}) as driver:
+        await put(driver, said("weak", "the key hangs by the door"))
+        clock.now_s += 600
+        await reinforce(driver, {"weak": 1.0}, clock=memory_pb2.CREDIT_CLOCK_NONE)  # two weak events within a tag's life: protein
+        clock.now_s += 1800
+        before = (await get(driver, "weak")).strength
+        assert before.captured > 0.05, "protein is being turned into a late phase"
+    async with node(tmp_path / "n", clock, lifecycle={"interval_s": 1e9}) as driver:
+        assert (await get(driver, "weak")).strength == before
+        [hit] = (await driver.search("u", "weak", include_strength=True)).hits
+        assert hit.trace.strength == before and hit.trace.state == types.LIFECYCLE_STATE_ACTIVE
+        assert [trace.state for trace in (await driver.page("u", limit=5)).traces] == [types.LIFECYCLE_STATE_ACTIVE]

@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test lint bench bench-index bench-btsp recall eval-science eval-ablation eval-continual format proto clean
+.PHONY: help setup demo run test lint bench bench-index bench-btsp recall eval-science eval-ablation eval-continual plots format proto clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -67,11 +67,14 @@ eval-science: setup ## Every acceptance test of the science: reference, ours, pa
 eval-ablation: setup ## What each mechanism adds to recall, with intervals (NDML_LOCOMO=file), into docs/science/ablation.md
 	$(BIN)/python -m tests.quality.ablation $(ARGS)
 
-eval-continual: setup ## Continual learning on digits beside eight other methods (two minutes), into docs/science/continual.md
-	$(BIN)/python -m tests.quality.continual $(ARGS)
+eval-continual: setup ## Continual learning on digits beside seven other methods (three minutes on two free cores), into docs/science/continual.md
+	$(BIN)/python -m tests.quality.continual --json docs/science/continual.json --markdown docs/science/continual.md $(ARGS)
 
-bench-btsp: setup ## The write gate, trace states and consolidation: cost and quality beside exact search
-	$(BIN)/python -m tests.perf.bench_btsp $(ARGS)
+plots: setup ## Draw the pictures of docs/science anew from the code (ten seconds), into docs/science/img
+	$(BIN)/python -m tests.quality.science.plots $(ARGS)
+
+bench-btsp: setup ## Write gate, trace states, consolidation: cost and quality beside search, into docs/benchmarks-btsp.md (ten minutes)
+	$(BIN)/python -m tests.perf.bench_btsp --markdown docs/benchmarks-btsp.md --json docs/benchmarks-btsp.json $(ARGS)
 
 format: setup ## Format and sort imports
 	$(BIN)/ruff check --fix-only .

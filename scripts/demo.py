@@ -1,4 +1,5 @@
-"""Start NDML, let it remember two people's conversations, ask it questions, look at one request's trace, stop. `make demo` runs this.
+"""Start NDML, let it remember two people's conversations, ask it questions, look at one request's trace, see what becomes of what is said
+twice, changed, graded and summed up, stop. `make demo` runs this.
 
 Exit code 0 when every check held, 1 otherwise. Nothing is kept unless --data names a directory.
 """
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ndml.client import Hit, NdmlClient, NewMemory, SearchResult
+from ndml.client import (
+    Added,
+    ConsolidationProgress,
+    Feedback,
+    Hit,
+    LinkType,
+    NdmlClient,
+    NewMemory,
+    RankingWeights,
+    SearchResult,
+    WriteDecision,
+)
 from ndml.errors import TraceNotFound
 from ndml.testing import Span, Suite, SuiteOptions, TraceSink, render, tree
 
@@ -32,6 +44,21 @@ K = 10
 # Turns a message: small enough that the bar moves, large enough that the model embeds them together.
 CHUNK = 34
 ROUNDS = 5
+# A third person: what she says, and how many days ago.
+FIRST = (
+    (9, "Freya's dentist appointment is on 14 May at nine."),
+    (8, "Every morning before work I swim forty lengths in the harbour pool."),
+    (7, "My sister Inga lives in Bergen and breeds sheep."),
+    (6, "I swim in the harbour pool every morning before work."),
+    (5, "I never eat celery, it makes my throat itch."),
+    (4, "Swam my lengths in the harbour pool before work this morning."),
+    (3, "The attic still needs insulation before winter."),
+)
+AGAIN = (2, "The dentist appointment of Freya is at nine on 14 May.")
+CHANGED = (1, "Freya's dentist appointment is on 21 May at nine.")
+ASKED = "When is Freya's dentist appointment?"
+# Enough to part two memories of nearly the same cosine; servers leave it at 0 unless they are told.
+STRENGTH_WEIGHT = 0.2
 R = TypeVar("R")
 
 
@@ -218,8 +245,94 @@ def complete(spans: list[Span]) -> bool:
     return {"ndml-gateway", "ndml-llm", "ndml-memory-node"} <= {span.service for span in spans} and len(tree(spans)) == 1
 
 
+def live_on(client: NdmlClient, checks: Checks) -> None:
+    """What the memory makes of what it is told, beyond keeping it."""
+    heading(6, "A third person repeats herself, changes a fact, grades an answer; then her memory is consolidated")
+    memory = client.scoped(user="solveig", session="week")
+    fact, change = tell(memory, checks)
+    grade(memory, old=fact, new=change, checks=checks)
+    consolidate(memory, checks)
+
+
+def tell(memory: NdmlClient, checks: Checks) -> tuple[str, str]:
+    """Trace ids of the fact and of its change."""
+    now = datetime.now(UTC)
+
+    def said(days: int, text: str) -> NewMemory:
+        return NewMemory(text, speaker="Solveig", said_at=now - timedelta(days=days))
+
+    first = memory.add_many([said(*one) for one in FIRST])[0]
+    # One call each: a repetition strengthens what is stored already.
+    again = memory.add_many([said(*AGAIN)])[0]
+    dropped = memory.add_many([said(*AGAIN)], deduplicate=True)[0]
+    changed = memory.add_many([said(*CHANGED)])[0]
+    told = ((FIRST[0][1], first), (AGAIN[1], again), (f"{AGAIN[1]} (deduplicate)", dropped), (CHANGED[1], changed))
+    console.print(gate_table(told))
+    decisions = [added.gate.decision for _, added in told if added.gate is not None]
+    wanted = [WriteDecision.NOVEL, WriteDecision.DUPLICATE, WriteDecision.DUPLICATE, WriteDecision.UPDATE]
+    checks.expect(decisions == wanted, "the gate finds the repetition and the change")
+    stored = memory.stats().traces
+    kept = not again.deduplicated and dropped.deduplicated and stored == len(FIRST) + 2
+    checks.expect(kept, f"what is said twice is kept twice, unless the caller asks for deduplication: {stored} traces")
+    restated = [event.why for event in memory.get(first.trace_id, include_history=True).history if event.kind == "restated"]
+    checks.expect(bool(restated), f"the first one's history says so: {'; '.join(restated)}")
+    return first.trace_id, changed.trace_id
+
+
+def gate_table(told: tuple[tuple[str, Added], ...]) -> Table:
+    table = Table("said", "decision", "stored", "why", show_lines=True)
+    for text, added in told:
+        if added.gate is not None:
+            table.add_row(text, added.gate.decision, "no" if added.deduplicated else "yes", added.gate.reason)
+    return table
+
+
+def grade(memory: NdmlClient, old: str, new: str, checks: Checks) -> None:
+    """The new appointment was the right answer, the old one was wrong."""
+    before = strengths(memory, old, new)
+    done = memory.reinforce([Feedback(new, 1.0), Feedback(old, -1.0)])
+    after = strengths(memory, old, new)
+    table = Table("graded", "grade", "strength before", "after", "credit after", "stability after, days")
+    for trace_id, mark in ((new, "+1, right"), (old, "-1, out of date")):
+        strength = memory.get(trace_id, include_strength=True).strength
+        assert strength is not None
+        text, shown = memory.get(trace_id).text, (f"{before[trace_id]:.3f}", f"{after[trace_id]:.3f}")
+        table.add_row(text, mark, *shown, f"{strength.credit:.2f}", f"{strength.stability_days:.2f}")
+    console.print(table)
+    checks.expect(after[new] > before[new] and after[old] < before[old], "praise makes stronger, blame weaker")
+    checks.expect(done.credited > 0, f"{done.credited} shares of credit went to what was said around the two")
+    hits = memory.search(ASKED, k=1, weights=RankingWeights(strength=STRENGTH_WEIGHT), explain=True)
+    explained = ", ".join(f"{signal} {share:+.3f}" for signal, share in hits[0].signals.items())
+    checks.expect(hits[0].memory.trace_id == new, f'"{ASKED}", strength counted: {hits[0].memory.text} ({explained})')
+
+
+def strengths(memory: NdmlClient, *trace_ids: str) -> dict[str, float]:
+    found = {trace_id: memory.get(trace_id, include_strength=True).strength for trace_id in trace_ids}
+    return {trace_id: strength.strength for trace_id, strength in found.items() if strength is not None}
+
+
+def consolidate(memory: NdmlClient, checks: Checks) -> None:
+    stored = memory.stats().traces
+    last, made = ConsolidationProgress(), list[str]()
+    with progress("clusters") as bar, memory.consolidate() as steps:
+        task = bar.add_task("", total=None)
+        for last in steps:
+            made += last.semantic_trace_ids
+            bar.update(task, completed=last.clusters_done, total=last.clusters_total, description=f"{last.merged} merged")
+    checks.expect(
+        (last.merged, last.rejected) == (1, 1), "one cluster became a semantic trace; the appointments contradict each other: refused"
+    )
+    for trace_id in made:
+        semantic = memory.get(trace_id)
+        sources = [link.trace_id for link in semantic.links if link.type == LinkType.DERIVED_FROM]
+        console.print(f"  [bold]{semantic.kind}[/] {trace_id}: " + " / ".join(semantic.text.splitlines()), highlight=False, soft_wrap=True)
+        for source in sources:
+            console.print(f"    from {source}: {memory.get(source).text}", highlight=False)
+    checks.expect(memory.stats().traces == stored + len(made), "its sources are still there, and deleting it would take the merge back")
+
+
 def measure(client: NdmlClient) -> None:
-    heading(6, "Times, client included")
+    heading(7, "Times, client included")
     vector = [1.0] + [0.0] * (client.stats(user="nadia").dimension - 1)
     table = Table("call", "calls", "median", "slowest")
     for name, calls in timings(client, vector):
@@ -253,8 +366,9 @@ def demonstrate(data_dir: Path, checks: Checks) -> None:
                 answers = ask(client, checks)
                 keep_apart(client, answers, stored, checks)
                 show_trace(client, sink, checks)
+                live_on(client, checks)
                 measure(client)
-            heading(7, "Stop everything")
+            heading(8, "Stop everything")
         finally:
             codes, milliseconds = timed(suite.stop)
         drained = all(code == 0 for code in codes.values())

@@ -32,8 +32,9 @@ _NONE = -2.0  # below every cosine
 class ConsolidationOptions:
     """When traces are merged, and how much one plan may take."""
 
-    related: float = 0.80
-    """Cosine from which two traces are candidates; the gate profile's `related`."""
+    related: float = 0.85
+    """Cosine from which two traces are candidates: `related` of the gate's profile for all-MiniLM-L6-v2. Merging from there on costs no
+    recall that could be measured; from .80 on it costs 3 points of R@10, from .75 on seven (docs/science/ablation.md)."""
     least_r2: float = 0.3
     """Leave-one-out R2 above which a cluster predicts its members (Go-CLS)."""
     most_members: int = 16

@@ -100,6 +100,10 @@ class Engine:
     def resident_traces(self) -> int:
         return self._residents.traces
 
+    def owners(self) -> list[tuple[Owner, int]]:
+        """Owners in memory and how many traces each has there. Any thread may ask."""
+        return self._residents.counts()
+
     @property
     def index_bytes(self) -> int:
         return self._residents.nbytes

@@ -6,6 +6,7 @@ is encoded, never whether the user's words are kept. Decisions: ndml.btsp.gate; 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,7 +31,6 @@ from ndml.v1.types_pb2 import (
     GateDecision,
     LinkType,
     MemoryTrace,
-    TraceLink,
     WriteDecision,
 )
 from services.memory_node.partition import Partition
@@ -89,27 +89,31 @@ class WriteGate:
         words = self._words(partition)
         at = self._profile.thresholds(0 if partition is None else partition.live)
         seen = self._look(partition, vectors, traces, at)
-        clash = [self._contradicts(*each, at) for each in zip(seen.nearest, seen.cosine.tolist(), traces, strict=True)]
-        decisions = decide_many(seen.familiarity, seen.cosine, np.array(clash, np.bool_), at)
+        cosines = seen.cosine.tolist()
+        clash = [self._contradicts(*each, at) for each in zip(seen.nearest, cosines, traces, strict=True)]
+        decisions = decide_many(seen.familiarity, seen.cosine, np.array(clash, np.bool_), at).tolist()
         judged: list[Judgement | None] = []
         left_out: dict[str, str] = {}
-        now_s = self._now_ns() / 1e9
-        for i, trace in enumerate(traces):
-            decision = Decision(int(decisions[i]))
-            gate = GateDecision(decision=_WORDS[decision], novelty_threshold=at.novel)
-            gate.reason = explain(decision, float(seen.familiarity[i]), float(seen.cosine[i]), clash[i], at)
+        plateaus, now_s = 0, self._now_ns() / 1e9
+        # Python's own numbers from here on: one trace after the other, numpy's cost more than what is done with them.
+        rows = zip(traces, vectors, decisions, seen.familiarity.tolist(), cosines, seen.nearest, strict=True)
+        for i, (trace, vector, value, familiarity, cosine, known) in enumerate(rows):
+            decision, made = Decision(value), MemoryTrace()
+            gate = made.gate
+            gate.decision, gate.novelty_threshold = _WORDS[decision], at.novel
             gate.salience = trace.salience or salience_of(None, words.observe(trace.text))
-            self._numbers(gate, seen, i)
-            # A duplicate of one that is left out itself is one of what that duplicates.
-            gate.nearest_trace_id = left_out.get(gate.nearest_trace_id, gate.nearest_trace_id)
-            self._encode(gate, owner, trace, vectors[i], now_s)
-            known = seen.nearest[i]
-            judgement = _judgement(gate, decision, deduplicate, None if known is None else known.learned_at)
+            _numbers(gate, familiarity, cosine)
+            if known is not None:
+                # A duplicate of one that is left out itself is one of what that duplicates.
+                gate.nearest_trace_id = left_out.get(known.trace_id, known.trace_id)
+            encoded = self._encode(gate, owner, trace, vector, now_s)
+            gate.reason = f"{explain(decision, familiarity, cosine, clash[i], at)}; {encoded}"
+            judgement = _judgement(made, decision, deduplicate, known)
             if judgement.duplicate_of:
                 left_out[trace.trace_id] = judgement.duplicate_of
-            _UPDATES[decision].inc()
-            _PLATEAUS.inc(gate.plateau)
+            plateaus += gate.plateau
             judged.append(None if i in broken else judgement)
+        _count(decisions, plateaus)
         return judged
 
     def _words(self, partition: Partition | None) -> DocumentFrequencies:
@@ -152,23 +156,28 @@ class WriteGate:
             found.append(None if trace is None else _Known(trace.trace_id, trace.text, trace.learned_at))
         return found
 
-    def _numbers(self, gate: GateDecision, seen: _Seen, i: int) -> None:
-        known = seen.nearest[i]
-        if not np.isnan(seen.familiarity[i]):
-            gate.familiarity = float(seen.familiarity[i])
-        if not np.isnan(seen.cosine[i]):
-            gate.similarity = float(seen.cosine[i])
-        if known is not None:
-            gate.nearest_trace_id = known.trace_id
-
-    def _encode(self, gate: GateDecision, owner: Owner, trace: MemoryTrace, vector: F32, now_s: float) -> None:
-        """Calcium of the stream, and how strongly it makes the trace be encoded."""
+    def _encode(self, gate: GateDecision, owner: Owner, trace: MemoryTrace, vector: F32, now_s: float) -> str:
+        """Calcium of the stream, how strongly it makes the trace be encoded, and why."""
         resembles = gate.similarity if gate.HasField("similarity") else gate.familiarity
+        said_s = trace.said_at.seconds + trace.said_at.nanos / 1e9 if trace.HasField("said_at") else now_s
         novelty = 1.0 - max(0.0, min(1.0, resembles))
-        said_s = trace.said_at.ToNanoseconds() / 1e9 if trace.HasField("said_at") else now_s
         encoding = self._calcium.observe((owner, trace.scope.session), vector, novelty, min(gate.salience, 1.0), said_s)
         gate.calcium, gate.plateau, gate.encoding_strength = encoding.calcium, encoding.plateau, encoding.strength
-        gate.reason = f"{gate.reason}; {encoding.reason}"
+        return encoding.reason
+
+
+def _numbers(gate: GateDecision, familiarity: float, cosine: float) -> None:
+    """NaN stays unset."""
+    if familiarity == familiarity:
+        gate.familiarity = familiarity
+    if cosine == cosine:
+        gate.similarity = cosine
+
+
+def _count(decisions: Sequence[int], plateaus: int) -> None:
+    for value, times in Counter(decisions).items():
+        _UPDATES[Decision(value)].inc(times)
+    _PLATEAUS.inc(plateaus)
 
 
 def _among_themselves(
@@ -185,10 +194,9 @@ def _among_themselves(
         cosine[i], familiarity[i], nearest[i] = value[i], np.nan, _Known(trace.trace_id, trace.text, trace.learned_at)
 
 
-def _judgement(gate: GateDecision, decision: Decision, deduplicate: bool, since: Timestamp | None) -> Judgement:
-    made, nearest = MemoryTrace(gate=gate), gate.nearest_trace_id
-    link = _LINKS.get(decision)
-    if not nearest or link is None:
+def _judgement(made: MemoryTrace, decision: Decision, deduplicate: bool, known: _Known | None) -> Judgement:
+    nearest, link = made.gate.nearest_trace_id, _LINKS.get(decision)
+    if known is None or link is None:
         return Judgement(made)
-    made.links.append(TraceLink(type=link, trace_id=nearest, weight=min(1.0, gate.similarity)))
-    return Judgement(made, nearest, since) if deduplicate and decision is Decision.DUPLICATE else Judgement(made)
+    made.links.add(type=link, trace_id=nearest, weight=min(1.0, made.gate.similarity))
+    return Judgement(made, nearest, known.learned_at) if deduplicate and decision is Decision.DUPLICATE else Judgement(made)

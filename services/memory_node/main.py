@@ -10,6 +10,7 @@ from ndml.runtime.service import Service
 from services.memory_node.heartbeat import Heartbeat, Identity
 from services.memory_node.node import Node
 from services.memory_node.ports import OwnsAll, PlacementView
+from services.memory_node.rounds import Rounds
 from services.memory_node.servicer import NodeServicer
 from services.memory_node.settings import NodeSettings
 from services.memory_node.streams import Streams
@@ -23,6 +24,9 @@ def build(settings: NodeSettings, service: Service) -> None:
     if settings.placement.consensus or settings.placement.fixed:
         placement = service.attach(PlacementWatcher(settings.placement, node_id)).view_of(node_id)
     node = service.attach(Node(settings, placement))
+    rounds = settings.consolidation
+    if rounds.interval_s:
+        service.attach(Rounds(node, placement, rounds.interval_s, rounds.least_new))
     streams = Streams(settings.engine.batches_in_flight)
     service.on_drain(streams.end)
     servicer = NodeServicer(node, streams, service.version, service.started_at)

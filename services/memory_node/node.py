@@ -92,9 +92,9 @@ class Node:
         self._readers.append(reader)
         inbox: Inbox[Item] = Inbox(settings.queue_operations)
         cache = PayloadCache(settings.payload_cache_bytes)
-        ranking = self._settings.ranking.options()
-        options = SearchOptions(node.dimension, node.embedding_model, settings.search_chunk, settings.result_bytes, ranking)
         dynamics = self._settings.dynamics.options()
+        ranking = self._settings.ranking.options(dynamics.competition_strength)
+        options = SearchOptions(node.dimension, node.embedding_model, settings.search_chunk, settings.result_bytes, ranking)
         lifecycle = self._settings.lifecycle.options()
         states = States(dynamics.dynamics, lifecycle.lifecycle)
         gate = self._settings.gate
@@ -104,6 +104,7 @@ class Node:
             lambda: self._make_index(self._index_options),
             states,
             lambda: Familiarity(node.dimension, gate.familiarity_from, gate.familiarity_neurons),
+            ranking.homeostasis,
         )
         calcium = CalciumTable(dynamics.calcium)
 

@@ -6,11 +6,12 @@ Belongs to the engine's thread once it is built.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ndml.btsp.homeostasis import HomeostasisOptions, LogGain
 from ndml.btsp.lifecycle import Outcome, State
 from ndml.btsp.salience import DocumentFrequencies
 from ndml.errors import CapacityReached
@@ -22,7 +23,7 @@ from services.memory_node.index import AdaptiveIndex
 from services.memory_node.ranking import Signals
 from services.memory_node.reader import LoadedRows, Reader
 from services.memory_node.records import F32, Owner, TraceRow
-from services.memory_node.states import States
+from services.memory_node.states import RowSignals, States
 
 log = get_logger(__name__)
 
@@ -37,6 +38,7 @@ class Parts:
     make_index: Callable[[], AdaptiveIndex]
     states: States
     familiarity: Callable[[], Familiarity]
+    homeostasis: HomeostasisOptions = field(default_factory=HomeostasisOptions)
 
 
 class Partition:
@@ -50,6 +52,7 @@ class Partition:
         self.states = parts.states.block()
         self.words: DocumentFrequencies | None = None
         self._familiarity = parts.familiarity()
+        self._gain = LogGain(parts.homeostasis)
         self.through = 0
         self.next_visit_s = 0.0
         self._parts = parts
@@ -85,6 +88,7 @@ class Partition:
         self.columns.append(rows)
         self._parts.states.append(self.states, rows, carried)
         self._familiarity.learn(vectors, self.columns.ints("first_sequence")[-len(rows) :])
+        self._gain.observe_all([row.salience for row in rows])
         self._expire_from([row.expires_at_us for row in rows if row.expires_at_us])
 
     def append_loaded(self, rows: LoadedRows) -> None:
@@ -92,6 +96,7 @@ class Partition:
         self.index.add(np.frombuffer(rows.vectors, "<f4").reshape(-1, self._parts.dimension))
         self.columns.append_loaded(rows)
         self._parts.states.append_loaded(self.states, rows)
+        self._gain.observe_all(rows.salience)
         self._expire_from(rows.expires_at_us[rows.expires_at_us > 0].tolist())
 
     def revive(self, row: TraceRow, packed: bytes) -> int:
@@ -127,7 +132,7 @@ class Partition:
 
     def signals(self, now_s: float) -> Signals:
         """Salience and strength of rows, for ranking."""
-        return self._parts.states.signals(self.states, now_s)
+        return RowSignals(self.states, self._gain, now_s)
 
     def look(self, rows: NDArray[np.int64], now_s: float) -> Outcome:
         """Where rows stand in their lives at `now_s`."""

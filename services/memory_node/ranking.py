@@ -1,4 +1,4 @@
-"""Similarity is not all: candidates are ranked by cosine plus what salience and strength add. Pure numpy."""
+"""Similarity is not all: candidates are ranked by cosine plus what salience and strength add, hits may compete. Pure numpy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ndml.btsp.homeostasis import HomeostasisOptions, compete
 from ndml.v1.types_pb2 import RankingWeights
 from services.memory_node.records import F32
 
@@ -28,10 +29,11 @@ class Weights(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RankingOptions:
-    """Weights unless the request says, and how many candidates are ranked at least when something beside the cosine counts."""
+    """Weights unless the request says, how many candidates are ranked at least when something beside the cosine counts, read-out gains."""
 
     weights: Weights
     candidates: int
+    homeostasis: HomeostasisOptions
 
     def of(self, asked: RankingWeights) -> Weights:
         return Weights(
@@ -56,12 +58,13 @@ class Ranked(NamedTuple):
     cosines: F32
     salience: F32
     strength: F32
+    competition: F32
 
 
 def plain(cosines: F32, rows: I64) -> Ranked:
     """As the index gave them."""
     nothing = np.broadcast_to(np.float32(0), cosines.shape)
-    return Ranked(cosines, rows, cosines, nothing, nothing)
+    return Ranked(cosines, rows, cosines, nothing, nothing, nothing)
 
 
 def rank(cosines: F32, rows: I64, weights: Weights, signals: Signals, k: int) -> Ranked:
@@ -74,8 +77,21 @@ def rank(cosines: F32, rows: I64, weights: Weights, signals: Signals, k: int) ->
     strength = (weights.strength * signals.strength(real) if weights.strength else nothing)[position]
     scores = np.where(rows >= 0, cosines + salience + strength, -np.inf).astype(np.float32)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    none = np.broadcast_to(np.float32(0), scores.shape)
+    return _ordered(Ranked(scores, rows, cosines, salience, strength, none), best)
 
-    def chosen(part: F32) -> F32:
-        return np.take_along_axis(part, best, axis=1)
 
-    return Ranked(chosen(scores), np.take_along_axis(rows, best, axis=1), chosen(cosines), chosen(salience), chosen(strength))
+def compete_for_rank(ranked: Ranked, vectors: F32, options: HomeostasisOptions) -> Ranked:
+    """Hits of a query that say the same push each other down (ndml.btsp.homeostasis); `vectors` [n, k, d] are the hits', unit."""
+    after = np.stack([compete(scores, hits, options) for scores, hits in zip(ranked.scores, vectors, strict=True)])
+    loss = np.where(ranked.rows >= 0, after - ranked.scores, 0).astype(np.float32)
+    return _ordered(ranked._replace(scores=ranked.scores + loss, competition=loss), np.argsort(-after, axis=1, kind="stable"))
+
+
+def _ordered(ranked: Ranked, order: I64) -> Ranked:
+    """Columns `order` [n, k] of every part."""
+    scores, cosines, salience, strength, competition = (
+        np.take_along_axis(part, order, axis=1)
+        for part in (ranked.scores, ranked.cosines, ranked.salience, ranked.strength, ranked.competition)
+    )
+    return Ranked(scores, np.take_along_axis(ranked.rows, order, axis=1), cosines, salience, strength, competition)

@@ -71,6 +71,10 @@ class Residents:
         """Traces of the owner in memory."""
         return self._charged.get(owner, (0, 0))[1]
 
+    def counts(self) -> list[tuple[Owner, int]]:
+        """Of every owner in memory. The one look that another thread may take: a list of a dict's items is made in one step."""
+        return [(owner, traces) for owner, (_, traces) in list(self._charged.items())]
+
     def count_tenant(self, tenant: str) -> int:
         return sum(traces for owner, (_, traces) in self._charged.items() if owner.tenant == tenant)
 

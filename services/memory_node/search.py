@@ -21,7 +21,7 @@ from services.memory_node.filters import Conditions, conditions
 from services.memory_node.partition import Partition
 from services.memory_node.payloads import PayloadCache
 from services.memory_node.ports import NowNs
-from services.memory_node.ranking import Ranked, RankingOptions, plain, rank
+from services.memory_node.ranking import Ranked, RankingOptions, compete_for_rank, plain, rank
 from services.memory_node.reader import Reader
 from services.memory_node.records import F32, unit_vectors
 from services.memory_node.states import lifecycle_of, strength_of
@@ -207,8 +207,14 @@ class Searcher:
         # Rounding may lift the cosine of equal vectors above 1.
         cosines = np.ascontiguousarray(np.maximum(np.minimum(cosines, 1.0), -1.0), "<f4")
         if weights.plain:
-            return plain(cosines, rows)
-        return rank(cosines, rows, weights, partition.signals(self._now_us() / 1e6), min(action.k, len(partition.columns)))
+            ranked = plain(cosines, rows)
+        else:
+            ranked = rank(cosines, rows, weights, partition.signals(self._now_us() / 1e6), min(action.k, len(partition.columns)))
+        homeostasis = self._options.ranking.homeostasis
+        if homeostasis.competition_strength and ranked.rows.size:
+            vectors = partition.index.reconstruct(np.maximum(ranked.rows, 0).ravel())
+            ranked = compete_for_rank(ranked, vectors.reshape(*ranked.rows.shape, -1), homeostasis)
+        return ranked
 
     def _hits(self, chunk: _Chunk, wanted: Sequence[Sequence[int]], scores: F32, fresh: bool) -> list[list[bytes]]:
         heads = self._heads(chunk.partition, {sequence for sequences in wanted for sequence in sequences}, fresh)
@@ -257,7 +263,8 @@ class Searcher:
         shares: dict[str, float] = {}
         if action.explain:
             shares["dense"] = float(ranked.cosines[i, j])
-            extra = {"salience": float(ranked.salience[i, j]), "strength": float(ranked.strength[i, j])}
+            parts = {"salience": ranked.salience, "strength": ranked.strength, "competition": ranked.competition}
+            extra = {name: float(part[i, j]) for name, part in parts.items()}
             shares |= {name: share for name, share in extra.items() if share}
         return wire.full_hit(payload, float(ranked.scores[i, j]), shares)
 

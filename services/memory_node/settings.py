@@ -10,6 +10,7 @@ from pydantic import Field
 from ndml.btsp.calibration import GateProfile, from_json, shipped
 from ndml.btsp.consolidation import ConsolidationOptions
 from ndml.btsp.forgetting import ForgettingOptions, WaterMarks
+from ndml.btsp.homeostasis import HomeostasisOptions
 from ndml.btsp.lifecycle import LifecycleOptions
 from ndml.btsp.options import SeedOptions, seed_options
 from ndml.errors import FieldInvalid, ModelNotConfigured
@@ -159,6 +160,9 @@ class DynamicsSection(Section):
         None, gt=0, description="Credit by the clock instead of by turns: reach to traces before the feedback. Unset: 1.31 turns."
     )
     protein_decay_ms: float | None = Field(None, gt=0, description="Decay of the protein that captures tagged traces. Unset: one hour.")
+    competition_strength: float | None = Field(
+        None, ge=0, le=1, description="How much of its lead a stronger hit takes from one that says the same. Unset: 0; the seed had 0.1."
+    )
     learning_rate: float | None = Field(None, gt=0, le=0.7, description="Step of full positive feedback. Unset: 0.5.")
     decay_rate: float | None = Field(None, ge=0.05, le=0.8, description="Exponent of the power law of forgetting. Unset: 0.15.")
 
@@ -188,12 +192,14 @@ class LifecycleSection(Section):
 class ConsolidationSection(Section):
     """Clusters of episodic traces into semantic ones, where the cluster predicts its members."""
 
-    related: float = Field(0.8, ge=-1, le=1, description="Cosine from which two traces are candidates.")
+    related: float = Field(0.85, ge=-1, le=1, description="Cosine from which two traces are candidates: from .8 merging costs recall.")
     least_r2: float = Field(0.3, le=1, description="Leave-one-out R2 above which a cluster predicts its members (Go-CLS).")
     max_traces: int = Field(
         20_000, ge=2, le=100_000, description="Traces of one run: the neighbour search is quadratic, 10,000 take seconds."
     )
     time_budget_s: float = Field(60.0, gt=0, description="Time of one run; it stops between two clusters, and the next run goes on.")
+    interval_s: float = Field(0.0, ge=0, description="Consolidate without being asked, this often. 0: only when asked.")
+    least_new: int = Field(100, ge=1, description="Traces an owner in memory must have gained since the last round to be in the next.")
     most_runs: int = Field(1, ge=1, description="Runs at once on this node: each reads an owner whole.")
 
     def options(self) -> JobOptions:
@@ -204,14 +210,17 @@ class ConsolidationSection(Section):
 class RankingSection(Section):
     """What counts beside similarity; docs/science/ablation.md has the measurements behind the numbers."""
 
-    salience_weight: float = Field(0.0, ge=0, le=10, description="Weight of salience (0 to 1) beside the cosine.")
-    strength_weight: float = Field(0.0, ge=0, le=10, description="Weight of strength (0 to 1) beside the cosine.")
+    salience_weight: float = Field(0.2, ge=0, le=10, description="Weight of salience (0 to 1) beside the cosine: finds more of what was meant.")
+    strength_weight: float = Field(0.0, ge=0, le=10, description="Weight of strength (0 to 1) beside the cosine: no gain measured.")
     candidates: int = Field(
         256, ge=1, le=1000, description="Nearest traces that are ranked at least when a weight is set: past it the order no longer changes."
     )
 
-    def options(self) -> RankingOptions:
-        return RankingOptions(Weights(self.salience_weight, self.strength_weight), self.candidates)
+    scaling_rate: float = Field(0.0, ge=0, le=1, description="Homeostasis: how fast an owner's mean salience is pulled to 0.5. 0: not.")
+
+    def options(self, competition_strength: float) -> RankingOptions:
+        homeostasis = HomeostasisOptions(scaling_rate=self.scaling_rate, competition_strength=competition_strength)
+        return RankingOptions(Weights(self.salience_weight, self.strength_weight), self.candidates, homeostasis)
 
 
 class NodeSettings(ServiceSettings):

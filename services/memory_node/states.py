@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from ndml.btsp.capture import Protein
+from ndml.btsp.homeostasis import LogGain
 from ndml.btsp.lifecycle import LifecycleOptions, Outcome, Traces, next_state
 from ndml.btsp.state import Dynamics, StateBlock, TraceFlag
 from ndml.v1.types_pb2 import LIFECYCLE_STATE_NEW, LifecycleState, TraceStrength
@@ -27,13 +28,13 @@ def lifecycle_of(state: int) -> LifecycleState:
 class RowSignals:
     """Salience and strength of a block's rows at one time."""
 
-    def __init__(self, block: StateBlock, now_s: float) -> None:
+    def __init__(self, block: StateBlock, gain: LogGain, now_s: float) -> None:
         self._block = block
+        self._gain = gain
         self._now_s = now_s
 
     def salience(self, rows: I64) -> F32:
-        found: F32 = self._block.column("salience")[rows]
-        return found
+        return self._gain.apply(self._block.column("salience")[rows])
 
     def strength(self, rows: I64) -> F32:
         return self._block.strength(rows, self._now_s)
@@ -82,9 +83,6 @@ class States:
         self.append(block, [row for row, _ in rows], {row.first_sequence: state for row, state in rows if state is not None})
         block.protein = protein or block.protein
         return block
-
-    def signals(self, block: StateBlock, now_s: float) -> RowSignals:
-        return RowSignals(block, now_s)
 
     def look(self, block: StateBlock, rows: I64, learned_us: I64, expires_us: I64, now_s: float) -> Outcome:
         """Where rows stand in their lives, computed when somebody looks. Times [n] in microseconds since 1970, expiry 0: never."""

@@ -2,8 +2,8 @@
 
     python -m tests.quality.calibrate_gate [--write] [--markdown FILE]       # --write: into ndml/btsp/profiles
 
-Calibration text: the example conversations and turns from a grammar (`made_up.py`). Measurement: each conversation of LoCoMo in turn is new to
-an index that holds the others; the restatements of what it holds are known. The vectors of an index are centred on their own mean.
+Calibration text: the example conversations and turns from a grammar (`made_up.py`). Measurement: each conversation of LoCoMo in turn is new
+to an index that holds the others; the restatements of what it holds are known. The vectors of an index are centred on their own mean.
 """
 
 from __future__ import annotations
@@ -146,23 +146,29 @@ def markdown(profile: GateProfile, rows: Sequence[Outside]) -> str:
     outside = [HEAD, ("---",) * len(HEAD), *map(cells, rows)]
     tables = ["\n".join(f"| {' | '.join(row)} |" for row in table) for table in (curve, outside)]
     cosines = f"distant {profile.distant}, related {profile.related}, duplicate {profile.duplicate}"
-    return f"{_ABOVE}\nModel {profile.model}; index: {profile.index}; text: {profile.calibrated_on}.\nExact cosines: {cosines}.\n\n{tables[0]}\n{_OUT}\n{tables[1]}\n"
+    what = f"Model {profile.model}; index: {profile.index}; text: {profile.calibrated_on}."
+    return f"{_ABOVE}\n{what}\nExact cosines: {cosines}.\n\n{tables[0]}\n{_OUT}\n{tables[1]}\n"
 
 
 _ABOVE = """# The write gate and its thresholds
 
-Written by `python -m tests.quality.calibrate_gate`. A text is new where the familiarity of the associative index stays below a threshold that
-two in a hundred restatements (texts that lost three words in ten) miss; then no search is made. Otherwise the exact cosine of the nearest
-stored trace decides: below `distant` it is new after all, from `related` on it is about the same thing, from `duplicate` on it says the same,
-unless it contradicts. A contradiction is looked for first: with another number in it, a sentence keeps a cosine of .99 (median of 367).
+Written by `python -m tests.quality.calibrate_gate --markdown docs/science/gate.md`. A text is new where the familiarity of the
+associative index stays below a threshold that two in a hundred restatements (texts that lost three words in ten) miss; then no search
+is made. Otherwise the exact cosine of the nearest stored trace decides: below `distant` it is new after all, from `related` on it is
+about the same thing, from `duplicate` on it says the same, unless it contradicts. A contradiction is looked for first: with another
+number in it, a sentence keeps a cosine of .99 (median of 367).
+
+With `--write` the same command calibrates anew. It gives the bytes that are shipped, also with embeddings computed afresh; on another
+processor the mean may differ in its last bits.
 """
 _OUT = """
 Familiarity rises with the number of traces, so its threshold is a curve; between the fills it is interpolated.
 
 ## On conversations that it was not calibrated on
 
-LoCoMo's development part; nothing was fitted there. "Known" are restatements of stored turns, "new" those of the conversation held out. The last
-column is what becomes of the AUC where vectors are centred on the calibration text's mean alone, instead of on the mean of what the index holds.
+LoCoMo's development part; nothing was fitted there. "Known" are restatements of stored turns, "new" those of the conversation held out. The
+last column is what becomes of the AUC where vectors are centred on the calibration text's mean alone, instead of on the mean of what the
+index holds. Beside other ways to tell new from known: [ablation](ablation.md).
 """
 
 

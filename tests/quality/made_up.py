@@ -12,23 +12,30 @@ EXAMPLES = Path(__file__).parents[2] / "examples/conversations/conversations.jso
 
 _TABLES: dict[str, str] = {
     "person": "Mira|Jonas|Priya|Luca|Aisha|Pedro|Hanna|Kofi|Yuki|Sven|Leila|Marek|Rosa|Declan|Ines|Tariq|Greta|Ravi|Chloe|Bruno",
-    "kin": "my brother|my grandmother|my neighbour|my cousin|my daughter|my uncle|my old flatmate|my boss|my son|our landlord|my best friend|my aunt",
-    "place": "Ghent|Valencia|Bergen|Kyoto|Toronto|Nairobi|Trieste|Leipzig|Porto Alegre|Cork|Tallinn|Lima|Hobart|Marrakesh|Pune|Grenoble|Utrecht",
+    "kin": "my brother|my grandmother|my neighbour|my cousin|my daughter|my uncle|my old flatmate|my boss|my son|our landlord"
+    "|my best friend|my aunt",
+    "place": "Ghent|Valencia|Bergen|Kyoto|Toronto|Nairobi|Trieste|Leipzig|Porto Alegre|Cork|Tallinn|Lima|Hobart|Marrakesh|Pune"
+    "|Grenoble|Utrecht",
     "spot": "the harbour|the old town hall|the allotment|the climbing gym|the library|the night market|the ferry|the station cafe|the beach"
     "|the botanical garden|the swimming pool|the community centre|the ice rink|the vet|the hospital|the workshop|the bakery on the corner",
     "animal": "a greyhound|two kittens|a tortoise|a parrot|a rescue dog|a hedgehog|a goat|a ferret|three hens|an elderly cat|a pony",
-    "food": "mushroom risotto|lentil soup|rye bread|a plum cake|dumplings|paella|pickled cucumbers|a lemon tart|okonomiyaki|goulash|falafel|jam"
+    "food": "mushroom risotto|lentil soup|rye bread|a plum cake|dumplings|paella|pickled cucumbers|a lemon tart|okonomiyaki|goulash"
+    "|falafel|jam"
     "|fish pie|kimchi|a walnut loaf|gazpacho|pierogi",
-    "hobby": "pottery|bouldering|choir practice|bird watching|chess|salsa|beekeeping|watercolours|rowing|astronomy|fencing|knitting|orienteering"
+    "hobby": "pottery|bouldering|choir practice|bird watching|chess|salsa|beekeeping|watercolours|rowing|astronomy|fencing|knitting"
+    "|orienteering"
     "|archery|improv theatre|restoring bicycles|playing the accordion|cold water swimming|calligraphy|judo",
     "job": "a nurse|a tram driver|a translator|a carpenter|a data analyst|a geography teacher|a sound engineer|a pastry chef|a paramedic"
     "|a marine biologist|a florist|a locksmith|a tax adviser|a stage designer|an electrician",
-    "thing": "the washing machine|a second-hand piano|a telescope|the boiler|a canoe|my laptop|the blue sofa|a sewing machine|the camper van"
+    "thing": "the washing machine|a second-hand piano|a telescope|the boiler|a canoe|my laptop|the blue sofa|a sewing machine"
+    "|the camper van"
     "|a pair of hiking boots|the greenhouse|an espresso machine|my grandfather's watch|a tent|the roof box|a violin|the fridge",
-    "trouble": "broke down|was stolen|leaks again|finally arrived|needs a new motor|went missing|is up for sale|got repaired|smells of smoke",
+    "trouble": "broke down|was stolen|leaks again|finally arrived|needs a new motor|went missing|is up for sale|got repaired"
+    "|smells of smoke",
     "show": "a documentary about glaciers|that detective series|a jazz concert|the puppet theatre|a film about the moon landing|the derby"
     "|a lecture on medieval maps|the flower show|a stand-up evening|the opera",
-    "book": "a novel about lighthouse keepers|a history of salt|a biography of a cartographer|poems about winter|a thriller set in a submarine"
+    "book": "a novel about lighthouse keepers|a history of salt|a biography of a cartographer|poems about winter"
+    "|a thriller set in a submarine"
     "|a manual on beekeeping|short stories from Lagos|an atlas of islands",
     "body": "my knee|my shoulder|my back|my wrist|my left ear|a wisdom tooth|my ankle|my eyes",
     "feel": "relieved|exhausted|proud|nervous|over the moon|a bit lost|furious|hopeful|homesick|grateful|torn|calm for once",
@@ -41,7 +48,8 @@ _TABLES: dict[str, str] = {
     "lesson": "patience|asking for help|saying no|sleep|good maps|writing things down|being early|a sharp knife|listening first",
     "event": "the school play|her wedding|the retirement party|the street festival|the job interview|the exam|the house-warming|the funeral"
     "|the marathon|the christening|the science fair|the flea market|the court hearing|the board meeting",
-    "worry": "the results|the mortgage|her visa|the deadline|his hearing|the noise upstairs|the harvest|the election|the mould in the cellar",
+    "worry": "the results|the mortgage|her visa|the deadline|his hearing|the noise upstairs|the harvest|the election"
+    "|the mould in the cellar",
 }
 _SHAPES: tuple[str, ...] = (
     "{kin} got a job as {job} in {place} and starts {when}.",

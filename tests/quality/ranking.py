@@ -17,6 +17,8 @@ Bools = NDArray[np.bool_]
 Scores = list[F64]
 """One array [questions, turns] for each conversation."""
 
+CUTS = (5, 10)
+"""Hits that recall is looked at in."""
 RESAMPLES = 4000
 
 
@@ -77,14 +79,32 @@ def ranked(scores: F64) -> NDArray[np.int64]:
     return order
 
 
-def recalls(talks: Sequence[Embedded], scores: Scores, k: int = 10) -> F64:
-    """Share of the evidence in the first k, percent, for every question of every conversation, [Q]."""
-    found = [
-        len(set(row[:k].tolist()) & set(question.evidence)) / len(question.evidence)
-        for talk, matrix in zip(talks, scores, strict=True)
-        for row, question in zip(ranked(matrix), talk.talk.questions, strict=True)
-    ]
-    return 100 * np.array(found)
+@dataclass(frozen=True, slots=True)
+class Recalls:
+    """Share of the evidence among the first five and the first ten hits, percent, for every question of every conversation, [Q]."""
+
+    at5: F64
+    at10: F64
+
+
+def recalls(talks: Sequence[Embedded], scores: Scores) -> Recalls:
+    """Of the turns in the order of their scores."""
+    return recalls_of(talks, [ranked(matrix)[:, : max(CUTS)].tolist() for matrix in scores])
+
+
+def recalls_of(talks: Sequence[Embedded], hits: Sequence[Sequence[Sequence[int]]]) -> Recalls:
+    """Of the turns that each question of each conversation was shown, best first."""
+    at5, at10 = (
+        np.array(
+            [
+                100 * len(set(shown[:k]) & set(question.evidence)) / len(question.evidence)
+                for talk, rows in zip(talks, hits, strict=True)
+                for shown, question in zip(rows, talk.talk.questions, strict=True)
+            ]
+        )
+        for k in CUTS
+    )
+    return Recalls(at5, at10)
 
 
 def paired(after: F64, before: F64, seed: int = 0) -> Gain:
@@ -101,15 +121,16 @@ def conversation_of(talks: Sequence[Embedded]) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(talks)), [len(talk.talk.questions) for talk in talks])
 
 
-def left_out(talks: Sequence[Embedded], candidates: Mapping[float, F64]) -> tuple[F64, list[float]]:
-    """Recalls [Q] of each conversation under the weight that is best on the others, and the weights taken."""
+def left_out(talks: Sequence[Embedded], candidates: Mapping[float, Recalls]) -> tuple[Recalls, list[float]]:
+    """Recalls of each conversation under the weight whose R@10 is best on the others, and the weights taken."""
     owner = conversation_of(talks)
-    joined, picks = np.zeros(len(owner)), []
+    at5, at10, picks = np.zeros(len(owner)), np.zeros(len(owner)), []
     for held in range(len(talks)):
-        best = max(candidates, key=lambda weight: (float(candidates[weight][owner != held].mean()), -weight))
-        joined[owner == held] = candidates[best][owner == held]
+        best = max(candidates, key=lambda weight: (float(candidates[weight].at10[owner != held].mean()), -weight))
+        at5[owner == held] = candidates[best].at5[owner == held]
+        at10[owner == held] = candidates[best].at10[owner == held]
         picks.append(best)
-    return joined, picks
+    return Recalls(at5, at10), picks
 
 
 def added(base: Scores, prior: Sequence[F64], weight: float) -> Scores:

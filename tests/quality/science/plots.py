@@ -9,6 +9,7 @@ import argparse
 import importlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndml.btsp import capture, credit, timescales
+from tests.quality.science import at1, wu_maass
 from tests.quality.science.at2 import CAPTURED
 
 FOLDER = Path(__file__).parents[3] / "docs/science/img"
@@ -39,7 +41,7 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
 }
-COLOURS = 64
+COLOURS = 128
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 NAMES = ("5 s", "1 min", "15 min", "4 h", "2 d", "14 d", "90 d", "∞")
 TICKS_S = {tau: name for tau, name in zip(timescales.TAUS_S, NAMES, strict=True) if tau < np.inf}
@@ -75,8 +77,8 @@ def forgetting(pyplot: Any) -> Any:
         right.plot(ages, read, color=colour, label=f"d = {exponent:.2f}")
     right.plot([], [], color=GREY, linestyle=":", linewidth=2.2, label="exact $t^{-d}$ (ACT-R)")
     right.axvspan(timescales.AGES_S[0], timescales.AGES_S[-1], color="#F3F6FA", zorder=0)
-    right.set(title="Read-out: any power law from the same state", ylabel="base level $B_d$ (1 = at 1 s)", yscale="log", ylim=(3e-4, 1.6))
-    right.text(timescales.AGES_S[0] * 1.3, 4.2e-4, "fitted range", color=GREY, fontsize=8)
+    right.set(title="Read-out: any power law from the same state", ylabel="base level $B_d$ (1 = at 1 s)", yscale="log", ylim=(1e-4, 1.6))
+    right.text(timescales.AGES_S[0] * 1.3, 1.4e-4, "fitted range", color=GREY, fontsize=8)
     right.legend(loc="lower left", bbox_to_anchor=(0.0, 0.08))
     for axes in (left, right):
         _age_axis(axes)
@@ -143,6 +145,36 @@ def tagging(pyplot: Any) -> Any:
     return figure
 
 
+SAMPLED = 3_000
+"""Neurons drawn of the published 39,000: they learn and fire independently of each other."""
+
+
+def recall(pyplot: Any) -> Any:
+    """Recall from masked cues at the published size, against the design notes' runs of the published model."""
+    figure, (left, right) = _axes(pyplot, 2, height=3.5)
+    shape = replace(at1.PUBLISHED, neurons=SAMPLED)
+    runs = {items: at1.feedforward(items, shape) for items in at1.TABLE}
+    shades = dict(zip(runs, pyplot.get_cmap("viridis")(np.linspace(0.0, 0.85, len(runs))), strict=True))
+    masks = 100 * np.array(at1.MASKS)
+    for items, run in runs.items():
+        left.plot(masks, run.ratios, color=shades[items], label=f"{items:,} patterns")
+        left.plot(masks, at1.TABLE[items].ratios, "o", color=shades[items], markersize=4.5, markerfacecolor="white")
+    left.plot([], [], "o", color=GREY, markersize=4.5, markerfacecolor="white", label="design notes' run")
+    left.set(title="Recall from one look, by what the cue lacks", xlabel="share of the cue that is masked, %")
+    left.legend(loc="upper left", ncols=2)
+    third, thousands = at1.MASKS.index(0.33), np.array(list(runs)) / 1000
+    right.plot(thousands, [run.ratios[third] for run in runs.values()], color=BLUE, label="ours, BTSP (set form)")
+    right.plot(thousands, [row.ratios[third] for row in at1.TABLE.values()], "o", color=ORANGE, markersize=4.5, label="design notes' run")
+    formula = [wu_maass.published_theory(items, 0.33, shape) for items in runs]
+    right.plot(thousands, formula, color=GREY, linestyle="--", label="authors' formula (flip form)")
+    right.plot(thousands, [run.projection for run in runs.values()], color=BLACK, linestyle=":", label="random synapses, as many")
+    right.set(title="A third masked, by how much was learned", xlabel="patterns learned, thousands", xticks=thousands)
+    right.legend(loc="center left", bbox_to_anchor=(0.0, 0.52))
+    for axes in (left, right):
+        axes.set(ylim=(-0.02, 0.68), ylabel="distance of traces (0 same, 1 unrelated)")
+    return figure
+
+
 SHOWN = {
     "exact 3-NN store": (BLACK, ":"),
     "RanPAC, 2,000": (GREEN, "-"),
@@ -159,15 +191,19 @@ def continual(pyplot: Any) -> Any:
     """Accuracy over the tasks seen so far, from docs/science/continual.json (`make eval-continual` writes it)."""
     lines = json.loads((FOLDER.parent / "continual.json").read_text(encoding="utf-8"))
     protocols = {"split": "Split digits: two new classes a task", "permuted, 10 tasks": "Permuted digits: a new order of pixels a task"}
-    figure, axes = _axes(pyplot, 2, height=3.5)
-    for each, (protocol, title) in zip(axes, protocols.items(), strict=True):
+    figure, axes = _axes(pyplot, 2, height=4.0)
+    for each, (protocol, title), corner in zip(axes, protocols.items(), ((0.47, 0.34, 0.5, 0.42), (0.13, 0.1, 0.38, 0.33)), strict=True):
+        close = each.inset_axes(corner)
         curves = {line["method"]: line["curve"] for line in lines if line["protocol"] == protocol}
         for method, (colour, style) in SHOWN.items():
-            if method in curves:
-                seen = np.arange(1, len(curves[method]) + 1)
-                each.plot(seen, curves[method], style, color=colour, marker="o", markersize=2.5, label=method)
+            seen = np.arange(1, len(curves[method]) + 1)
+            for where in (each, close):
+                where.plot(seen, curves[method], style, color=colour, marker="o", markersize=2.5, label=method)
         each.set(title=title, xlabel="tasks learned", ylabel="mean accuracy on them", ylim=(0, 1.03), xticks=seen)
-    axes[0].legend(loc="lower left")
+        close.set(ylim=(0.95, 1.003), yticks=(0.96, 0.98, 1.0), xticks=seen)
+        close.tick_params(labelsize=7)
+        close.set_title("the best, closer", fontsize=8, color=GREY)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -175,6 +211,7 @@ PICTURES: dict[str, Callable[[Any], Any]] = {
     "forgetting": forgetting,
     "credit": credit_kernel,
     "capture": tagging,
+    "recall": recall,
     "continual": continual,
 }
 

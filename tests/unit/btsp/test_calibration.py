@@ -21,7 +21,7 @@ def unit(rows: NDArray[np.float64]) -> F32:
 def sample(rows: int = 400) -> Sample:
     random = np.random.default_rng(3)
     stored = unit(random.standard_normal((rows, 32)) + 0.5)
-    restated, copied = (unit(stored + noise * random.standard_normal(stored.shape)) for noise in (0.1, 0.02))
+    restated, copied = (unit(stored + noise * random.standard_normal(stored.shape)) for noise in (0.1, 0.05))
     return Sample(stored, restated, copied)
 
 

@@ -73,7 +73,7 @@ eval-continual: setup ## Continual learning on digits beside seven other methods
 plots: setup ## Draw the pictures of docs/science anew from the code (ten seconds), into docs/science/img
 	$(BIN)/python -m tests.quality.science.plots $(ARGS)
 
-bench-btsp: setup ## Write gate, trace states, consolidation: cost and quality beside search, into docs/benchmarks-btsp.md (ten minutes)
+bench-btsp: setup ## Write gate, trace states, consolidation: cost and quality beside search, into docs/benchmarks-btsp.md (four minutes)
 	$(BIN)/python -m tests.perf.bench_btsp --markdown docs/benchmarks-btsp.md --json docs/benchmarks-btsp.json $(ARGS)
 
 format: setup ## Format and sort imports

@@ -53,7 +53,10 @@ class AssociativeOptions:
     """set: LTP sets, LTD clears. flip: both invert, the form that drives traces of similar inputs apart; it forgets what repeats."""
 
     feedback: bool = False
-    """Keep synapses back from neurons to units, as many again, so that `complete` works. The gate does not need it."""
+    """Keep synapses back from neurons to units, as many again, so that `complete` works. The gate does not need it.
+
+    Set plateaus to 8 with it: of one neuron that two traces share, each brings back the other's units too (.14 of the blocks wrong, AT-1b).
+    """
 
     completion: float = 0.35
     """Share of the recalled neurons that must name a unit. Normalised by their number: fixed thresholds die above saturation."""

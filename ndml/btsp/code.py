@@ -31,6 +31,12 @@ _FINEST = 14
 
 DEFAULT_UNITS = 8192
 
+LARGEST_DIMENSION = 1 << 14
+"""As the memory node's. There a typical component is half a step of the rounding; at twice the dimension it would be a fifth."""
+
+_HALVES = tuple(1 << e for e in range(15))
+"""Sums in a block: twice the place of a winner, plus its sign, fits int16 too."""
+
 LONGEST = 1.001
 """Length up to which a vector counts as a unit vector; halves and rounding make some a little longer than one."""
 
@@ -52,16 +58,17 @@ class CodeOptions:
     """Of the signs. All nodes that compare codes must share it."""
 
     def __post_init__(self) -> None:
-        half = self.units // (2 * self.active) if self.active > 0 else 0
+        half, least = (self.half if self.active > 0 else 0), 2 * _padded(self.dimension)
         rules = {
-            "dimension": 1 <= self.dimension <= 1 << 16,
-            "active": 1 <= self.active <= MOST_ACTIVE and half >= 1 and half & (half - 1) == 0 and 2 * half * self.active == self.units,
-            "units": self.units % (2 * max(1, self.width)) == 0 and self.units > 0,
+            "dimension": 1 <= self.dimension <= LARGEST_DIMENSION,
+            "units": self.units > 0 and self.units % least == 0,
+            "active": 1 <= self.active <= MOST_ACTIVE and half in _HALVES and 2 * half * self.active == self.units,
             "seed": 0 <= self.seed < 1 << 64,
         }
         hints = {
-            "active": "units / active must be a power of two, at least 2",
-            "units": f"needs a multiple of {2 * self.width}, twice the padded dimension; CodeOptions.fitting chooses",
+            "dimension": f"at least 1 and at most {LARGEST_DIMENSION}, past which 16-bit sums leave too few bits a component",
+            "units": f"needs a multiple of {least}, twice the padded dimension; CodeOptions.fitting chooses",
+            "active": f"units / active must be a power of two, 2 to {2 * _HALVES[-1]}, and active at most {MOST_ACTIVE}",
         }
         for name, holds in rules.items():
             if not holds:
@@ -72,7 +79,7 @@ class CodeOptions:
     @classmethod
     def fitting(cls, dimension: int) -> CodeOptions:
         """The defaults, with more units (and as many on) where the dimension needs them: from 4,097 on."""
-        return cls(dimension, units=max(DEFAULT_UNITS, 2 << max(0, dimension - 1).bit_length()))
+        return cls(dimension, units=max(DEFAULT_UNITS, 2 * _padded(dimension)))
 
     @property
     def half(self) -> int:
@@ -82,7 +89,7 @@ class CodeOptions:
     @property
     def width(self) -> int:
         """The dimension, padded to a power of two that a block divides."""
-        return max(1 << max(0, self.dimension - 1).bit_length(), self.half if self.active > 0 else 1)
+        return max(_padded(self.dimension), self.half)
 
     @property
     def rounds(self) -> int:
@@ -127,13 +134,17 @@ class SparseCoder:
 def scale_exponent(dimension: int, mean_length: float) -> int:
     """The largest e such that, scaled by 2**e and rounded, no signed sum of a centred vector's components exceeds int16.
 
-    A vector of length L has components that sum to at most L sqrt(d) in size; rounding adds at most half for each.
+    A vector of length L has components that sum to at most L sqrt(d) in size; rounding adds at most half for each. `dimension` is at most
+    LARGEST_DIMENSION, `mean_length` at most LONGEST.
     """
     longest = (LONGEST + mean_length) * math.sqrt(dimension)
     room = _LARGEST - dimension / 2 - 1
-    if room < longest:
-        raise FieldInvalid(f"dimension {dimension} is too large for 16-bit sums", field="dimension")
     return min(_FINEST, math.floor(math.log2(room / longest)))
+
+
+def _padded(dimension: int) -> int:
+    """The power of two that a transform of so many components takes."""
+    return 1 << max(0, dimension - 1).bit_length()
 
 
 def signs(options: CodeOptions) -> I16:

@@ -39,8 +39,9 @@ class ConsolidationOptions:
     """Leave-one-out R2 above which a cluster predicts its members (Go-CLS)."""
     most_members: int = 16
     """Traces of one cluster: single links chain without end, and a summary of more sums up nothing."""
-    neighbours: int = 8
-    """Links of a trace that are looked at, nearest first: bounds memory at n * neighbours."""
+    neighbours: int = 64
+    """Links of a trace that are looked at, nearest first: bounds memory at n * neighbours. Several times `most_members`, so that what is
+    left after some clusters were merged still falls into the clusters that one run would have made."""
     most_traces: int = 20_000
     """Traces of one plan; the search for neighbours is quadratic: 10,000 take a second or two on one core."""
     text_bytes: int = 2_000

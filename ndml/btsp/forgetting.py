@@ -42,7 +42,7 @@ class ForgettingOptions:
     recency_turns: float = 50.0
     """Turns in which recency falls to 1/e."""
     strength: float = 0.5
-    """A trace graded useful outlives one of the same salience."""
+    """A trace graded useful outlives one of the same salience: with simulated grades a point of R@10 at half the capacity."""
     consolidated: float = 0.5
     """So does one whose trace was captured (z = 1)."""
 

@@ -90,7 +90,7 @@ def decide_many(familiarity: F32, nearest: F32, contradicts: Bools, thresholds: 
 
 
 def _number(value: float | None) -> float | None:
-    return None if value is None or np.isnan(value) else float(value)
+    return None if value is None or value != value else float(value)
 
 
 def _row(value: float | None) -> F32:
@@ -104,13 +104,18 @@ def explain(decision: Decision, familiarity: float | None, nearest: float | None
         return f"familiarity {familiarity:.3f} < {at.novel:.3f}: nothing like it is stored"
     if nearest is None:
         return "nothing is stored to compare with"
-    says = {
-        Decision.NOVEL: f"nearest cosine {nearest:.3f} < {at.distant:.2f}",
-        Decision.DUPLICATE: f"nearest cosine {nearest:.3f} >= {at.duplicate:.2f}, no contradiction",
-        Decision.UPDATE: f"nearest cosine {nearest:.3f} >= {at.related:.2f} and it contradicts",
-        Decision.RELATED: f"nearest cosine {nearest:.3f} between {at.distant:.2f} and {at.duplicate:.2f}{_note(nearest, contradicts, at)}",
-    }[decision]
+    says = _compared(decision, nearest, contradicts, at)
     return says if familiarity is None else f"familiarity {familiarity:.3f}, {says}"
+
+
+def _compared(decision: Decision, nearest: float, contradicts: bool, at: GateThresholds) -> str:
+    if decision is Decision.NOVEL:
+        return f"nearest cosine {nearest:.3f} < {at.distant:.2f}"
+    if decision is Decision.DUPLICATE:
+        return f"nearest cosine {nearest:.3f} >= {at.duplicate:.2f}, no contradiction"
+    if decision is Decision.UPDATE:
+        return f"nearest cosine {nearest:.3f} >= {at.related:.2f} and it contradicts"
+    return f"nearest cosine {nearest:.3f} between {at.distant:.2f} and {at.duplicate:.2f}{_note(nearest, contradicts, at)}"
 
 
 def _note(nearest: float, contradicts: bool, at: GateThresholds) -> str:

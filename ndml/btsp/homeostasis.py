@@ -6,7 +6,9 @@ Each is off by default (rate or strength 0). The ablation (`tests/quality/ablati
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from ndml.errors import FieldInvalid
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+_Float = TypeVar("_Float", bound=np.floating)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,15 @@ class LogGain:
             self.log_gain = min(bound, max(-bound, self.log_gain + options.scaling_rate * gap))
         return math.exp(self.log_gain)
 
-    def apply(self, salience: F64) -> F64:
+    def observe_all(self, salience: Sequence[float]) -> None:
+        """One trace after the other; free where scaling is off."""
+        if self._options.scaling_rate:
+            for one in salience:
+                self.observe(one)
+
+    def apply(self, salience: NDArray[_Float]) -> NDArray[_Float]:
         """Salience [n] as read, clipped to 1. Order is kept wherever it does not saturate."""
-        return np.minimum(salience * math.exp(self.log_gain), 1.0) if self.log_gain else salience
+        return np.minimum(salience * salience.dtype.type(math.exp(self.log_gain)), 1.0) if self.log_gain else salience
 
 
 class UsageEqualiser:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ndml import __version__
-from ndml.cli import admin, chat, doctor, learning, memories, transfer
+from ndml.cli import admin, chat, doctor, learning, memories, neuromorphic, transfer
 from ndml.cli.output import Output, exit_code
 from ndml.cli.session import Session
 from ndml.client import DEFAULT_ADDRESS
@@ -32,7 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (memories, learning, transfer, chat, admin, doctor):
+for module in (memories, learning, transfer, neuromorphic, chat, admin, doctor):
     module.register(app)
 
 

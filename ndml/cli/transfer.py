@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 from ndml.cli import options as opt
 from ndml.cli import records
@@ -20,14 +21,26 @@ from ndml.errors import FieldInvalid, InvalidArgument
 _STDIO = Path("-")
 
 
+class _Exports(TyperGroup):
+    """`ndml export FILE` is `ndml export memories FILE`; the other forms are named. A file of such a name is ./nir."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["memories", *args])
+
+
+exports = typer.Typer(cls=_Exports, help="Write memories to a file: `ndml export FILE` as JSON lines; other forms by name.")
+
+
 def register(app: typer.Typer) -> None:
-    app.command("export")(export)
+    exports.command("memories")(export)
+    app.add_typer(exports, name="export")
     app.command("import")(import_)
 
 
 def add_file(session: Session, file: Path, request_id: str, deduplicate: bool) -> None:
     """Write a conversation file; each line names its user, or --user does."""
-    with _reading(file) as (lines, total), session.output.progress("adding", total) as ticker, session.client(needs_user=False) as client:
+    with reading(file) as (lines, total), session.output.progress("adding", total) as ticker, session.client(needs_user=False) as client:
         added = client.add_many(ticker.each(records.new_memories(lines)), request_id=request_id, deduplicate=deduplicate)
     replayed, said = sum(row.replayed for row in added), sum(row.deduplicated for row in added)
     new = len(added) - replayed - said
@@ -58,7 +71,7 @@ def import_(
     """Take in what export wrote, keeping ids and times; what is there already is left as it is."""
     session: Session = context.obj
     with (
-        _reading(file) as (lines, total),
+        reading(file) as (lines, total),
         session.output.progress("importing", total) as ticker,
         session.client(needs_user=False) as client,
     ):
@@ -76,7 +89,7 @@ def _report(session: Session, result: ImportResult) -> None:
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[tuple[TextIO, int | None]]:
+def reading(file: Path) -> Iterator[tuple[TextIO, int | None]]:
     """The file's lines, and how many there are where that can be known beforehand."""
     if file == _STDIO:
         yield sys.stdin, None

@@ -6,7 +6,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ndml.v1.types_pb2 import TraceEvent
+from ndml.v1.types_pb2 import LifecycleState, TraceEvent
+from services.memory_node.records import timestamp
 
 HISTORY_KEPT = 64
 """Events kept of a trace; a million reinforcements take no more room than these."""
@@ -43,15 +44,26 @@ def write_change(connection: sqlite3.Connection, owner_id: int, change: StateCha
     """Inside the writer's transaction."""
     connection.executemany(_SET_STATE, [(owner_id, *row) for row in change.states])
     for first_sequence, event in change.events:
-        number = int(connection.execute(_NEXT, (owner_id, first_sequence)).fetchone()[0])
-        connection.execute(_SET_EVENT, (owner_id, first_sequence, number, event.SerializeToString()))
-        if number > HISTORY_KEPT:
-            connection.execute(
-                "DELETE FROM history WHERE owner_id = ? AND first_sequence = ? AND number <= ?",
-                (owner_id, first_sequence, number - HISTORY_KEPT),
-            )
+        _append(connection, owner_id, first_sequence, event)
     if change.protein:
         connection.execute("INSERT OR REPLACE INTO proteins VALUES (?, ?)", (owner_id, change.protein))
     if change.digest:
         connection.execute("DELETE FROM feedback WHERE owner_id = ? AND at_us < ?", (owner_id, now_us - FEEDBACK_KEPT_US))
         connection.execute("INSERT OR IGNORE INTO feedback VALUES (?, ?, ?)", (owner_id, change.digest, now_us))
+
+
+def write_event(
+    connection: sqlite3.Connection, owner_id: int, first_sequence: int, kind: str, why: str, state: LifecycleState, now_us: int
+) -> None:
+    """One event of a trace, inside the writer's transaction."""
+    _append(connection, owner_id, first_sequence, TraceEvent(at=timestamp(now_us), kind=kind, why=why, state=state))
+
+
+def _append(connection: sqlite3.Connection, owner_id: int, first_sequence: int, event: TraceEvent) -> None:
+    number = int(connection.execute(_NEXT, (owner_id, first_sequence)).fetchone()[0])
+    connection.execute(_SET_EVENT, (owner_id, first_sequence, number, event.SerializeToString()))
+    if number > HISTORY_KEPT:
+        connection.execute(
+            "DELETE FROM history WHERE owner_id = ? AND first_sequence = ? AND number <= ?",
+            (owner_id, first_sequence, number - HISTORY_KEPT),
+        )

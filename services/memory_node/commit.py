@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from ndml.errors import InternalFault, NdmlError, StoreUnavailable
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime.log import get_logger
-from ndml.wire import error_to_status, status_to_error
+from ndml.wire import error_to_status
 from services.memory_node.changes import StateChange
+from services.memory_node.merges import Membership, Merge
 from services.memory_node.ports import NowNs
 from services.memory_node.records import Judgement, Owner, TraceRow, check_model, is_trace_id, new_trace, unit_vectors
 from services.memory_node.schema import Identity
@@ -19,7 +20,7 @@ from services.memory_node.transaction import Limits, OwnerRow, Totals, Transacti
 
 log = get_logger(__name__)
 
-WriteAction = pb.PutAction | pb.UpdateAction | pb.DeleteAction | StateChange
+WriteAction = pb.PutAction | pb.UpdateAction | pb.DeleteAction | StateChange | Merge
 WriteResult = pb.PutResult | pb.TraceResult | pb.DeleteResult | pb.ReinforceActionResult
 
 
@@ -33,43 +34,54 @@ def _ignored(result: WriteResult | NdmlError) -> None:
 class WriteJob:
     """One write operation of `weight` traces. `done` is the submitter's own, for it to call with the outcome.
 
-    `judged`: of a put, what the gate made of each trace; empty where it was not asked. `also`: of a put, states that change with it or
-    not at all.
+    `judged`: of a put, what the gate made of each trace; empty where it was not asked. The result of a merge is a put's: without an
+    outcome where the sources were not as planned.
     """
 
-    __slots__ = ("action", "also", "done", "judged", "owner", "weight")
+    __slots__ = ("action", "done", "judged", "owner", "weight")
 
-    def __init__(
-        self,
-        owner: Owner,
-        action: WriteAction,
-        done: Done = _ignored,
-        judged: Sequence[Judgement | None] = (),
-        also: StateChange | None = None,
-    ) -> None:
+    def __init__(self, owner: Owner, action: WriteAction, done: Done = _ignored, judged: Sequence[Judgement | None] = ()) -> None:
         self.owner = owner
         self.action = action
         self.done = done
         self.judged = judged
-        self.also = also
         self.weight = max(1, len(action.traces)) if isinstance(action, pb.PutAction) else 1
 
     def size(self) -> int:
         """Bytes, about."""
         if isinstance(self.action, StateChange):
             return sum(len(row.state) for row in self.action.states)
-        return self.action.ByteSize()
+        return self.action.semantic.ByteSize() if isinstance(self.action, Merge) else self.action.ByteSize()
 
 
 @dataclass(slots=True)
 class Commit:
-    """What a group did: a result or an error for each job, and for each owner the rows that came and the sequences that went."""
+    """What a group did: a result or an error for each job, and for each owner the rows that came, the sequences that went, the merges."""
 
     jobs: Sequence[WriteJob]
     results: list[WriteResult | NdmlError]
     last_sequence: int
     added: dict[Owner, list[TraceRow]] = field(default_factory=dict)
     removed: dict[Owner, list[int]] = field(default_factory=dict)
+    membership: Membership = field(default_factory=Membership)
+
+    def owners(self) -> set[Owner]:
+        """Whose memory the commit changed."""
+        return self.added.keys() | self.removed.keys() | self.membership.merged.keys() | self.membership.freed.keys()
+
+    def extend(self, later: Commit) -> None:
+        """Take in a commit that came after this one, but for its jobs."""
+        self.results += later.results
+        self.last_sequence = later.last_sequence
+        for mine, theirs in (
+            (self.removed, later.removed),
+            (self.membership.merged, later.membership.merged),
+            (self.membership.freed, later.membership.freed),
+        ):
+            for owner, sequences in theirs.items():
+                mine.setdefault(owner, []).extend(sequences)
+        for owner, rows in later.added.items():
+            self.added.setdefault(owner, []).extend(rows)
 
 
 class Committer:
@@ -109,13 +121,7 @@ class Committer:
             return Commit(jobs, [InternalFault("internal fault while writing: the node's log has the details")], self.last_sequence)
         whole = Commit(jobs, [], self.last_sequence)
         for job in jobs:
-            one = self.commit([job])
-            whole.results += one.results
-            whole.last_sequence = one.last_sequence
-            for owner, rows in one.added.items():
-                whole.added.setdefault(owner, []).extend(rows)
-            for owner, sequences in one.removed.items():
-                whole.removed.setdefault(owner, []).extend(sequences)
+            whole.extend(self.commit([job]))
         return whole
 
     def _commit(self, jobs: Sequence[WriteJob]) -> Commit:
@@ -135,7 +141,7 @@ class Committer:
         for result in results:
             if not isinstance(result, NdmlError):
                 result.sequence = work.last_sequence
-        return Commit(jobs, results, work.last_sequence, work.added, work.removed)
+        return Commit(jobs, results, work.last_sequence, work.added, work.removed, work.membership)
 
     def _remember(self, work: Transaction) -> None:
         self.last_sequence, self.totals = work.last_sequence, work.totals
@@ -148,10 +154,9 @@ class Committer:
         try:
             if isinstance(action, pb.PutAction):
                 work.look_up(job.owner, [bytes.fromhex(t.trace_id) for t in action.traces if is_trace_id(t.trace_id)])
-                outcomes = [self._put(work, job, action, i, vectors) for i in range(len(action.traces))]
-                if job.also is not None:
-                    self._put_also(work, job.owner, job.also, outcomes)
-                return pb.PutResult(outcomes=outcomes)
+                return pb.PutResult(outcomes=[self._put(work, job, action, i, vectors) for i in range(len(action.traces))])
+            if isinstance(action, Merge):
+                return self._merge(work, job.owner, action, vectors)
             if isinstance(action, pb.UpdateAction):
                 vector = vectors.take() if action.trace.HasField("embedding") else b""
                 check_model(action.trace.embedding.model, self._identity.embedding_model)
@@ -159,16 +164,16 @@ class Committer:
             if isinstance(action, StateChange):
                 work.change_states(job.owner, action, self._now_ns() // 1000)
                 return pb.ReinforceActionResult()
-            return pb.DeleteResult(deleted=work.delete(job.owner, action.trace_id))
+            return pb.DeleteResult(deleted=work.delete(job.owner, action.trace_id, self._now_ns() // 1000))
         except NdmlError as error:
             return error
 
-    def _put_also(self, work: Transaction, owner: Owner, change: StateChange, outcomes: Sequence[pb.PutOutcome]) -> None:
-        """Raises what refused a trace: the states then stay as they are."""
-        for outcome in outcomes:
-            if outcome.HasField("error"):
-                raise status_to_error(outcome.error)
-        work.change_states(owner, change, self._now_ns() // 1000)
+    def _merge(self, work: Transaction, owner: Owner, merge: Merge, vectors: _Vectors) -> pb.PutResult:
+        now_us = self._now_ns() // 1000
+        new = new_trace(owner, merge.semantic, vectors.take(), now_us)
+        work.look_up(owner, [new.trace_id])
+        outcome = work.merge(owner, merge, new, now_us)
+        return pb.PutResult(outcomes=[] if outcome is None else [outcome])
 
     def _put(self, work: Transaction, job: WriteJob, action: pb.PutAction, i: int, vectors: _Vectors) -> pb.PutOutcome:
         trace, judged = action.traces[i], job.judged[i] if job.judged else None
@@ -193,6 +198,8 @@ class _Vectors:
         for job in jobs:
             if isinstance(job.action, pb.PutAction):
                 blobs += [trace.embedding.vector for trace in job.action.traces]
+            elif isinstance(job.action, Merge):
+                blobs.append(job.action.semantic.embedding.vector)
             elif isinstance(job.action, pb.UpdateAction) and job.action.trace.HasField("embedding"):
                 blobs.append(job.action.trace.embedding.vector)
         matrix, self._errors = unit_vectors(blobs, dimension)

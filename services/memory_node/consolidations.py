@@ -1,7 +1,7 @@
-"""Consolidation as a job: plans on a thread of its own, from one consistent read, and has the engine merge cluster by cluster.
+"""Consolidation as a job: plans on a thread of its own, from one consistent read, and has the engine write cluster by cluster.
 
-Killed at any point it leaves whole clusters or none: a semantic trace and its members' states go to the disk in one commit, its id follows
-from its members, and the next run finds what is done.
+Killed at any point it leaves whole clusters or none: a semantic trace and whose words it says go to the disk in one commit (merges.py),
+its id follows from its members, and the next run finds what is done.
 """
 
 from __future__ import annotations
@@ -9,21 +9,24 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
 
 import numpy as np
 
 from ndml.btsp.consolidation import Cluster, Episodes, SemanticTrace, plan, priority
-from ndml.btsp.state import TraceFlag
 from ndml.errors import NdmlError, Overloaded
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime import metrics
 from ndml.v1.memory_pb2 import ConsolidateMemoriesResponse
 from ndml.v1.types_pb2 import LINK_TYPE_DERIVED_FROM, TRACE_KIND_EPISODIC, TRACE_KIND_SEMANTIC, MemoryTrace
+from services.memory_node.commit import WriteResult
 from services.memory_node.engine import Engine
-from services.memory_node.merging import JobOptions, Merge, Merged
+from services.memory_node.merges import JobOptions, Merge
+from services.memory_node.ports import NowNs
 from services.memory_node.reader import Reader
 from services.memory_node.records import Owner, timestamp
 from services.memory_node.states import States
@@ -34,23 +37,35 @@ _EVENTS = {outcome: metrics.CONSOLIDATION_EVENTS.labels(outcome) for outcome in 
 _MERGE_S = 30.0
 _PROGRESS_S = 0.25
 
+Read = TypeVar("Read")
+
+
+class Merged(Enum):
+    """What became of a cluster."""
+
+    NEW = "merged"
+    UNCHANGED = "unchanged"
+    REJECTED = "rejected"
+
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What a run looks at: the episodes, and their traces by id."""
+    """What a run looks at: the episodes, their traces and sequences by id."""
 
     episodes: Episodes
     traces: dict[bytes, MemoryTrace]
+    sequences: dict[bytes, int]
 
 
 class Consolidations:
     """Hands out runs, at most `most_runs` at a time."""
 
-    def __init__(self, store: Store, engine: Engine, states: States, options: JobOptions) -> None:
+    def __init__(self, store: Store, engine: Engine, states: States, options: JobOptions, now_ns: NowNs) -> None:
         self._store = store
         self._engine = engine
         self._states = states
         self._options = options
+        self._now_ns = now_ns
         self._running = 0
 
     async def stream(self, request: pb.ConsolidateRequest) -> AsyncIterator[ConsolidateMemoriesResponse]:
@@ -79,7 +94,7 @@ class Consolidations:
         began = time.monotonic()
         budget_s = request.time_budget_ms / 1e3 if request.time_budget_ms else self._options.time_budget_s
         owner = Owner(request.tenant, request.user)
-        work = self._read(owner, request.max_traces or self._options.most_traces)
+        work = self._read(owner, lambda reader, owner_id: self._work(reader, owner_id, request.max_traces or self._options.most_traces))
         clusters = list(plan(work.episodes, self._options.plan)) if work is not None else []
         progress = ConsolidateMemoriesResponse(clusters_total=len(clusters))
         told = time.monotonic()
@@ -88,7 +103,7 @@ class Consolidations:
                 progress.stopped_because = "the caller left" if left.is_set() else f"the time budget of {budget_s:g} s is used up"
                 break
             assert work is not None
-            self._count(progress, cluster, self._merge(owner, cluster, work, request.dry_run))
+            self._count(progress, cluster, self._outcome(owner, cluster, work, request.dry_run))
             if time.monotonic() - told > _PROGRESS_S:
                 yield progress
                 told = time.monotonic()
@@ -107,25 +122,30 @@ class Consolidations:
             progress.rejected += 1
         _EVENTS[merged.value].inc()
 
-    def _read(self, owner: Owner, most: int) -> _Work | None:
+    def _read(self, owner: Owner, look: Callable[[Reader, int], Read]) -> Read | None:
+        """What `look` finds of the owner in one consistent read; None: there is no such owner."""
         reader = self._store.reader()
         try:
             with reader.snapshot():
                 found = reader.owner(owner)
-                return None if found is None else self._episodes(reader, found.owner_id, most)
+                return None if found is None else look(reader, found.owner_id)
         finally:
             reader.close()
 
-    def _episodes(self, reader: Reader, owner_id: int, most: int) -> _Work | None:
-        """Episodic traces in the index, the `most` that need it most."""
-        now_s = time.time()
+    def _work(self, reader: Reader, owner_id: int, most: int) -> _Work | None:
+        """Episodic traces in the index, the `most` that need it most.
+
+        Not those whose words stand in a semantic trace already: sources would multiply with every run. Nor those that are to end: their
+        words must not live on in one that does not.
+        """
+        now_s = self._now_ns() / 1e9
+        merged = np.array(reader.merged(owner_id), np.int64)
         vectors, sequences, urgency = [], [], []
         width = 4 * self._store.identity.dimension
         for rows in reader.load(owner_id):
             block = self._states.block()
             self._states.append_loaded(block, rows)
-            # What stands behind a semantic trace already is not merged again: sources would multiply with every run.
-            free = block.column("flags") & TraceFlag.MERGED == 0
+            free = ~np.isin(rows.first_sequence, merged) & (rows.expires_at_us == 0)
             episodic = np.flatnonzero((rows.kind == TRACE_KIND_EPISODIC) & free)
             need = block.strength(episodic, now_s).astype(np.float64)
             salience = block.column("salience")[episodic].astype(np.float64)
@@ -135,33 +155,50 @@ class Consolidations:
         if len(sequences) < 2:
             return None
         chosen = np.sort(np.argsort(-np.array(urgency), kind="stable")[: min(most, self._options.plan.most_traces)]).tolist()
-        stored = reader.payloads(owner_id, [sequences[i] for i in chosen])
-        traces = [MemoryTrace.FromString(stored[sequences[i]][0]) for i in chosen]
+        picked = [sequences[i] for i in chosen]
+        stored = reader.payloads(owner_id, picked)
+        traces = [MemoryTrace.FromString(stored[sequence][0]) for sequence in picked]
         ids = [bytes.fromhex(trace.trace_id) for trace in traces]
         matrix = np.frombuffer(b"".join(vectors[i] for i in chosen), "<f4").reshape(-1, self._store.identity.dimension)
         episodes = Episodes(ids, [trace.text for trace in traces], matrix, np.array(urgency)[chosen])
-        return _Work(episodes, dict(zip(ids, traces, strict=True)))
+        return _Work(episodes, dict(zip(ids, traces, strict=True)), dict(zip(ids, picked, strict=True)))
 
-    def _merge(self, owner: Owner, cluster: Cluster, work: _Work, dry_run: bool) -> Merged:
-        """One cluster. Raises NdmlError when the node cannot write."""
+    def _outcome(self, owner: Owner, cluster: Cluster, work: _Work, dry_run: bool) -> Merged:
+        """What becomes of one cluster. Raises NdmlError when the node cannot write."""
         if cluster.semantic is None:
             return Merged.REJECTED
+        if dry_run:
+            trace_id = cluster.semantic.trace_id
+            return self._read(owner, lambda reader, owner_id: _foreseen(reader, owner_id, trace_id)) or Merged.REJECTED
         members = [work.traces[member] for member in cluster.members]
-        merge = Merge(owner, semantic_trace(owner, cluster.semantic, members), [m.trace_id for m in members], cluster.why, dry_run)
-        done: Future[Merged | NdmlError] = Future()
-        self._engine.merge(merge, done)
-        outcome = done.result(_MERGE_S)
-        if isinstance(outcome, NdmlError):
-            raise outcome
-        return outcome
+        semantic = semantic_trace(owner, cluster.semantic, members, self._now_ns() // 1000)
+        return self._merge(owner, Merge(semantic, tuple((member, work.sequences[member]) for member in cluster.members), cluster.why))
+
+    def _merge(self, owner: Owner, merge: Merge) -> Merged:
+        done: Future[WriteResult | NdmlError] = Future()
+        self._engine.merge(owner, merge, done.set_result)
+        result = done.result(_MERGE_S)
+        if isinstance(result, NdmlError):
+            raise result
+        assert isinstance(result, pb.PutResult)
+        if not result.outcomes:
+            return Merged.REJECTED
+        return Merged.UNCHANGED if result.outcomes[0].existed else Merged.NEW
 
 
-def semantic_trace(owner: Owner, semantic: SemanticTrace, members: list[MemoryTrace]) -> MemoryTrace:
+def _foreseen(reader: Reader, owner_id: int, trace_id: bytes) -> Merged:
+    """What a merge under this id would come to: its user may have deleted it."""
+    if reader.stored(owner_id, trace_id) is not None:
+        return Merged.UNCHANGED
+    return Merged.REJECTED if reader.erased(owner_id, trace_id) else Merged.NEW
+
+
+def semantic_trace(owner: Owner, semantic: SemanticTrace, members: list[MemoryTrace], now_us: int) -> MemoryTrace:
     """What is stored of a cluster: its text, vector and links to its sources, as said when the last of them was."""
     made = MemoryTrace(trace_id=semantic.trace_id.hex(), kind=TRACE_KIND_SEMANTIC, text=semantic.text)
     made.scope.tenant, made.scope.user = owner
     made.said_at.CopyFrom(max((m.said_at for m in members), key=lambda t: (t.seconds, t.nanos)))
-    made.learned_at.CopyFrom(timestamp(time.time_ns() // 1000))
+    made.learned_at.CopyFrom(timestamp(now_us))
     made.salience = min(1.0, max(m.salience or m.gate.salience for m in members))
     made.provenance.source = "consolidation"
     made.embedding.vector = semantic.vector.astype("<f4").tobytes()

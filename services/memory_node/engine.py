@@ -17,7 +17,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from typing import ParamSpec
 
 from ndml.errors import Draining, FieldInvalid, InternalFault, NdmlError, Overloaded, OwnerUnavailable
@@ -27,11 +26,11 @@ from ndml.runtime.log import get_logger
 from services.memory_node.batch import Batch, Deliver, Slot, refusal
 from services.memory_node.care import Caretaker
 from services.memory_node.changes import StateChange
-from services.memory_node.commit import Commit, WriteJob, WriteResult
+from services.memory_node.commit import Commit, Done, WriteJob, WriteResult
 from services.memory_node.feedback import FeedbackDesk
 from services.memory_node.gate import WriteGate
 from services.memory_node.inbox import Inbox
-from services.memory_node.merging import Merge, Merged, Merger, MergeTask
+from services.memory_node.merges import Merge
 from services.memory_node.partition import Partition
 from services.memory_node.payloads import PayloadCache
 from services.memory_node.ports import PlacementView, check_owner
@@ -53,7 +52,7 @@ _CARE_S, _CARE_BUDGET_S = 0.25, 0.005
 _STOP_S = 20.0
 
 Work = ParamSpec("Work")
-Item = Batch | Commit | Loaded | MergeTask
+Item = Batch | Commit | Loaded | WriteJob
 Groups = dict[Owner, dict[GroupKey, list[Slot]]]
 
 
@@ -72,7 +71,6 @@ class Engine:
         gate: WriteGate | None,
         feedback: FeedbackDesk,
         caretaker: Caretaker,
-        merger: Merger,
         response_bytes: int,
         applied: int,
     ) -> None:
@@ -81,7 +79,6 @@ class Engine:
         self._feedback = feedback
         self._caretaker = caretaker
         self._care_due = 0.0
-        self._merger = merger
         self._inbox = inbox
         self._writer = writer
         self._residents = residents
@@ -91,7 +88,7 @@ class Engine:
         self._placement = placement
         self._response_bytes = response_bytes
         self._parked: dict[Owner, list[Slot]] = defaultdict(list)
-        self._parked_merges: dict[Owner, list[MergeTask]] = defaultdict(list)
+        self._under_way: dict[bytes, list[Slot]] = {}
         self._done: list[Batch] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -131,9 +128,15 @@ class Engine:
         elif not self._inbox.offer(batch, len(batch.operations)):
             deliver(refusal(request, self._refused()))
 
-    def merge(self, merge: Merge, done: Future[Merged | NdmlError]) -> None:
-        """Have a cluster merged; a consolidation asks for one at a time."""
-        self._inbox.post(MergeTask(merge, done))
+    def merge(self, owner: Owner, merge: Merge, done: Done) -> None:
+        """Have a cluster merged; a consolidation asks for one at a time. `done` is called on the engine's thread, on refusal at once."""
+
+        def written(result: WriteResult | NdmlError) -> None:
+            self._inbox.release(1)
+            done(result)
+
+        if not self._inbox.offer(WriteJob(owner, merge, written), 1):
+            done(self._refused())
 
     def _refused(self) -> NdmlError:
         if self._inbox.closed:
@@ -159,8 +162,8 @@ class Engine:
                 slots += [Slot(item, i) for i in range(len(item.operations))]
             elif isinstance(item, Commit):
                 self._committed(item)
-            elif isinstance(item, MergeTask):
-                self._merge(item)
+            elif isinstance(item, WriteJob):
+                self._write([item])
             else:
                 slots += self._loaded(item)
         if idle:
@@ -178,7 +181,7 @@ class Engine:
         for partition in self._residents.all():
             if self._caretaker.due(partition):
                 change = self._caretaker.visit(partition, self._residents.traces)
-                jobs += [self._changed(partition.owner, change)] if change is not None else []
+                jobs += [self._changed(partition, change, _unheard)] if change is not None else []
                 self._residents.settle(partition)
                 if time.monotonic() - now > _CARE_BUDGET_S:
                     break
@@ -197,8 +200,6 @@ class Engine:
         """Slots that waited for the owner and can run now."""
         self._residents.install(loaded)
         waiting = self._parked.pop(loaded.owner, [])
-        for task in self._parked_merges.pop(loaded.owner, []):
-            self._merge(task) if not isinstance(loaded.outcome, NdmlError) else task.done.set_result(loaded.outcome)
         if not isinstance(loaded.outcome, NdmlError):
             return waiting
         for slot in waiting:
@@ -227,8 +228,6 @@ class Engine:
             writes += self._put(slot)
         elif action == "reinforce":
             writes += self._reinforce(slot)
-        elif action == "delete":
-            writes += self._delete(slot)
         elif action in _WRITES:
             writes.append(WriteJob(slot.owner, getattr(slot.operation, action), slot.written))
         elif action is None:
@@ -245,71 +244,62 @@ class Engine:
             return [WriteJob(slot.owner, action, slot.written)]
         if self._awaits(slot.owner, [slot]):
             return []
+        judged = self._gate.judge(slot.owner, self._residents.get(slot.owner), action.traces, action.deduplicate)
+        return [WriteJob(slot.owner, action, lambda result: self._stored(slot, result), judged)]
+
+    def _stored(self, slot: Slot, result: WriteResult | NdmlError) -> None:
+        """The put is on disk. What was said again is strengthened by it, and that too is on disk before the answer goes."""
         partition = self._residents.get(slot.owner)
-        judged = self._gate.judge(slot.owner, partition, action.traces, action.deduplicate)
-        restated = [] if partition is None else self._feedback.restated(partition, judged)
-        return [WriteJob(slot.owner, action, slot.written, judged), *(self._changed(slot.owner, change) for change in restated)]
+        if partition is None or not isinstance(result, pb.PutResult):
+            slot.written(result)
+            return
+        change = self._feedback.restated(partition, result.outcomes)
+        if change is None:
+            slot.written(result)
+        else:
+            self._write([self._changed(partition, change, lambda outcome: slot.written(result))])
 
     def _reinforce(self, slot: Slot) -> list[WriteJob]:
+        digest = slot.operation.reinforce.request_digest
+        if digest and digest in self._under_way:
+            self._under_way[digest].append(slot)  # its repeat is answered when the first is on disk
+            return []
         if self._awaits(slot.owner, [slot]):
             return []
-        result, change = self._feedback.reinforce(self._residents.get(slot.owner), slot.operation.reinforce)
-        if change is None:
-            slot.finish(pb.OperationResult(reinforce=result))
+        partition = self._residents.get(slot.owner)
+        answer, change = self._feedback.reinforce(partition, slot.operation.reinforce)
+        if partition is None or change is None:
+            slot.finish(pb.OperationResult(reinforce=answer))
             return []
-        return [self._changed(slot.owner, change, slot, result)]
-
-    def _changed(
-        self, owner: Owner, change: StateChange, slot: Slot | None = None, answer: pb.ReinforceActionResult | None = None
-    ) -> WriteJob:
-        """The write of states that have changed in memory already: if it fails, memory is ahead of the disk and is read anew."""
+        if digest:
+            self._under_way[digest] = []
 
         def done(result: WriteResult | NdmlError) -> None:
-            self._feedback.settled(change)
+            repeats = self._under_way.pop(digest, [])
             if isinstance(result, NdmlError):
-                self._residents.forget(owner)
-            elif answer is not None and isinstance(result, pb.ReinforceActionResult):
-                answer.sequence = result.sequence
-            if slot is not None:
-                slot.finish(result if isinstance(result, NdmlError) else pb.OperationResult(reinforce=answer))
-
-        return WriteJob(owner, change, done)
-
-    def _delete(self, slot: Slot) -> list[WriteJob]:
-        """The delete, and where a merge is taken back by it its members' release."""
-        if not self._merger.is_merge(slot.owner, slot.operation.delete.trace_id):
-            return [WriteJob(slot.owner, slot.operation.delete, slot.written)]
-        if self._awaits(slot.owner, [slot]):
-            return []
-        action, partition = slot.operation.delete, self._residents.get(slot.owner)
-        released = None if partition is None else self._merger.release(partition, action.trace_id)
-        delete = WriteJob(slot.owner, action, slot.written)
-        return [delete] if released is None else [self._changed(slot.owner, released), delete]
-
-    def _merge(self, task: MergeTask) -> None:
-        merge, done = task.merge, task.done
-        partition = self._residents.get(merge.owner)
-        if partition is None:
-            self._parked_merges[merge.owner].append(task)
-            self._residents.request(merge.owner)
-            return
-        try:
-            verdict = self._merger.judge(partition, merge)
-            if verdict is not Merged.NEW or merge.dry_run:
-                done.set_result(verdict)
+                for each in (slot, *repeats):
+                    each.finish(result)
                 return
-            change = self._merger.consolidate(partition, merge)
-        except NdmlError as error:
-            done.set_result(error)
-            return
+            answer.sequence = result.sequence
+            slot.finish(pb.OperationResult(reinforce=answer))
+            self._execute(repeats)
 
-        def finish(result: WriteResult | NdmlError) -> None:
-            if isinstance(result, NdmlError):
-                self._residents.forget(merge.owner)
-            done.set_result(result if isinstance(result, NdmlError) else Merged.NEW)
+        return [self._changed(partition, change, done)]
 
-        put = pb.PutAction(traces=[merge.semantic], skip_existing=True)
-        self._write([WriteJob(merge.owner, put, finish, also=change)])
+    def _changed(self, partition: Partition, change: StateChange, done: Done) -> WriteJob:
+        """The write of states that have changed in memory already: if it fails, memory is ahead of the disk and is read anew.
+
+        Meanwhile the partition stays in memory: read anew before the write it would be without the change.
+        """
+        partition.unwritten += 1
+
+        def written(result: WriteResult | NdmlError) -> None:
+            partition.unwritten -= 1
+            if isinstance(result, NdmlError) or self._residents.get(partition.owner) is not partition:
+                self._residents.forget(partition.owner)
+            done(result)
+
+        return WriteJob(partition.owner, change, written)
 
     def _check(self, slot: Slot) -> None:
         """Raises DeadlinePassed, FieldInvalid, StaleEpoch, OwnerUnavailable."""
@@ -406,6 +396,10 @@ class Engine:
 def _deliver(answers: list[tuple[Deliver, bytes]]) -> None:
     for deliver, answer in answers:
         deliver(answer)
+
+
+def _unheard(result: WriteResult | NdmlError) -> None:
+    """Nobody waits for what happens without a request; a failure is in the writer's log, and the next visit tries again."""
 
 
 def _count(commit: Commit) -> None:

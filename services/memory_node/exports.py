@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from ndml.errors import DeadlinePassed, Overloaded
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.v1.types_pb2 import MemoryTrace
+from services.memory_node.ports import NowNs
 from services.memory_node.reader import Reader
 from services.memory_node.records import Owner
 from services.memory_node.store import Store
@@ -17,8 +18,9 @@ from services.memory_node.store import Store
 class Exports:
     """Hands out streams, at most `store.max_exports` at a time."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, now_ns: NowNs) -> None:
         self._store = store
+        self._now_ns = now_ns
         self._running = 0
 
     async def stream(self, request: pb.ExportRequest) -> AsyncIterator[pb.ExportResponse]:
@@ -58,9 +60,10 @@ class Exports:
         if owner is None:
             yield pb.ExportResponse()
             return
-        chunk = pb.ExportResponse(total=reader.count(owner.owner_id, request.agent, request.session))
+        what = (owner.owner_id, request.agent, request.session, self._now_ns() // 1000)
+        chunk = pb.ExportResponse(total=reader.count(*what))
         size = 0
-        for payload, vector in reader.export(owner.owner_id, request.agent, request.session):
+        for payload, vector in reader.export(*what):
             if len(chunk.traces) == settings.export_chunk or size > settings.export_chunk_bytes:
                 yield chunk
                 if time.monotonic() > until:

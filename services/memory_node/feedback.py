@@ -12,19 +12,20 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
+from ndml.btsp.checks import in_range
 from ndml.btsp.credit import CreditOptions, kernel
-from ndml.errors import NdmlError, TraceNotFound
+from ndml.errors import TraceNotFound
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime import metrics
 from ndml.v1 import memory_pb2
-from ndml.v1.types_pb2 import WRITE_DECISION_DUPLICATE, TraceEvent
+from ndml.v1.types_pb2 import WRITE_DECISION_DUPLICATE, GateDecision, TraceEvent
 from ndml.wire import error_to_status
 from services.memory_node.changes import StateChange, StateRow
 from services.memory_node.partition import Partition
 from services.memory_node.ports import NowNs
-from services.memory_node.reader import Reader
-from services.memory_node.records import Judgement, parse_trace_id
-from services.memory_node.states import lifecycle_of, strength_of
+from services.memory_node.reader import Reader, StoredTrace
+from services.memory_node.records import parse_trace_id
+from services.memory_node.states import States, lifecycle_of, strength_of
 
 I64 = NDArray[np.int64]
 
@@ -36,98 +37,86 @@ _LEAST_CREDIT = 0.01
 class FeedbackDesk:
     """`options`: how far credit reaches unless the request says."""
 
-    def __init__(self, reader: Reader, options: CreditOptions, now_ns: NowNs) -> None:
+    def __init__(self, reader: Reader, states: States, options: CreditOptions, now_ns: NowNs) -> None:
         self._reader = reader
+        self._states = states
         self._options = options
         self._now_ns = now_ns
-        self._under_way: set[bytes] = set()
 
     def reinforce(self, partition: Partition | None, action: pb.ReinforceAction) -> tuple[pb.ReinforceActionResult, StateChange | None]:
         """Change states as the feedback says. None: there is nothing to write. `partition` None: the owner has no traces.
 
-        Raises FieldInvalid, StoreUnavailable.
+        Raises FieldInvalid, StoreUnavailable, and nothing has changed then.
         """
+        options = _spread(action.spread, self._options)
+        for one in action.feedback:
+            in_range(one.grade, "feedback.grade", -1.0, 1.0)
+            parse_trace_id(one.trace_id)
         result = pb.ReinforceActionResult()
-        if partition is None:
-            result.results.extend(_missing(one.trace_id) for one in action.feedback)
-            return result, None
-        if action.request_digest and self._known(partition, action.request_digest):
-            result.replayed = True
-            result.results.extend(self._as_it_stands(partition, one.trace_id) for one in action.feedback)
-            return result, None
-        now_s = self._now_ns() / 1e9
+        found = {} if partition is None else {one.trace_id: self._find(partition, one.trace_id) for one in action.feedback}
         events: list[tuple[int, TraceEvent]] = []
         touched: set[int] = set()
-        for one in action.feedback:
-            row = self._row(partition, one.trace_id)
-            if isinstance(row, NdmlError):
-                result.results.append(memory_pb2.ReinforceResult(trace_id=one.trace_id, error=error_to_status(row)))
-                continue
-            result.results.append(memory_pb2.ReinforceResult(trace_id=one.trace_id))
-            if one.grade:
-                touched |= self._grade(partition, row, one, action.spread, now_s, events)
+        if partition is not None and action.request_digest and self._reader.knows_feedback(partition.owner_id, action.request_digest):
+            result.replayed = True
+        elif partition is not None:
+            for one in action.feedback:
+                stored = found[one.trace_id]
+                if one.grade and stored is not None:
+                    touched |= self._grade(partition, self._row(partition, stored), one, options, events)
         result.credited = sum(event.kind == "credited" for _, event in events)
-        for made in result.results:
-            if not made.HasField("error"):
-                made.CopyFrom(self._as_it_stands(partition, made.trace_id))
-        if not touched:
+        for one in action.feedback:
+            stored = found.get(one.trace_id)
+            result.results.append(
+                _missing(one.trace_id) if stored is None or partition is None else self._as_it_stands(partition, one.trace_id, stored)
+            )
+        if partition is None or not touched:
             return result, None
-        if action.request_digest:
-            self._under_way.add(action.request_digest)
         change = change_of(partition, sorted(touched), events, action.request_digest)
         return result, replace(change, protein=partition.states.protein.pack())
 
-    def restated(self, partition: Partition, judged: Sequence[Judgement | None]) -> list[StateChange]:
-        """What was said again is strengthened: an event on the timescales, no grade."""
-        changes = []
-        for judgement in judged:
-            gate = None if judgement is None else judgement.made.gate
-            if gate is None or gate.decision != WRITE_DECISION_DUPLICATE:
+    def restated(self, partition: Partition, outcomes: Sequence[pb.PutOutcome]) -> StateChange | None:
+        """What was said again is strengthened: an event on the timescales, no grade. None: nothing was."""
+        again: dict[str, list[GateDecision]] = {}
+        for outcome in outcomes:
+            if outcome.gate.decision == WRITE_DECISION_DUPLICATE and not outcome.existed and not outcome.HasField("error"):
+                again.setdefault(outcome.gate.nearest_trace_id, []).append(outcome.gate)
+        rows, events = [], []
+        now_s = self._now_ns() / 1e9
+        for trace_id, gates in again.items():
+            stored = self._find(partition, trace_id)
+            row = None if stored is None else partition.columns.row_of_trace(stored.row.first_sequence)
+            if row is None:
                 continue
-            row = self._row(partition, gate.nearest_trace_id)
-            if isinstance(row, int):
-                partition.states.restate(np.array([row]), gate.encoding_strength, self._now_ns() / 1e9)
-                event = self._event(partition, row, "restated", f"said again, cosine {gate.similarity:.3f}", 0.0)
-                _UPDATES["restated"].inc()
-                changes.append(change_of(partition, [row], [event]))
-        return changes
+            rows.append(row)
+            partition.states.restate(np.full(len(gates), row), [gate.encoding_strength for gate in gates], now_s)
+            times = "" if len(gates) == 1 else f" {len(gates)} times"
+            events.append(self._event(partition, row, "restated", f"said again{times}, cosine {gates[-1].similarity:.3f}", 0.0))
+            _UPDATES["restated"].inc(len(gates))
+        return change_of(partition, rows, events) if rows else None
 
-    def settled(self, change: StateChange) -> None:
-        """The change is on disk, or failed."""
-        self._under_way.discard(change.digest)
+    def _find(self, partition: Partition, trace_id: str) -> StoredTrace | None:
+        """The trace, if the owner has it and its time is not over."""
+        stored = self._reader.stored(partition.owner_id, parse_trace_id(trace_id))
+        return None if stored is None or 0 < stored.row.expires_at_us <= self._now_ns() // 1000 else stored
 
-    def _known(self, partition: Partition, digest: bytes) -> bool:
-        return digest in self._under_way or self._reader.knows_feedback(partition.owner_id, digest)
-
-    def _row(self, partition: Partition, trace_id: str) -> int | NdmlError:
-        """The trace's row in the partition; one that is archived is brought back: graded use says that it is needed."""
-        stored = self._reader.row(partition.owner_id, parse_trace_id(trace_id))
-        if stored is None:
-            return TraceNotFound(f"no trace {trace_id} here: it was never written in this scope, or it was deleted", field="trace_id")
-        row = partition.columns.row_of_trace(stored.first_sequence)
-        if row is not None:
-            return row
-        state = self._reader.state(partition.owner_id, stored.first_sequence)
-        if state is None:
-            # Committed, but not in the index yet: the next turn has it.
-            return TraceNotFound(f"trace {trace_id} is being written: repeat the feedback", field="trace_id")
-        return partition.revive(stored, state[1])
+    def _row(self, partition: Partition, stored: StoredTrace) -> int:
+        """The trace's row in the index; one that is archived is brought back: graded use says that it is needed."""
+        row = partition.columns.row_of_trace(stored.row.first_sequence)
+        return partition.revive(stored) if row is None else row
 
     def _grade(
         self,
         partition: Partition,
         row: int,
         one: pb.TraceFeedback,
-        spread: memory_pb2.CreditSpread,
-        now_s: float,
+        options: CreditOptions | None,
         events: list[tuple[int, TraceEvent]],
     ) -> set[int]:
         """Grade one trace and credit its neighbours; returns the rows that changed."""
         grade = one.grade
-        partition.states.grade(np.array([row]), np.array([grade]), now_s)
+        partition.states.grade(np.array([row]), np.array([grade]), self._now_ns() / 1e9)
         events.append(self._event(partition, row, "reinforced", f"graded {grade:+.2f}", grade))
         _UPDATES["reinforced"].inc()
-        options = _spread(spread, self._options)
         if options is None:
             partition.states.credit(np.array([row]), np.array([grade]))
             return {row}
@@ -147,12 +136,9 @@ class FeedbackDesk:
         event = TraceEvent(at=at, kind=kind, why=why, state=state, grade=grade)
         return int(partition.columns.ints("first_sequence")[row]), event
 
-    def _as_it_stands(self, partition: Partition, trace_id: str) -> memory_pb2.ReinforceResult:
-        row = self._row(partition, trace_id)
-        if isinstance(row, NdmlError):
-            return memory_pb2.ReinforceResult(trace_id=trace_id, error=error_to_status(row))
-        strength = strength_of(partition.states, row, self._now_ns() / 1e9)
-        return memory_pb2.ReinforceResult(trace_id=trace_id, strength=strength)
+    def _as_it_stands(self, partition: Partition, trace_id: str, stored: StoredTrace) -> memory_pb2.ReinforceResult:
+        block, row = self._states.of(stored, partition)
+        return memory_pb2.ReinforceResult(trace_id=trace_id, strength=strength_of(block, row, self._now_ns() / 1e9))
 
 
 def change_of(partition: Partition, rows: Sequence[int], events: Sequence[tuple[int, TraceEvent]], digest: bytes = b"") -> StateChange:
@@ -170,7 +156,10 @@ def neighbours(partition: Partition, row: int, options: CreditOptions) -> tuple[
     A session is ordered by when its traces were said; the distance is in turns or seconds as the options' clock says.
     """
     columns = partition.columns
-    same = (columns.ints("session") == columns.ints("session")[row]) & columns.alive
+    session = columns.ints("session")[row]
+    if session == columns.strings.number(""):
+        return np.array([row]), np.ones(1)  # traces without a session have none in common
+    same = (columns.ints("session") == session) & columns.alive
     rows = np.flatnonzero(same)
     said = columns.ints("said_at_us")[rows]
     order = np.lexsort((columns.ints("first_sequence")[rows], said))

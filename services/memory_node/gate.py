@@ -139,7 +139,8 @@ class WriteGate:
             familiarity = familiarity if known is None else known
             asked = np.flatnonzero(needs_search(familiarity, at))
             if asked.size:
-                scores, rows = partition.index.search(vectors[asked], 1)
+                lasting = partition.mask(None, self._reader, self._now_ns() // 1000)
+                scores, rows = partition.index.search(vectors[asked], 1, lasting)
                 cosine[asked] = np.where(rows[:, 0] >= 0, scores[:, 0], np.nan)
                 for i, found in zip(asked.tolist(), self._known(partition, rows[:, 0]), strict=True):
                     nearest[i] = found
@@ -159,7 +160,7 @@ class WriteGate:
     def _encode(self, gate: GateDecision, owner: Owner, trace: MemoryTrace, vector: F32, now_s: float) -> str:
         """Calcium of the stream, how strongly it makes the trace be encoded, and why."""
         resembles = gate.similarity if gate.HasField("similarity") else gate.familiarity
-        said_s = trace.said_at.seconds + trace.said_at.nanos / 1e9 if trace.HasField("said_at") else now_s
+        said_s = min(trace.said_at.seconds + trace.said_at.nanos / 1e9, now_s) if trace.HasField("said_at") else now_s
         novelty = 1.0 - max(0.0, min(1.0, resembles))
         encoding = self._calcium.observe((owner, trace.scope.session), vector, novelty, min(gate.salience, 1.0), said_s)
         gate.calcium, gate.plateau, gate.encoding_strength = encoding.calcium, encoding.plateau, encoding.strength

@@ -22,7 +22,6 @@ from services.memory_node.feedback import FeedbackDesk
 from services.memory_node.gate import WriteGate
 from services.memory_node.inbox import Inbox
 from services.memory_node.index import AdaptiveIndex, IndexOptions, background_trainer, make_index
-from services.memory_node.merging import Merger
 from services.memory_node.partition import Partition, Parts, load_partition
 from services.memory_node.payloads import PayloadCache
 from services.memory_node.ports import NowNs, PlacementView, check_owner
@@ -96,7 +95,7 @@ class Node:
         ranking = self._settings.ranking.options(dynamics.competition_strength)
         options = SearchOptions(node.dimension, node.embedding_model, settings.search_chunk, settings.result_bytes, ranking)
         lifecycle = self._settings.lifecycle.options()
-        states = States(dynamics.dynamics, lifecycle.lifecycle)
+        states = States(dynamics.dynamics, lifecycle.lifecycle, self._now_ns)
         gate = self._settings.gate
         profile = gate.load(node.embedding_model, node.dimension)
         self._parts = Parts(
@@ -117,14 +116,13 @@ class Node:
             cache,
             self._placement,
             None if profile is None else WriteGate(profile, calcium, reader, self._now_ns),
-            FeedbackDesk(reader, dynamics.dynamics.credit, self._now_ns),
+            FeedbackDesk(reader, states, dynamics.dynamics.credit, self._now_ns),
             Caretaker(reader, lifecycle, self._now_ns),
-            Merger(reader, self._now_ns),
             settings.response_bytes,
             self.store.committer.last_sequence,
         )
-        self.exports = Exports(self.store)
-        self.consolidations = Consolidations(self.store, self.engine, states, self._settings.consolidation.options())
+        self.exports = Exports(self.store, self._now_ns)
+        self.consolidations = Consolidations(self.store, self.engine, states, self._settings.consolidation.options(), self._now_ns)
         self._show()
 
     def _load(self, reader: Reader, owner: Owner) -> Partition | None:

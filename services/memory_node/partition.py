@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ndml.btsp.homeostasis import HomeostasisOptions, LogGain
 from ndml.btsp.lifecycle import Outcome, State
 from ndml.btsp.salience import DocumentFrequencies
+from ndml.btsp.state import TraceFlag
 from ndml.errors import CapacityReached
 from ndml.runtime.log import get_logger
 from services.memory_node.columns import Columns
@@ -21,7 +22,7 @@ from services.memory_node.familiarity import Familiarity
 from services.memory_node.filters import Conditions, LabelSource, Mask, mask
 from services.memory_node.index import AdaptiveIndex
 from services.memory_node.ranking import Signals
-from services.memory_node.reader import LoadedRows, Reader
+from services.memory_node.reader import LoadedRows, Reader, StoredTrace
 from services.memory_node.records import F32, Owner, TraceRow
 from services.memory_node.states import RowSignals, States
 
@@ -42,7 +43,7 @@ class Parts:
 
 
 class Partition:
-    """`through`: the sequence number up to which the store's changes are in."""
+    """`through`: the sequence number up to which the store's changes are in; `unwritten`: changes of states that are not on disk yet."""
 
     def __init__(self, owner: Owner, owner_id: int, parts: Parts) -> None:
         self.owner = owner
@@ -55,6 +56,7 @@ class Partition:
         self._gain = LogGain(parts.homeostasis)
         self.through = 0
         self.next_visit_s = 0.0
+        self.unwritten = 0
         self._parts = parts
         self._first_expiry_us = _NEVER
 
@@ -74,12 +76,29 @@ class Partition:
 
     def apply(self, added: Sequence[TraceRow], removed: Sequence[int], through: int) -> None:
         """Take over one commit. Rows that are in already (the partition was loaded after the commit) are passed over."""
-        fresh = [row for row in added if row.sequence > self.through]
+        later = [row for row in added if row.sequence > self.through]
+        fresh = self._resident(later) if later else later
         if fresh:
             self.append(fresh, self._carried(fresh))
         if removed:
             self._remove(self.columns.rows_of(removed))
         self.through = max(self.through, through)
+
+    def _resident(self, rows: Sequence[TraceRow]) -> list[TraceRow]:
+        """Without the new rows of traces that are archived: a change of their content does not bring them back."""
+        new = {row.sequence for row in rows}
+        return [
+            row
+            for row in rows
+            if row.first_sequence == row.sequence or row.first_sequence in new or self.columns.row_of_trace(row.first_sequence) is not None
+        ]
+
+    def regroup(self, merged: Sequence[int], freed: Sequence[int]) -> None:
+        """Traces, by first sequence, that stand in a semantic trace from now on, and that do not any more."""
+        for sequences, on in ((merged, True), (freed, False)):
+            if sequences:
+                rows = np.flatnonzero(np.isin(self.columns.ints("first_sequence"), sequences))
+                self.states.set_flag(rows, TraceFlag.MERGED, on)
 
     def append(self, rows: Sequence[TraceRow], carried: Mapping[int, bytes]) -> None:
         """Rows at the end of everything; `carried` has packed states by first_sequence, the others begin theirs."""
@@ -99,11 +118,13 @@ class Partition:
         self._gain.observe_all(rows.salience)
         self._expire_from(rows.expires_at_us[rows.expires_at_us > 0].tolist())
 
-    def revive(self, row: TraceRow, packed: bytes) -> int:
+    def revive(self, stored: StoredTrace) -> int:
         """Bring an archived trace back into the index, active; returns its row. The change of its state is the caller's to write."""
-        self.append([row], {row.first_sequence: packed})
+        row = stored.row
+        self.append([row], {row.first_sequence: stored.state} if stored.state is not None else {})
         place = len(self.columns) - 1
         self.states.set_lifecycle([place], int(State.ACTIVE))
+        self.states.set_flag([place], TraceFlag.MERGED, stored.merged)
         return place
 
     def archive(self, rows: NDArray[np.int64]) -> None:
@@ -186,9 +207,10 @@ def load_partition(reader: Reader, owner: Owner, parts: Parts, max_traces: int) 
         found = reader.owner(owner)
         if found is None:
             return None
-        if found.traces > max_traces:
+        live = found.traces - (reader.archived(found.owner_id) if found.traces > max_traces else 0)
+        if live > max_traces:
             raise CapacityReached(
-                f"the owner's {found.traces} traces do not fit into memory (engine.index_memory_limit allows {max_traces}): raise it"
+                f"the owner's {live} traces do not fit into memory (engine.index_memory_limit allows {max_traces}): raise it"
             )
         partition = Partition(owner, found.owner_id, parts)
         partition.through = reader.last_sequence()
@@ -196,6 +218,7 @@ def load_partition(reader: Reader, owner: Owner, parts: Parts, max_traces: int) 
             for rows in reader.load(found.owner_id):
                 partition.append_loaded(rows)
             parts.states.resume(partition.states, reader.protein(found.owner_id))
+            partition.regroup(reader.merged(found.owner_id), ())
         except BaseException:
             partition.close()
             raise

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,11 @@ _DYNAMICS = "salience, encoding, expires_at_us, protected, s.lifecycle, s.state"
 
 
 _WITH_STATES = "FROM traces AS t LEFT JOIN states AS s USING (owner_id, first_sequence) WHERE owner_id = ?"
+_IN_MERGE = "EXISTS (SELECT 1 FROM members AS m WHERE m.owner_id = t.owner_id AND m.first_sequence = t.first_sequence)"
+_STORED = f"SELECT t.*, s.state, {_IN_MERGE} {_WITH_STATES}"
 _NOT_ARCHIVED = f" AND (s.lifecycle IS NULL OR s.lifecycle <> {LIFECYCLE_STATE_ARCHIVED})"
-_NARROWED = "owner_id = ?1 AND (?2 = '' OR agent = ?2) AND (?3 = '' OR session = ?3)"
+_LASTING = "(expires_at_us = 0 OR expires_at_us > ?4)"
+_NARROWED = f"owner_id = ?1 AND (?2 = '' OR agent = ?2) AND (?3 = '' OR session = ?3) AND {_LASTING}"
 
 
 class LoadedRows(NamedTuple):
@@ -49,8 +52,12 @@ class LoadedRows(NamedTuple):
     states: Sequence[bytes | None]
 
 
-StoredTrace = tuple[TraceRow, bytes | None]
-"""A row and its packed state; None: nothing happened to the trace yet."""
+class StoredTrace(NamedTuple):
+    """A row, its packed state (None: nothing happened to the trace yet), and whether it stands in a semantic trace."""
+
+    row: TraceRow
+    state: bytes | None
+    merged: bool
 
 
 class Page(NamedTuple):
@@ -123,24 +130,22 @@ class Reader:
         with store_errors():
             return {s: (payload, vector) for s, payload, vector in self._connection.execute(query, (json.dumps(sequences), owner_id))}
 
-    def state(self, owner_id: int, first_sequence: int) -> tuple[int, bytes] | None:
-        """(lifecycle, packed state) of a trace that something happened to."""
-        query = "SELECT lifecycle, state FROM states WHERE owner_id = ? AND first_sequence = ?"
-        with store_errors():
-            found: tuple[int, bytes] | None = self._connection.execute(query, (owner_id, first_sequence)).fetchone()
-            return found
-
     def protein(self, owner_id: int) -> bytes | None:
         """Packed protein of an owner whose traces got feedback."""
         with store_errors():
             found = self._connection.execute("SELECT state FROM proteins WHERE owner_id = ?", (owner_id,)).fetchone()
             return None if found is None else bytes(found[0])
 
-    def row(self, owner_id: int, trace_id: bytes) -> TraceRow | None:
-        """The trace's row as it stands."""
+    def stored(self, owner_id: int, trace_id: bytes) -> StoredTrace | None:
+        """The trace as it stands."""
         with store_errors():
-            found = self._connection.execute("SELECT * FROM traces WHERE owner_id = ? AND trace_id = ?", (owner_id, trace_id)).fetchone()
-            return None if found is None else TraceRow(*found)
+            found = self._connection.execute(f"{_STORED} AND trace_id = ?", (owner_id, trace_id)).fetchone()
+            return None if found is None else _stored(found)
+
+    def merged(self, owner_id: int) -> list[int]:
+        """First sequences of the traces that stand in a semantic trace."""
+        with store_errors():
+            return [first for (first,) in self._connection.execute("SELECT first_sequence FROM members WHERE owner_id = ?", (owner_id,))]
 
     def history(self, owner_id: int, first_sequence: int) -> list[bytes]:
         """Serialised TraceEvents, last first."""
@@ -181,18 +186,18 @@ class Reader:
 
     def page(self, owner_id: int, before: int, limit: int, limit_bytes: int, archived: bool = False) -> Page:
         """Up to `limit` traces below first_sequence `before`; fewer where they come to more than `limit_bytes`."""
-        query = f"SELECT t.*, s.state {_WITH_STATES} AND first_sequence < ?"
+        query = f"{_STORED} AND first_sequence < ?"
         query += "" if archived else _NOT_ARCHIVED
         query += " ORDER BY first_sequence DESC LIMIT ?"
         traces: list[StoredTrace] = []
         size = 0
         with store_errors():
-            for *columns, state in self._connection.execute(query, (owner_id, before, limit + 1)):
-                row = TraceRow(*columns)
-                size += len(row.payload) + len(row.vector)
+            for columns in self._connection.execute(query, (owner_id, before, limit + 1)):
+                one = _stored(columns)
+                size += len(one.row.payload) + len(one.row.vector)
                 if len(traces) == limit or (traces and size > limit_bytes):
-                    return Page(traces, traces[-1][0].first_sequence)
-                traces.append((row, state))
+                    return Page(traces, traces[-1].row.first_sequence)
+                traces.append(one)
         return Page(traces, 0)
 
     def labelled(self, owner_id: int, key: str) -> I64:
@@ -245,16 +250,22 @@ class Reader:
                     states=states,
                 )
 
-    def export(self, owner_id: int, agent: str, session: str) -> Iterator[tuple[bytes, bytes]]:
-        """(payload, vector) of the owner's rows, oldest first, narrowed where agent or session is set."""
+    def export(self, owner_id: int, agent: str, session: str, now_us: int) -> Iterator[tuple[bytes, bytes]]:
+        """(payload, vector) of the owner's rows that have not expired, oldest first, narrowed where agent or session is set."""
         query = f"SELECT payload, vector FROM traces WHERE {_NARROWED} ORDER BY first_sequence"
         with store_errors():
-            yield from self._connection.execute(query, (owner_id, agent, session))
+            yield from self._connection.execute(query, (owner_id, agent, session, now_us))
 
-    def count(self, owner_id: int, agent: str, session: str) -> int:
+    def count(self, owner_id: int, agent: str, session: str, now_us: int) -> int:
         """Rows that `export` gives."""
+        query = f"SELECT count(*) FROM traces WHERE {_NARROWED}"
         with store_errors():
-            return int(self._connection.execute(f"SELECT count(*) FROM traces WHERE {_NARROWED}", (owner_id, agent, session)).fetchone()[0])
+            return int(self._connection.execute(query, (owner_id, agent, session, now_us)).fetchone()[0])
+
+
+def _stored(columns: Sequence[Any]) -> StoredTrace:
+    *row, state, merged = columns
+    return StoredTrace(TraceRow(*row), state, bool(merged))
 
 
 def _i64(column: Sequence[int]) -> I64:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ndml.btsp.capture import Protein
 from ndml.btsp.lifecycle import Outcome
 from ndml.btsp.state import StateBlock
 from ndml.errors import FieldInvalid, TraceNotFound
@@ -62,12 +61,13 @@ class Reads:
 
     def _get(self, owner: Owner, action: pb.GetAction, partition: Partition | None) -> pb.TraceResult:
         trace_id, row = parse_trace_id(action.trace_id), self._reader.owner(owner)
-        found = None if row is None else self._reader.row(row.owner_id, trace_id)
-        if found is None or row is None or 0 < found.expires_at_us <= self._now_us():
+        stored = None if row is None else self._reader.stored(row.owner_id, trace_id)
+        if stored is None or row is None or 0 < stored.row.expires_at_us <= self._now_us():
             raise TraceNotFound(f"no trace {action.trace_id} here: it was never written in this scope, or it was deleted", field="trace_id")
+        found = stored.row
         trace = self._trace(found.payload, found.vector, action.include_embedding)
         now_s = self._now_us() / 1e6
-        block, place = self._state(found, partition)
+        block, place = self._states.of(stored, partition)
         outcome = self._look(block, place, [found])
         trace.state = lifecycle_of(int(outcome.state[0]))
         if action.include_strength:
@@ -77,14 +77,6 @@ class Reads:
                 trace.history.add(at=timestamp(self._now_us()), kind="state", why=outcome.why(0), state=trace.state)
             trace.history.extend(map(TraceEvent.FromString, self._reader.history(row.owner_id, found.first_sequence)))
         return pb.TraceResult(trace=trace)
-
-    def _state(self, row: TraceRow, partition: Partition | None) -> tuple[StateBlock, int]:
-        """Where the trace's state is: in the partition, or in a block of its own when it is archived or nothing is in memory."""
-        place = None if partition is None else partition.columns.row_of_trace(row.first_sequence)
-        if partition is not None and place is not None:
-            return partition.states, place
-        stored = self._reader.state(row.owner_id, row.first_sequence)
-        return self._states.stored([(row, None if stored is None else stored[1])], _protein(partition)), 0
 
     def _look(self, block: StateBlock, first: int, rows: Sequence[TraceRow]) -> Outcome:
         """Where traces stand in their lives; the block has them from row `first` on."""
@@ -98,10 +90,10 @@ class Reads:
         before, limit = action.before_sequence or _NEWEST, checked_limit(action)
         page = self._reader.page(row.owner_id, before, limit, self._result_bytes, action.include_archived)
         # One that has expired and is not deleted yet is left out; the page is then shorter.
-        stored = [one for one in page.traces if not 0 < one[0].expires_at_us <= self._now_us()]
-        traces = self._traces([(row.payload, row.vector) for row, _ in stored], action.include_embedding)
-        block = self._states.stored(stored, _protein(partition))
-        for trace, state in zip(traces, self._look(block, 0, [row for row, _ in stored]).state.tolist(), strict=True):
+        stored = [one for one in page.traces if not 0 < one.row.expires_at_us <= self._now_us()]
+        traces = self._traces([(one.row.payload, one.row.vector) for one in stored], action.include_embedding)
+        block = self._states.stored(stored, None if partition is None else partition.states.protein)
+        for trace, state in zip(traces, self._look(block, 0, [one.row for one in stored]).state.tolist(), strict=True):
             trace.state = lifecycle_of(state)
         return pb.ListResult(traces=traces, next_before_sequence=page.next_before)
 
@@ -158,10 +150,6 @@ class Reads:
         if include_embedding:
             trace.embedding.vector, trace.embedding.model = vector, self._embedding_model
         return trace
-
-
-def _protein(partition: Partition | None) -> Protein | None:
-    return None if partition is None else partition.states.protein
 
 
 def checked_limit(action: pb.ListAction) -> int:

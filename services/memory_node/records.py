@@ -211,7 +211,8 @@ def _row(
     labels = tuple(trace.metadata.items()) if trace.metadata else ()
     size = len(trace.text.encode()) + sum(len(key.encode()) + len(value.encode()) for key, value in labels)
     scope = trace.scope
-    expires_us = micros(trace.expires_at, "expires_at") if trace.HasField("expires_at") else 0
+    # 0 is "never": what expired in 1970 or before expired long ago.
+    expires_us = max(1, micros(trace.expires_at, "expires_at")) if trace.HasField("expires_at") else 0
     names = (scope.agent, scope.session, trace.speaker)
     return NewTrace(trace_id, trace.kind, *times, *names, digest, size, vector, payload, *start, expires_us, int(trace.protected), labels)
 

@@ -111,7 +111,7 @@ class Residents:
 
     def apply(self, commit: Commit) -> None:
         """Make a commit visible in the partitions that are in memory; the others will read it from the store."""
-        for owner in commit.added.keys() | commit.removed.keys():
+        for owner in commit.owners():
             partition = self._partitions.get(owner)
             if owner in self._loading:
                 self._loading[owner].append(commit)
@@ -122,6 +122,7 @@ class Residents:
         owner = partition.owner
         try:
             partition.apply(commit.added.get(owner, ()), commit.removed.get(owner, ()), commit.last_sequence)
+            partition.regroup(commit.membership.merged.get(owner, ()), commit.membership.freed.get(owner, ()))
         except Exception as error:
             # The commit stands on disk: a partition that cannot follow is dropped and read anew, never left behind.
             log.error("index_fault", exc_info=error)
@@ -133,9 +134,12 @@ class Residents:
         """After a use: upkeep, and room if memory ran over. The partition just used stays."""
         if not self._keep_up(partition):
             return
-        while self.nbytes > self._limit_bytes and len(self._partitions) > 1:
-            oldest = next(owner for owner in self._partitions if owner != partition.owner)
-            self._drop(oldest)
+        # One whose states are on their way to the disk stays: read anew it would be without them.
+        others = [each for each in self._partitions.values() if each is not partition and not each.unwritten]
+        for oldest in others:
+            if self.nbytes <= self._limit_bytes:
+                break
+            self._drop(oldest.owner)
 
     def idle(self) -> None:
         """Upkeep while nothing else is to do."""

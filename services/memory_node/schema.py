@@ -37,13 +37,18 @@ CREATE TABLE states (
 CREATE TABLE history (
   owner_id INTEGER NOT NULL, first_sequence INTEGER NOT NULL, number INTEGER NOT NULL, event BLOB NOT NULL,
   PRIMARY KEY (owner_id, first_sequence, number)) WITHOUT ROWID;
+CREATE TABLE members (
+  owner_id INTEGER NOT NULL, first_sequence INTEGER NOT NULL, semantic BLOB NOT NULL,
+  PRIMARY KEY (owner_id, first_sequence, semantic)) WITHOUT ROWID;
+CREATE INDEX members_of ON members (owner_id, semantic);
 CREATE TABLE proteins (owner_id INTEGER PRIMARY KEY, state BLOB NOT NULL);
 CREATE TABLE feedback (
   owner_id INTEGER NOT NULL, digest BLOB NOT NULL, at_us INTEGER NOT NULL, PRIMARY KEY (owner_id, digest)) WITHOUT ROWID;
 CREATE INDEX feedback_age ON feedback (owner_id, at_us);
 """
 """states: only of traces that something happened to; the others' state follows from their row. lifecycle: LifecycleState's number.
-proteins: what an owner's traces share (ndml.btsp.capture), since feedback made some; from writing alone it follows from the rows.
+members: traces whose words stand in a semantic trace, and its trace_id. proteins: what an owner's traces share (ndml.btsp.capture),
+since feedback made some; from writing alone it follows from the rows.
 history: events as ndml.v1.TraceEvent. feedback: digests of requests that were carried out, so that a retry counts once."""
 
 

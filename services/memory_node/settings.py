@@ -20,7 +20,7 @@ from ndml.runtime.settings import Section, ServiceSettings, settings_config
 from services.memory_node.care import CareOptions
 from services.memory_node.heartbeat import HeartbeatSettings
 from services.memory_node.index import IndexOptions
-from services.memory_node.merging import JobOptions
+from services.memory_node.merges import JobOptions
 from services.memory_node.ranking import RankingOptions, Weights
 
 log = get_logger(__name__)
@@ -210,7 +210,9 @@ class ConsolidationSection(Section):
 class RankingSection(Section):
     """What counts beside similarity; docs/science/ablation.md has the measurements behind the numbers."""
 
-    salience_weight: float = Field(0.2, ge=0, le=10, description="Weight of salience (0 to 1) beside the cosine: finds more of what was meant.")
+    salience_weight: float = Field(
+        0.2, ge=0, le=10, description="Weight of salience (0 to 1) beside the cosine: finds more of what was meant."
+    )
     strength_weight: float = Field(0.0, ge=0, le=10, description="Weight of strength (0 to 1) beside the cosine: no gain measured.")
     candidates: int = Field(
         256, ge=1, le=1000, description="Nearest traces that are ranked at least when a weight is set: past it the order no longer changes."

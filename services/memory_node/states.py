@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from ndml.btsp.capture import Protein
 from ndml.btsp.homeostasis import LogGain
-from ndml.btsp.lifecycle import LifecycleOptions, Outcome, Traces, next_state
+from ndml.btsp.lifecycle import LifecycleOptions, Outcome, State, Traces, next_state
 from ndml.btsp.state import Dynamics, StateBlock, TraceFlag
 from ndml.v1.types_pb2 import LIFECYCLE_STATE_NEW, LifecycleState, TraceStrength
+from services.memory_node.columns import Columns
+from services.memory_node.ports import NowNs
 from services.memory_node.reader import LoadedRows, StoredTrace
 from services.memory_node.records import F32, TraceRow
 
@@ -40,19 +42,27 @@ class RowSignals:
         return self._block.strength(rows, self._now_s)
 
 
+class Holder(Protocol):
+    """A partition, as far as its states go."""
+
+    columns: Columns
+    states: StateBlock
+
+
 class States:
     """Makes blocks and fills them. A trace that nothing happened to has no state in the store: its row says what it began with."""
 
-    def __init__(self, dynamics: Dynamics, lifecycle: LifecycleOptions) -> None:
+    def __init__(self, dynamics: Dynamics, lifecycle: LifecycleOptions, now_ns: NowNs) -> None:
         self._dynamics = dynamics
         self._lifecycle = lifecycle
+        self._now_ns = now_ns
 
     def block(self) -> StateBlock:
         return StateBlock(self._dynamics)
 
     def append(self, block: StateBlock, rows: Sequence[TraceRow], carried: Mapping[int, bytes]) -> None:
         """Rows as the store wrote them; those in `carried` (packed, by first_sequence) go on, the others begin."""
-        born = [_born_s(row.said_at_us, row.learned_at_us) for row in rows]
+        born = self._born_s(np.array([row.said_at_us for row in rows]), np.array([row.learned_at_us for row in rows]))
         flags = [TraceFlag.PROTECTED * row.protected for row in rows]
         first = block.append([row.salience for row in rows], [row.encoding for row in rows], born, flags)
         older = [i for i, row in enumerate(rows) if row.first_sequence in carried]
@@ -66,11 +76,13 @@ class States:
 
     def append_loaded(self, block: StateBlock, rows: LoadedRows) -> None:
         """Rows as the store read them, with the states that it has."""
-        born = np.minimum(rows.said_at_us, rows.learned_at_us) / 1e6
+        born = self._born_s(rows.said_at_us, rows.learned_at_us)
         first = block.append(rows.salience, rows.encoding, born, rows.protected * int(TraceFlag.PROTECTED))
         changed = [(i, state) for i, state in enumerate(rows.states) if state is not None]
         if changed:
-            block.overwrite(np.array([i for i, _ in changed]) + first, [state for _, state in changed])
+            places = np.array([i for i, _ in changed]) + first
+            block.overwrite(places, [state for _, state in changed])
+            block.set_flag(places, TraceFlag.MERGED, False)  # who stands in a merge is in the table `members`
 
     def resume(self, block: StateBlock, protein: bytes | None) -> None:
         """After the last of an owner's rows: the protein that feedback made."""
@@ -80,19 +92,34 @@ class States:
     def stored(self, rows: Sequence[StoredTrace], protein: Protein | None) -> StateBlock:
         """States of stored traces, in their order, in the index or not. `protein`: of their partition, None where that is not in memory."""
         block = self.block()
-        self.append(block, [row for row, _ in rows], {row.first_sequence: state for row, state in rows if state is not None})
+        self.append(block, [one.row for one in rows], {one.row.first_sequence: one.state for one in rows if one.state is not None})
+        for merged in (True, False):
+            block.set_flag(np.array([i for i, one in enumerate(rows) if one.merged is merged], np.int64), TraceFlag.MERGED, merged)
         block.protein = protein or block.protein
         return block
 
+    def of(self, stored: StoredTrace, partition: Holder | None) -> tuple[StateBlock, int]:
+        """Where the trace's state is: in the partition, or in a block of its own when it is archived or nothing is in memory."""
+        place = None if partition is None else partition.columns.row_of_trace(stored.row.first_sequence)
+        if partition is not None and place is not None:
+            return partition.states, place
+        return self.stored([stored], None if partition is None else partition.states.protein), 0
+
+    def _born_s(self, said_at_us: I64, learned_at_us: I64) -> NDArray[np.float64]:
+        """When the dynamics begin: when it was said, but not in the time to come, whatever a writer's clock or a story says."""
+        return np.minimum(np.minimum(said_at_us, learned_at_us) / 1e6, self._now_ns() / 1e9)
+
     def look(self, block: StateBlock, rows: I64, learned_us: I64, expires_us: I64, now_s: float) -> Outcome:
         """Where rows stand in their lives, computed when somebody looks. Times [n] in microseconds since 1970, expiry 0: never."""
+        flags, lifecycle = block.column("flags")[rows], block.column("lifecycle")[rows]
+        merged = (flags & TraceFlag.MERGED > 0) & (lifecycle <= State.AGING)
         traces = Traces(
-            state=block.column("lifecycle")[rows].astype(np.uint8),
+            state=np.where(merged, State.CONSOLIDATED, lifecycle).astype(np.uint8),
             learned_at_s=learned_us / 1e6,
             strength=block.strength(rows, now_s).astype(np.float64),
             retrievability=np.where(block.column("uses")[rows] > 0, block.retrievability(rows, now_s), np.nan),
             z=block.captured(rows, now_s),
-            protected=block.column("flags")[rows] & TraceFlag.PROTECTED > 0,
+            protected=flags & TraceFlag.PROTECTED > 0,
             expires_at_s=np.where(expires_us > 0, expires_us / 1e6, np.inf),
         )
         return next_state(traces, now_s, self._lifecycle)
@@ -117,8 +144,3 @@ def strength_of(block: StateBlock, row: int, now_s: float) -> TraceStrength:
     if read.uses:
         made.last_graded_at.CopyFrom(Timestamp(seconds=int(read.last_graded_s), nanos=int(read.last_graded_s % 1 * 1e9)))
     return made
-
-
-def _born_s(said_at_us: int, learned_at_us: int) -> float:
-    """When the dynamics begin: when it was said, but not in the time to come."""
-    return min(said_at_us, learned_at_us) / 1e6

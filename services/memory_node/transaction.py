@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from ndml.errors import CapacityReached, RequestIdReused, TraceNotFound, VersionConflict
 from ndml.internal.v1 import memory_node_pb2 as pb
-from ndml.v1.types_pb2 import MemoryTrace
+from ndml.v1.types_pb2 import LIFECYCLE_STATE_ARCHIVED, MemoryTrace
+from services.memory_node import merges
 from services.memory_node.changes import StateChange, write_change
+from services.memory_node.merges import Membership, Merge
 from services.memory_node.records import (
     Judgement,
     NewTrace,
@@ -30,17 +32,24 @@ _REPLAYS = """
 SELECT trace_id, content_hash, learned_at_us FROM traces WHERE owner_id = ?1 AND trace_id IN ({ids})
 UNION ALL SELECT trace_id, NULL, NULL FROM erased WHERE owner_id = ?1 AND trace_id IN ({ids})
 """
+_SAYS_THE_SAME = frozenset(("speaker", "said_at", "kind", "metadata", "salience", "provenance", "protected"))
+"""Changes of these leave what a trace says, and for how long."""
+
 _LOOKED_UP = 500
 """Ids in one look-up; SQLite takes 32,766 variables."""
 
 
 @dataclass(slots=True)
 class OwnerRow:
-    """Counters of one owner; they are stored, so that counting costs no scan. `kinds` by TraceKind, index 0 unused."""
+    """Counters of one owner; they are stored, so that counting costs no scan. `kinds` by TraceKind, index 0 unused.
+
+    `archived`: how many of the traces forgetting took out of the index; None: not counted yet.
+    """
 
     owner_id: int
     kinds: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     content_bytes: int = 0
+    archived: int | None = None
 
     @property
     def traces(self) -> int:
@@ -85,6 +94,7 @@ class Transaction:
         self.totals = replace(totals)
         self.added: dict[Owner, list[TraceRow]] = {}
         self.removed: dict[Owner, list[int]] = {}
+        self.membership = Membership()
 
     def look_up(self, owner: Owner, trace_ids: Sequence[bytes]) -> None:
         """Find out which of these are stored or erased already. Comes before their `put`s, with no other write in between."""
@@ -105,7 +115,7 @@ class Transaction:
             replay = self._replay((row.owner_id, new.trace_id))
             if replay is not None:
                 return _replayed(replay, new, skip_existing)
-        if judged is not None and judged.duplicate_of:
+        if judged is not None and judged.duplicate_of and row is not None and self._outlives(row, judged.duplicate_of, new.expires_at_us):
             return pb.PutOutcome(duplicate_of=judged.duplicate_of, learned_at=judged.kept_since)
         self._check_capacity(row)
         row = row or self._create(owner)
@@ -116,6 +126,8 @@ class Transaction:
         """Change a trace; returns it as it reads now. Raises FieldInvalid, TraceNotFound, VersionConflict."""
         check_fields(action.fields, bool(vector))
         owner_row, old = self._find(owner, action.trace.trace_id)
+        if 0 < old.expires_at_us <= now_us:
+            raise _not_found(action.trace.trace_id)
         version = MemoryTrace.FromString(old.payload).version
         if action.expected_version and action.expected_version != version:
             raise VersionConflict(
@@ -125,20 +137,37 @@ class Transaction:
         new, trace = changed_trace(old, action.trace, action.fields, vector, now_us)
         self._remove(owner, owner_row, old)
         self._insert(owner, owner_row, new, old.first_sequence)
+        if not _SAYS_THE_SAME.issuperset(action.fields):
+            self._withdraw(owner, owner_row, old, "was changed", now_us)
         return trace
 
-    def delete(self, owner: Owner, trace_id: str) -> bool:
+    def delete(self, owner: Owner, trace_id: str, now_us: int) -> bool:
         """Erase content, vector and labels; only the id stays, so that a late replay cannot bring it back. False: not there."""
         try:
             row, old = self._find(owner, trace_id)
         except TraceNotFound:
             return False
-        self._remove(owner, row, old)
+        self._withdraw(owner, row, old, "was deleted", now_us)
+        self._end(owner, row, old, f"the semantic trace {trace_id} was deleted", now_us)
         self._connection.execute("INSERT INTO erased VALUES (?, ?)", (row.owner_id, old.trace_id))
-        for table in ("states", "history"):
-            self._connection.execute(f"DELETE FROM {table} WHERE owner_id = ? AND first_sequence = ?", (row.owner_id, old.first_sequence))
-        self.last_sequence += 1
         return True
+
+    def merge(self, owner: Owner, merge: Merge, new: NewTrace, now_us: int) -> pb.PutOutcome | None:
+        """Store the semantic trace `new`, which was looked up, with what its sources become. None: they are not as the plan saw them."""
+        row = self._owner(owner)
+        if row is None:
+            return None
+        self._flush()
+        sources = merges.sources_as_planned(self._connection, row.owner_id, merge)
+        replay = self._replay((row.owner_id, new.trace_id))
+        if replay is not None or sources is None:
+            there = replay is not None and replay[0] is not None
+            return pb.PutOutcome(existed=True) if there else None
+        self._check_capacity(row)
+        self._insert(owner, row, new, 0)
+        merges.join(self._connection, row.owner_id, sources, merge, now_us)
+        self.membership.merged.setdefault(owner, []).extend(sources)
+        return pb.PutOutcome()
 
     def change_states(self, owner: Owner, change: StateChange, now_us: int) -> None:
         """Write what happened to traces' states. Raises TraceNotFound when the owner is not here."""
@@ -146,6 +175,7 @@ class Transaction:
         if row is None:
             raise TraceNotFound("the owner has no traces here", field="scope.user")
         self._flush()
+        row.archived = None
         write_change(self._connection, row.owner_id, change, now_us)
         self.last_sequence += 1
 
@@ -179,14 +209,46 @@ class Transaction:
             return pending.content_hash, pending.learned_at_us
         return self._replays.get(key)
 
+    def _outlives(self, row: OwnerRow, trace_id: str, expires_us: int) -> bool:
+        """True when the trace is kept, and for as long as one that expires then."""
+        self._flush()
+        query = "SELECT expires_at_us FROM traces WHERE owner_id = ? AND trace_id = ?"
+        kept = self._connection.execute(query, (row.owner_id, parse_trace_id(trace_id))).fetchone()
+        return kept is not None and (kept[0] == 0 or 0 < expires_us <= kept[0])
+
+    def _withdraw(self, owner: Owner, row: OwnerRow, source: TraceRow, what: str, now_us: int) -> None:
+        """Semantic traces that say what `source` said end with it; a later consolidation may merge what is left."""
+        for semantic in merges.holders(self._connection, row.owner_id, source.first_sequence):
+            _, old = self._find(owner, semantic.hex())
+            self._end(owner, row, old, f"the semantic trace {semantic.hex()} ended: a source of it {what}", now_us)
+
+    def _end(self, owner: Owner, row: OwnerRow, old: TraceRow, why: str, now_us: int) -> None:
+        """The trace, its state and its history go; sources that it stood for are themselves again."""
+        freed = merges.set_free(self._connection, row.owner_id, old.trace_id, why, now_us)
+        self.membership.freed.setdefault(owner, []).extend(freed)
+        self._remove(owner, row, old)
+        row.archived = None
+        for table in ("states", "history", "members"):
+            self._connection.execute(f"DELETE FROM {table} WHERE owner_id = ? AND first_sequence = ?", (row.owner_id, old.first_sequence))
+        self.last_sequence += 1
+
+    def _archived(self, row: OwnerRow) -> int:
+        """Traces that take no room in the index; counted when it matters, and kept until states change."""
+        if row.archived is None:
+            query = "SELECT count(*) FROM states WHERE owner_id = ? AND lifecycle = ?"
+            row.archived = int(self._connection.execute(query, (row.owner_id, LIFECYCLE_STATE_ARCHIVED)).fetchone()[0])
+        return row.archived
+
     def _check_capacity(self, row: OwnerRow | None) -> None:
         if self.totals.traces >= self._limits.max_traces:
             raise CapacityReached(
                 f"the node holds {self.totals.traces} traces, its limit (store.max_traces): raise it, add nodes, or delete"
             )
-        if row is not None and row.traces >= self._limits.max_owner_traces:
+        most = self._limits.max_owner_traces
+        if row is not None and row.traces >= most and row.traces - self._archived(row) >= most:
             raise CapacityReached(
-                f"the owner holds {row.traces} traces, as many as fit into memory (engine.index_memory_limit): raise it or delete traces"
+                f"the owner holds {row.traces - self._archived(row)} traces, as many as fit into memory"
+                " (engine.index_memory_limit): raise it or delete traces"
             )
 
     def _insert(self, owner: Owner, owner_row: OwnerRow, new: NewTrace, first_sequence: int) -> None:
@@ -220,7 +282,7 @@ class Transaction:
         if row is not None:
             found = self._connection.execute("SELECT * FROM traces WHERE owner_id = ? AND trace_id = ?", (row.owner_id, key)).fetchone()
         if row is None or found is None:
-            raise TraceNotFound(f"no trace {trace_id} here: it was never written in this scope, or it was deleted", field="trace_id")
+            raise _not_found(trace_id)
         return row, TraceRow(*found)
 
     def _flush(self) -> None:
@@ -229,6 +291,10 @@ class Transaction:
             self._connection.executemany(f"INSERT INTO traces VALUES ({COLUMNS})", list(self._pending.values()))
             self._connection.executemany("INSERT INTO labels VALUES (?, ?, ?, ?, ?)", self._pending_labels)
             self._pending, self._pending_labels = {}, []
+
+
+def _not_found(trace_id: str) -> TraceNotFound:
+    return TraceNotFound(f"no trace {trace_id} here: it was never written in this scope, or it was deleted", field="trace_id")
 
 
 def load_owner(connection: sqlite3.Connection, owner: Owner) -> OwnerRow | None:

@@ -1,9 +1,10 @@
-"""Cost of trace state: bytes, read-out of 256 candidates, full scan, writes; one thread.
+"""Cost of trace state: bytes, read-out of 256 candidates, full scan, writes, loading; one thread.
 
     python -m tests.perf.bench_state [--rows 1000000] [--json FILE]
 
 `reference` is the same read in the least code that can do it: gather L, subtract, exponentiate in float64, one product; no late phase,
-no credit, no bound on the future. `busy` has protein in store, so that the late phase is computed for every row. Medians.
+no credit, no bound on the future. `busy` has protein in store, so that the late phase is computed for every row. `load` is what a node
+does when an owner comes into memory, without SQLite: packed states of which all were changed, and rows that begin their state. Medians.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ndml.btsp.timescales import ORIGIN_S, RATES, readout_weights
 
 NOW_S = ORIGIN_S + 40e6
 CANDIDATES, TARGET_US, TARGET_BYTES = 256, 100.0, 160
+LOADED, CHUNK = 100_000, 4096
 
 
 def filled(rows: int) -> StateBlock:
@@ -50,6 +52,24 @@ def median_us(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(times) * 1e6
 
 
+def loading(block: StateBlock, rows: int) -> dict[str, float]:
+    """Milliseconds to bring so many states into memory, by the chunk in which the store is read; and to copy their bytes, the reference."""
+    packed = [block.pack(np.arange(at, min(rows, at + CHUNK))) for at in range(0, rows, CHUNK)]
+    columns = [np.array(block.column(name)[:rows], np.float64) for name in ("salience", "early", "last_graded_s")]
+
+    def unpacked() -> object:
+        return [made.extend_packed(chunk) for made in [StateBlock()] for chunk in packed]
+
+    def begun() -> object:
+        return [made.append(*(each[at : at + CHUNK] for each in columns)) for made in [StateBlock()] for at in range(0, rows, CHUNK)]
+
+    def copied() -> object:
+        return [np.frombuffer(b"".join(chunk), np.uint8).copy() for chunk in packed]
+
+    names = {"load_packed_ms": unpacked, "load_begun_ms": begun, "reference_load_ms": copied}
+    return {"loaded_rows": float(rows)} | {name: median_us(work, 5) / 1e3 for name, work in names.items()}
+
+
 def measure(rows: int) -> dict[str, float]:
     """Every figure of the table."""
     random = np.random.default_rng(1)
@@ -70,6 +90,7 @@ def measure(rows: int) -> dict[str, float]:
     found["grade_64_us"] = median_us(lambda: block.grade(some[:grown], grades, NOW_S), 100)
     found["credit_64_us"] = median_us(lambda: block.credit(some[:grown], grades), 100)
     found["pack_64_us"] = median_us(lambda: block.pack(some[:grown]), 100)
+    found |= loading(block, min(rows, LOADED))
     block.capture(NOW_S, 1.0)
     found["busy_strength_256_us"] = median_us(lambda: block.strength(some, NOW_S + 60), 500)
     found["busy_scan_ms"] = median_us(lambda: block.strength(slice(None), NOW_S + 60), 5) / 1e3

@@ -95,7 +95,7 @@ static inline __attribute__((always_inline)) uint32_t sum_at(const uint64_t *pla
 }
 
 /* Sums [n, words * 64]. `zeros` [words], all off; `planes` [PLANES * words]. */
-CLONES void ndml_btsp_sums(const uint64_t *synapses, int64_t words, const int32_t *codes, int64_t n, int32_t units, const uint64_t *zeros,
+CLONES void btsp_sums(const uint64_t *synapses, int64_t words, const int32_t *codes, int64_t n, int32_t units, const uint64_t *zeros,
                            uint64_t *planes, uint16_t *sums) {
     for (int64_t i = 0; i < n; i++) {
         int used = sum_rows(synapses, words, codes + i * units, units, zeros, planes);
@@ -122,8 +122,8 @@ static inline __attribute__((always_inline)) void split(const uint64_t *planes, 
 }
 
 /* Takes the neurons of `from`, lowest first, until `k` are `taken`; keeps them by falling sum. */
-static inline __attribute__((always_inline)) int32_t take(const uint64_t *from, const uint64_t *planes, int used, ptrdiff_t words, int32_t k,
-                                                           int32_t taken, int32_t *neurons, int32_t *sums) {
+static inline __attribute__((always_inline)) int32_t take(const uint64_t *from, const uint64_t *planes, int used, ptrdiff_t words,
+                                                           int32_t k, int32_t taken, int32_t *neurons, int32_t *sums) {
     for (ptrdiff_t w = 0; w < words && taken < k; w++)
         for (uint64_t rest = from[w]; rest && taken < k; rest &= rest - 1) {
             int bit = __builtin_ctzll(rest);
@@ -135,7 +135,7 @@ static inline __attribute__((always_inline)) int32_t take(const uint64_t *from, 
 }
 
 /* The k largest sums of every code and their neurons, [n, k]. `zeros` [words]; `scratch` [(PLANES + 2) * words]. */
-CLONES void ndml_btsp_strongest(const uint64_t *synapses, int64_t words, const int32_t *codes, int64_t n, int32_t units, int32_t k,
+CLONES void btsp_strongest(const uint64_t *synapses, int64_t words, const int32_t *codes, int64_t n, int32_t units, int32_t k,
                                 const uint64_t *zeros, uint64_t *scratch, int32_t *neurons, int32_t *sums) {
     uint64_t *above = scratch + PLANES * words, *level = above + words;
     for (int64_t i = 0; i < n; i++, neurons += k, sums += k) {
@@ -158,7 +158,7 @@ static int64_t draw(uint64_t seed, int32_t turn, int64_t first, int64_t end) {
 }
 
 /* Plateau p of a trace potentiates the least loaded of `choices` neurons of its share and depresses one more: up, down [n, plateaus]. */
-void ndml_btsp_recruit(const uint64_t *keys, int64_t n, int32_t *load, int64_t neurons, int32_t plateaus, int32_t choices, int32_t *up,
+void btsp_recruit(const uint64_t *keys, int64_t n, int32_t *load, int64_t neurons, int32_t plateaus, int32_t choices, int32_t *up,
                        int32_t *down) {
     for (int64_t i = 0; i < n; i++) {
         uint64_t seed = splitmix64(splitmix64(keys[2 * i]) ^ keys[2 * i + 1]);
@@ -186,7 +186,7 @@ static inline __attribute__((always_inline)) void change(uint64_t *row, int32_t 
 }
 
 /* One-shot plasticity, in order: on the active rows of code i, neurons up [n, ups] are set and down [n, downs] cleared, or both flipped. */
-void ndml_btsp_store(uint64_t *synapses, int64_t words, const int32_t *codes, int64_t n, int32_t units, const int32_t *up, int32_t ups,
+void btsp_store(uint64_t *synapses, int64_t words, const int32_t *codes, int64_t n, int32_t units, const int32_t *up, int32_t ups,
                      const int32_t *down, int32_t downs, int32_t flip) {
     for (int64_t i = 0; i < n; i++, up += ups, down += downs)
         for (int32_t u = 0; u < units; u++) {
@@ -229,7 +229,7 @@ static inline __attribute__((always_inline)) h16 winner(const h16 *x, int32_t co
 
 /* Codes [n, rounds * width / half]: each round multiplies the vector [width] by its signs, transforms it, and takes the winner of every
    `half` sums. `signs` [ceil(rounds / LANES)][width][LANES], `scratch` [width * LANES]. */
-CLONES void ndml_btsp_encode(const int16_t *vectors, int64_t n, int32_t width, const int16_t *signs, int32_t rounds, int32_t half,
+CLONES void btsp_encode(const int16_t *vectors, int64_t n, int32_t width, const int16_t *signs, int32_t rounds, int32_t half,
                              int16_t *scratch, int32_t *codes) {
     const int32_t blocks = width / half;
     h16 *x = (h16 *)scratch;

@@ -16,11 +16,11 @@ _PLANES = 12
 _LANES = 16
 _ARRAY, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 _SIGNATURES = {
-    "ndml_btsp_encode": (_ARRAY, _LONG, _INT, _ARRAY, _INT, _INT, _ARRAY, _ARRAY),
-    "ndml_btsp_sums": (_ARRAY, _LONG, _ARRAY, _LONG, _INT, _ARRAY, _ARRAY, _ARRAY),
-    "ndml_btsp_strongest": (_ARRAY, _LONG, _ARRAY, _LONG, _INT, _INT, _ARRAY, _ARRAY, _ARRAY, _ARRAY),
-    "ndml_btsp_recruit": (_ARRAY, _LONG, _ARRAY, _LONG, _INT, _INT, _ARRAY, _ARRAY),
-    "ndml_btsp_store": (_ARRAY, _LONG, _ARRAY, _LONG, _INT, _ARRAY, _INT, _ARRAY, _INT, _INT),
+    "btsp_encode": (_ARRAY, _LONG, _INT, _ARRAY, _INT, _INT, _ARRAY, _ARRAY),
+    "btsp_sums": (_ARRAY, _LONG, _ARRAY, _LONG, _INT, _ARRAY, _ARRAY, _ARRAY),
+    "btsp_strongest": (_ARRAY, _LONG, _ARRAY, _LONG, _INT, _INT, _ARRAY, _ARRAY, _ARRAY, _ARRAY),
+    "btsp_recruit": (_ARRAY, _LONG, _ARRAY, _LONG, _INT, _INT, _ARRAY, _ARRAY),
+    "btsp_store": (_ARRAY, _LONG, _ARRAY, _LONG, _INT, _ARRAY, _INT, _ARRAY, _INT, _INT),
 }
 
 
@@ -58,14 +58,14 @@ class NativeKernels:
         codes = np.empty((n, rounds * width // half), np.int32)
         scratch = np.empty(width * _LANES, np.int16)
         lanes = _in_lanes(signs)  # named: an address alone does not keep an array alive
-        self._c.ndml_btsp_encode(vectors.ctypes.data, n, width, lanes.ctypes.data, rounds, half, scratch.ctypes.data, codes.ctypes.data)
+        self._c.btsp_encode(vectors.ctypes.data, n, width, lanes.ctypes.data, rounds, half, scratch.ctypes.data, codes.ctypes.data)
         return codes
 
     def sums(self, synapses: U64, codes: I32) -> U16:
         codes, words = np.ascontiguousarray(codes), synapses.shape[1]
         found = np.empty((len(codes), words * WORD_BITS), np.uint16)
         scratch = np.zeros((_PLANES + 1, words), np.uint64)  # the last row stays zero
-        self._c.ndml_btsp_sums(
+        self._c.btsp_sums(
             synapses.ctypes.data, words, codes.ctypes.data, *codes.shape, scratch[-1].ctypes.data, scratch.ctypes.data, found.ctypes.data
         )
         return found
@@ -74,7 +74,7 @@ class NativeKernels:
         codes, words = np.ascontiguousarray(codes), synapses.shape[1]
         neurons, found = np.empty((2, len(codes), k), np.int32)
         scratch = np.zeros((_PLANES + 3, words), np.uint64)  # the last row stays zero
-        self._c.ndml_btsp_strongest(
+        self._c.btsp_strongest(
             *(synapses.ctypes.data, words, codes.ctypes.data, *codes.shape, k),
             *(scratch[-1].ctypes.data, scratch.ctypes.data, neurons.ctypes.data, found.ctypes.data),
         )
@@ -83,14 +83,12 @@ class NativeKernels:
     def recruit(self, keys: U64, load: I32, plateaus: int, choices: int) -> tuple[I32, I32]:
         keys = np.ascontiguousarray(keys)
         up, down = np.empty((2, len(keys), plateaus), np.int32)
-        self._c.ndml_btsp_recruit(
-            keys.ctypes.data, len(keys), load.ctypes.data, len(load), plateaus, choices, up.ctypes.data, down.ctypes.data
-        )
+        self._c.btsp_recruit(keys.ctypes.data, len(keys), load.ctypes.data, len(load), plateaus, choices, up.ctypes.data, down.ctypes.data)
         return up, down
 
     def store(self, synapses: U64, codes: I32, up: I32, down: I32, flip: bool) -> None:
         codes, up, down = np.ascontiguousarray(codes), np.ascontiguousarray(up), np.ascontiguousarray(down)
-        self._c.ndml_btsp_store(
+        self._c.btsp_store(
             *(synapses.ctypes.data, synapses.shape[1], codes.ctypes.data, *codes.shape),
             *(up.ctypes.data, up.shape[1], down.ctypes.data, down.shape[1], int(flip)),
         )

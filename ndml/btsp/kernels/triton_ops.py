@@ -1,7 +1,7 @@
 """The bit-sliced sum as a Triton kernel: one program takes one cue and a block of 32-bit words, counters stay in registers.
 
 Two rows enter at a time through a full adder, the carry ripples through eleven half adders: some 27 logic operations for 64 additions of
-bits. Bound by reading active * neurons / 8 bytes a cue. `TRITON_INTERPRET=1` runs it on a CPU, slowly, which is how it is tested without a GPU.
+bits. Bound by reading active * neurons / 8 bytes a cue. `TRITON_INTERPRET=1` runs it on a CPU, slowly: so it is tested without a GPU.
 """
 
 from __future__ import annotations

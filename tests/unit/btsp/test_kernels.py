@@ -128,7 +128,7 @@ def test_native_calls_let_other_threads_run() -> None:
     kernels = NativeKernels(library())
     synapses = np.zeros((1024, 2048), np.uint64)
     codes = np.tile(np.arange(1024, dtype=np.int32), (64, 1))
-    inside, seen = threading.Event(), []
+    inside, seen = threading.Event(), list[bool]()
 
     def work() -> None:
         inside.set()
@@ -138,14 +138,15 @@ def test_native_calls_let_other_threads_run() -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(60)  # a thread that holds the lock is not asked for it within this test
     try:
-        worker = threading.Thread(target=work)
-        worker.start()
-        inside.wait()
-        seen.append(inside.is_set())
-        worker.join()
+        for _ in range(5):  # with the lock held it can never be seen; without, only where this thread is late by a whole call
+            worker = threading.Thread(target=work)
+            worker.start()
+            inside.wait()
+            seen.append(inside.is_set())
+            worker.join()
     finally:
         sys.setswitchinterval(interval)
-    assert seen == [True]
+    assert any(seen)
 
 
 TRITON = """

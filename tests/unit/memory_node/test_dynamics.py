@@ -2,117 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from ndml.btsp.calibration import GateProfile
 from ndml.errors import TraceNotFound
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.v1 import memory_pb2
 from ndml.v1 import types_pb2 as types
 from services.memory_node import schema
-from services.memory_node.node import Node
-from services.memory_node.ports import OwnsAll
 from services.memory_node.records import timestamp
-from services.memory_node.settings import ConsolidationSection, GateSection, LifecycleSection, RankingSection
 from tests.unit.memory_node import node_harness as harness
-
-DAY_S = 86_400.0
-
-
-class Clock:
-    """Nanoseconds that only the test moves."""
-
-    def __init__(self) -> None:
-        self.now_s = harness.T0_US / 1e6
-
-    def __call__(self) -> int:
-        return int(self.now_s * 1e9)
-
-
-def profile(path: Path) -> Path:
-    zero = np.zeros(harness.DIMENSION, np.float32)
-    made = GateProfile(
-        model=harness.MODEL,
-        dimension=harness.DIMENSION,
-        index="test",
-        mean=zero,
-        novel=((1, 0.3),),
-        distant=0.5,
-        related=0.8,
-        duplicate=0.95,
-        target_miss=0.02,
-        calibrated_on="nothing: thresholds of a test",
-        count=100,
-    )
-    path.write_text(made.to_json())
-    return path
-
-
-def near(seed: int | str, cosine: float, other: str = "side") -> bytes:
-    """A unit vector at this cosine from vector(seed)."""
-    a, b = (np.frombuffer(harness.vector(each), "<f4").astype(np.float64) for each in (seed, f"{seed}-{other}"))
-    b -= (a @ b) * a
-    return np.asarray(cosine * a + np.sqrt(1 - cosine**2) * b / np.linalg.norm(b), "<f4").tobytes()
-
-
-def said(seed: int | str, text: str, vector: bytes = b"", at_s: float = 0.0, **fields: Any) -> types.MemoryTrace:
-    made = harness.trace(seed, text, said_at_us=harness.T0_US + int(at_s * 1e6), **fields)
-    if vector:
-        made.embedding.vector = vector
-    return made
-
-
-@asynccontextmanager
-async def node(path: Path, clock: Clock, **sections: Any) -> AsyncIterator[harness.Driver]:
-    config = harness.settings(path)
-    config.gate = GateSection(profile=profile(path.parent / "profile.json"), **sections.get("gate", {}))
-    config.lifecycle = LifecycleSection(**{"interval_s": 0.01, "grace_s": 60.0} | sections.get("lifecycle", {}))
-    config.ranking = RankingSection(**sections.get("ranking", {}))
-    config.consolidation = ConsolidationSection(**sections.get("consolidation", {}))
-    started = Node(config, OwnsAll(), clock)
-    await started.start()
-    try:
-        yield harness.Driver(started)
-    finally:
-        await started.stop()
-
-
-async def put(driver: harness.Driver, *traces: types.MemoryTrace, deduplicate: bool = False) -> list[pb.PutOutcome]:
-    action = pb.PutAction(traces=traces, deduplicate=deduplicate)
-    return list((await driver.one(harness.operation("u", put=action))).put.outcomes)
-
-
-async def get(driver: harness.Driver, seed: int | str) -> types.MemoryTrace:
-    action = pb.GetAction(trace_id=harness.trace_id(seed), include_strength=True, include_history=True)
-    return (await driver.one(harness.operation("u", get=action))).trace.trace
-
-
-async def reinforce(driver: harness.Driver, grades: dict[str, float], digest: bytes = b"", **spread: Any) -> pb.ReinforceActionResult:
-    feedback = [pb.TraceFeedback(trace_id=harness.trace_id(seed), grade=grade) for seed, grade in grades.items()]
-    action = pb.ReinforceAction(request_digest=digest, feedback=feedback, spread=memory_pb2.CreditSpread(**spread))
-    return (await driver.one(harness.operation("u", reinforce=action))).reinforce
-
-
-def happened(trace: types.MemoryTrace) -> list[str]:
-    """Kinds of what is kept of its history; its standing now is computed."""
-    return [event.kind for event in trace.history if event.kind != "state"]
-
-
-async def until(condition: Any, what: str) -> None:
-    for _ in range(400):
-        if await condition():
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail(f"it did not happen: {what}")
-
+from tests.unit.memory_node.dynamics_harness import DAY_S, Clock, get, happened, near, node, put, reinforce, said, until
 
 # Gate
 
@@ -151,7 +54,7 @@ async def test_a_duplicate_is_left_out_only_where_the_caller_asks_and_strengthen
         kept = await get(driver, "a")
         assert kept.strength.by_timescale[0] > before
         assert kept.strength.uses == 0, "said again is not graded"
-        assert happened(kept) == ["restated", "restated"]
+        assert happened(kept) == ["restated"] and "2 times" in kept.history[-1].why
         # A retry of a stored add is a replay, not a duplicate of itself.
         [again] = await put(driver, said("a", "the tea is green"), deduplicate=True)
         assert again.existed and not again.duplicate_of
@@ -365,67 +268,6 @@ async def test_states_are_computed_when_somebody_looks(tmp_path: Path) -> None:
         assert "strength" in used.history[0].why
 
 
-# Consolidation
-
-
-async def consolidate(driver: harness.Driver, **fields: Any) -> memory_pb2.ConsolidateMemoriesResponse:
-    request = pb.ConsolidateRequest(tenant="t", user="u", **fields)
-    total: memory_pb2.ConsolidateMemoriesResponse | None = None
-    async for progress in driver.node.consolidations.stream(request):
-        total = progress
-    assert total is not None and total.done
-    return total
-
-
-async def test_consolidation_merges_what_agrees_keeps_sources_and_is_undone_by_a_delete(tmp_path: Path) -> None:
-    clock = Clock()
-    async with node(tmp_path / "n", clock) as driver:
-        for i in range(4):
-            await put(driver, said(f"m{i}", f"Ann drinks green tea with honey {'abcd'[i]}", near("tea", 0.97, str(i))))
-        await put(driver, *(said(f"x{i}", f"something else {i}", harness.vector(f"far {i}")) for i in range(20)))
-        assert (await consolidate(driver, dry_run=True)).merged == 1
-        assert len(await driver.every("u")) == 24, "a dry run changes nothing"
-        done = await consolidate(driver)
-        assert (done.merged, done.clusters_total) == (1, 1)
-        [made] = done.semantic_trace_ids
-        semantic = (await driver.one(harness.operation("u", get=pb.GetAction(trace_id=made)))).trace.trace
-        assert semantic.kind == types.TRACE_KIND_SEMANTIC
-        assert {link.trace_id for link in semantic.links} == {harness.trace_id(f"m{i}") for i in range(4)}
-        member = await get(driver, "m0")
-        assert member.state == types.LIFECYCLE_STATE_CONSOLIDATED and any(made in event.why for event in member.history)
-        assert len(await driver.every("u")) == 25, "sources are kept"
-        assert (await consolidate(driver)).clusters_total == 0, "nothing is merged twice"
-        await driver.one(harness.operation("u", delete=pb.DeleteAction(trace_id=made)))
-        assert (await get(driver, "m0")).state != types.LIFECYCLE_STATE_CONSOLIDATED
-        assert happened(await get(driver, "m0"))[:2] == ["released", "consolidated"]
-        again = await consolidate(driver)
-        assert (again.merged, again.rejected) == (0, 1), "what its user deleted is not made again"
-    async with node(tmp_path / "n", clock) as driver:
-        assert happened(await get(driver, "m1"))[0] == "released"
-
-
-async def test_contradicting_members_are_not_merged(tmp_path: Path) -> None:
-    async with node(tmp_path / "n", Clock()) as driver:
-        await put(driver, said("a", "I live in Berlin", near("home", 0.97, "1")), said("b", "I live in Munich", near("home", 0.97, "2")))
-        await put(driver, *(said(f"x{i}", f"else {i}", harness.vector(f"far {i}")) for i in range(10)))
-        done = await consolidate(driver)
-        assert (done.merged, done.rejected) == (0, 1)
-
-
-async def test_a_budget_stops_consolidation_between_clusters(tmp_path: Path) -> None:
-    async with node(tmp_path / "n", Clock(), consolidation={"time_budget_s": 1e-6}) as driver:
-        for i in range(2):
-            await put(driver, said(f"m{i}", f"tea {'ab'[i]}", near("tea", 0.97, str(i))))
-        await put(driver, *(said(f"x{i}", f"else {i}", harness.vector(f"far {i}")) for i in range(10)))
-        done = await consolidate(driver)
-        assert done.clusters_done == 0 and "budget" in done.stopped_because
-
-
-async def test_consolidating_nobody_is_done_at_once(tmp_path: Path) -> None:
-    async with node(tmp_path / "n", Clock()) as driver:
-        assert (await consolidate(driver)).clusters_total == 0
-
-
 # Store
 
 
@@ -437,7 +279,7 @@ async def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path)
         if column == "expires_at_us":
             raw.execute("DROP INDEX traces_expiry")
         raw.execute(f"ALTER TABLE traces DROP COLUMN {column}")
-    for table in ("states", "history", "feedback", "proteins"):
+    for table in ("states", "history", "feedback", "proteins", "members"):
         raw.execute(f"DROP TABLE {table}")
     raw.execute("PRAGMA user_version = 1")
     raw.close()
@@ -476,3 +318,25 @@ async def test_capture_by_feedback_outlives_a_restart(tmp_path: Path) -> None:
         [hit] = (await driver.search("u", "weak", include_strength=True)).hits
         assert hit.trace.strength == before and hit.trace.state == types.LIFECYCLE_STATE_ACTIVE
         assert [trace.state for trace in (await driver.page("u", limit=5)).traces] == [types.LIFECYCLE_STATE_ACTIVE]
+
+
+async def test_hits_that_say_the_same_compete_where_it_is_switched_on(tmp_path: Path) -> None:
+    cosines = {"first": (0.9, "a"), "second": (0.89, "a"), "third": (0.889, "b")}  # the first two say the same
+    traces = [said(text, text, near("q", *where)) for text, where in cosines.items()]
+    for strength, expected in ((0.0, ["first", "second", "third"]), (1.0, ["first", "third", "second"])):
+        async with node(tmp_path / f"n{strength}", Clock(), dynamics={"competition_strength": strength}) as driver:
+            await put(driver, *traces)
+            hits = (await driver.search("u", "q", explain=True)).hits
+            assert [hit.trace.text for hit in hits] == expected
+            losses = [share.share for hit in hits for share in hit.signals if share.signal == "competition"]
+            assert bool(losses) == bool(strength) and all(loss < 0 for loss in losses)
+
+
+async def test_scaling_lifts_an_owner_whose_salience_is_low(tmp_path: Path) -> None:
+    shares = []
+    for rate in (0.0, 0.5):
+        async with node(tmp_path / f"n{rate}", Clock(), ranking={"salience_weight": 1.0, "scaling_rate": rate}) as driver:
+            await put(driver, *(said(i, f"text {i}", salience=0.2) for i in range(20)))
+            [hit] = (await driver.search("u", 3, k=1, explain=True)).hits
+            shares.append({share.signal: share.share for share in hit.signals}["salience"])
+    assert shares[0] == pytest.approx(0.2) and shares[1] == pytest.approx(0.5, abs=0.01)

@@ -61,7 +61,7 @@ def put(*traces: MemoryTrace, skip_existing: bool = False) -> pb.PutAction:
 
 def stored(reader: Reader, owner: Owner) -> list[MemoryTrace]:
     row = reader.owner(owner)
-    return [] if row is None else [MemoryTrace.FromString(payload) for payload, _ in reader.export(row.owner_id, "", "")]
+    return [] if row is None else [MemoryTrace.FromString(payload) for payload, _ in reader.export(row.owner_id, "", "", 0)]
 
 
 def only_error(results: list[Any]) -> NdmlError | None:

@@ -61,7 +61,8 @@ def test_a_better_grade_never_leaves_less(s: float, d: float, days: float, one: 
     low, high = sorted((one, other))
     (worse, harder), (better, easier) = (fsrs6.graded(np.array([s]), np.array([d]), [grade], [days]) for grade in (low, high))
     assert worse[0] <= better[0] * (1 + 1e-12)
-    assert harder[0] >= easier[0] - 1e-9
+    if low and high:  # 0 is no review, and every review pulls difficulty a little towards its start
+        assert harder[0] >= easier[0] - 1e-9
 
 
 def test_grades_at_the_ends_are_reviews_and_zero_is_none() -> None:

@@ -8,5 +8,5 @@ timescales           eight decaying accumulators in log space
 stability, capture   spaced-repetition stability (FSRS-6); synaptic tagging and capture
 credit               credit over behavioural timescales (Bittner 2017, Milstein 2021)
 salience, forgetting, lifecycle, homeostasis, consolidation
-spiking              export of recall as a NIR graph
+spiking, neuromorphic  export of recall as a NIR graph
 """

@@ -1,7 +1,7 @@
 """The life of a trace: seven states, the transitions allowed between them, and why each happened.
 
     new -> active <-> aging -> archived <-> active          use and time
-    any of these -> consolidating -> consolidated           a semantic trace holds what it says, or it was captured (z)
+    any of these -> consolidating -> consolidated           it is being captured (tag and z), was; or a semantic trace says what it says
     any -> evicted                                          its own expiry
 
 `archived` is a matter of this node: the row stays in the store and leaves the index; being read by id or graded brings it back. `evicted`
@@ -62,6 +62,7 @@ class Cause(IntEnum):
     FADED = 4
     CAPTURED = 5
     ARCHIVE_AGE = 6
+    CAPTURING = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,15 @@ class LifecycleOptions:
     """FSRS retrievability from which a graded trace is in use; .9 is the target of its schedule, .7 well overdue."""
     captured_z: float = 0.5
     """Late-phase consolidation from which a trace counts as captured: half of what a strong event reaches."""
+    capturing_z: float = 0.05
+    """Late phase from which a tagged trace is consolidating: it turns protein into a late phase right now."""
+    tagged: float = 0.2
+    """Early phase from which a trace is tagged (`CaptureOptions.tag_threshold`)."""
     archive_after_s: float = 0.0
     """Age from which an aging trace is archived although there is room. 0: never, room is the only reason to forget."""
 
     def __post_init__(self) -> None:
-        shares = (self.active_strength, self.active_retrievability, self.captured_z)
+        shares = (self.active_strength, self.active_retrievability, self.captured_z, self.capturing_z, self.tagged)
         if any(not 0.0 <= share <= 1.0 for share in shares):
             raise FieldInvalid("strength, retrievability and z thresholds lie between 0 and 1", field="lifecycle")
         if not (self.grace_s >= 0 and self.archive_after_s >= 0):
@@ -102,6 +107,8 @@ class Traces:
     """Never archived by age or room. An expiry that the writer gave still ends it."""
     expires_at_s: F64
     """NaN or infinity: never."""
+    tag: F64
+    """Early phase, -1..1."""
 
     def __post_init__(self) -> None:
         rows = self.state.shape
@@ -143,6 +150,7 @@ class Outcome:
             Cause.IN_USE: f"{use} (in use from {options.active_strength:.2f} or {options.active_retrievability:.2f})",
             Cause.FADED: f"{use} (in use from {options.active_strength:.2f} or {options.active_retrievability:.2f})",
             Cause.CAPTURED: f"z {traces.z[row]:.2f} >= {options.captured_z:.2f}",
+            Cause.CAPTURING: f"tag {traces.tag[row]:.2f} >= {options.tagged:.2f}, z {traces.z[row]:.2f} and growing",
             Cause.ARCHIVE_AGE: f"age {age:.0f} s >= {options.archive_after_s:.0f} s while aging, {use}",
         }[Cause(int(self.cause[row]))]
 
@@ -163,6 +171,7 @@ def next_state(traces: Traces, now_s: float, options: LifecycleOptions | None = 
     rules: list[tuple[Bools, Cause, State]] = [
         ((traces.state != State.EVICTED) & (traces.expires_at_s <= now_s), Cause.EXPIRED, State.EVICTED),
         (living & (traces.z >= chosen.captured_z), Cause.CAPTURED, State.CONSOLIDATED),
+        (living & (traces.tag >= chosen.tagged) & (traces.z >= chosen.capturing_z), Cause.CAPTURING, State.CONSOLIDATING),
         ((traces.state == State.AGING) & ~in_use & old, Cause.ARCHIVE_AGE, State.ARCHIVED),
         ((traces.state == State.NEW) & past_grace & in_use, Cause.GRACE_OVER, State.ACTIVE),
         ((traces.state == State.NEW) & past_grace, Cause.GRACE_OVER, State.AGING),

@@ -97,8 +97,12 @@ class _Stream:
     context: F32
     at_s: float
     tokens: float
+    squared: float
+    """Squared length of the context, carried along."""
     calcium: float = 0.0
     surprises: deque[float] = field(default_factory=deque)
+    total: float = 0.0
+    total_squared: float = 0.0
 
 
 class CalciumTable:
@@ -142,7 +146,7 @@ class CalciumTable:
                 raise EmbeddingDimensionMismatch(message, field="embedding")
             self._streams.move_to_end(key)
             return found, False
-        made = _Stream(np.array(vector, dtype=np.float32), at_s, float(self.options.burst))
+        made = _Stream(np.array(vector, dtype=np.float32), at_s, float(self.options.burst), float(vector @ vector))
         self._streams[key] = made
         while len(self._streams) > self.options.max_streams:
             self._streams.popitem(last=False)
@@ -151,18 +155,22 @@ class CalciumTable:
     def _z_score(self, state: _Stream, vector: F32) -> float:
         """z-score of this trace's distance to the context among those before it; moves context and window on."""
         o = self.options
-        norm = math.sqrt(float(state.context @ state.context) * float(vector @ vector))
-        distance = 1.0 - float(state.context @ vector) / norm if norm else 0.0
+        along, length = float(state.context @ vector), float(vector @ vector)
+        norm = math.sqrt(max(state.squared, 0.0) * length)
+        distance = 1.0 - along / norm if norm else 0.0
         past = state.surprises
         z = 0.0
         if len(past) >= o.window_min:
-            mean = sum(past) / len(past)
-            spread = math.sqrt(sum((x - mean) ** 2 for x in past) / len(past))
+            mean = state.total / len(past)
+            spread = math.sqrt(max(state.total_squared / len(past) - mean * mean, 0.0))
             z = (distance - mean) / max(spread, 1e-3)  # floor: a stream that repeats itself must not make rounding errors a surprise
         past.append(distance)
-        if len(past) > o.window:
-            past.popleft()
-        state.context = o.context_decay * state.context + vector
+        oldest = past.popleft() if len(past) > o.window else 0.0
+        state.total += distance - oldest
+        state.total_squared += distance * distance - oldest * oldest
+        state.context *= np.float32(o.context_decay)
+        state.context += vector
+        state.squared = o.context_decay * (o.context_decay * state.squared + 2.0 * along) + length
         return z
 
     def _encoding(self, state: _Stream, surprise: float, boundary: bool) -> Encoding:
@@ -185,6 +193,8 @@ class CalciumTable:
 
 def _unit(vector: F32) -> F32:
     """`vector` with length 1, zero where it is zero."""
+    if abs(float(vector @ vector) - 1.0) < 1e-5:
+        return vector  # the way of every stored trace
     wide = vector.astype(np.float64)  # squares of any float32 fit
     length = math.sqrt(float(wide @ wide))
     if not math.isfinite(length):

@@ -71,6 +71,8 @@ class SalienceOptions:
 
 def words(text: str) -> list[str]:
     """The words of `text` in order, lower case; pairs of characters where the script has no spaces."""
+    if text.isascii():
+        return _WORD.findall(text.lower())
     found: list[str] = []
     for word in _WORD.findall(unicodedata.normalize("NFC", text).casefold()):
         # An ASCII word, nearly every word of most texts, needs no second look.
@@ -138,13 +140,16 @@ class DocumentFrequencies:
             counts[bucket] = max(0, counts[bucket] - 1)
 
     def _information(self, buckets: set[int]) -> float:
-        counts, total = self._counts, self.documents + 1
-        return sum(math.log(total / counts[bucket]) for bucket in buckets)
+        counts, log = self._counts, math.log
+        return len(buckets) * log(self.documents + 1) - sum([log(counts[bucket]) for bucket in buckets])
 
     def _buckets(self, text: str) -> set[int]:
         mask, most = self.options.buckets - 1, self.options.words
         # crc32, not hash(): the same counters in every process.
-        return {zlib.crc32(word.encode("utf-8", "surrogatepass")) & mask for word in content_words(text)[:most]}
+        crc32 = zlib.crc32
+        if text.isascii():
+            return {crc32(word.encode()) & mask for word in content_words(text)[:most]}
+        return {crc32(word.encode("utf-8", "surrogatepass")) & mask for word in content_words(text)[:most]}
 
 
 def salience01(information: F64 | float, cap_nats: float = CAP_NATS) -> F64:

@@ -119,6 +119,7 @@ class States:
             strength=block.strength(rows, now_s).astype(np.float64),
             retrievability=np.where(block.column("uses")[rows] > 0, block.retrievability(rows, now_s), np.nan),
             z=block.captured(rows, now_s),
+            tag=block.tag(rows, now_s),
             protected=flags & TraceFlag.PROTECTED > 0,
             expires_at_s=np.where(expires_us > 0, expires_us / 1e6, np.inf),
         )

@@ -16,15 +16,22 @@ NOW = 1_700_000_000.0
 OPTIONS = LifecycleOptions(archive_after_s=30 * DAY_S)
 share = st.one_of(st.just(math.nan), st.floats(0, 1))
 row = st.tuples(
-    st.sampled_from(State), st.floats(-DAY_S, 90 * DAY_S), share, share, st.floats(-0.5, 1), st.booleans(), st.floats(-DAY_S, DAY_S)
+    st.sampled_from(State),
+    st.floats(-DAY_S, 90 * DAY_S),
+    share,
+    share,
+    st.floats(-0.5, 1),
+    st.booleans(),
+    st.floats(-DAY_S, DAY_S),
+    st.floats(-1, 1),
 )
 rows = st.lists(row, min_size=1, max_size=20)
 
 
-def traces(*given: tuple[State, float, float, float, float, bool, float]) -> Traces:
-    """Columns out of (state, age, strength, retrievability, z, protected, seconds to expiry)."""
-    state, age, strength, known, z, protected, ends = (np.array(column) for column in zip(*given, strict=True))
-    return Traces(state.astype(np.uint8), NOW - age, strength, known, z, protected.astype(bool), NOW + ends)
+def traces(*given: tuple[State, float, float, float, float, bool, float, float]) -> Traces:
+    """Columns out of (state, age, strength, retrievability, z, protected, seconds to expiry, tag)."""
+    state, age, strength, known, z, protected, ends, tag = (np.array(column) for column in zip(*given, strict=True))
+    return Traces(state.astype(np.uint8), NOW - age, strength, known, z, protected.astype(bool), NOW + ends, tag)
 
 
 def one(
@@ -35,8 +42,9 @@ def one(
     z: float = 0.0,
     protected: bool = False,
     ends: float = math.inf,
+    tag: float = 0.0,
 ) -> tuple[State, str]:
-    outcome = next_state(traces((state, age, strength, known, z, protected, ends)), NOW, OPTIONS)
+    outcome = next_state(traces((state, age, strength, known, z, protected, ends, tag)), NOW, OPTIONS)
     return State(int(outcome.state[0])), outcome.why(0)
 
 
@@ -53,6 +61,8 @@ def one(
         (State.AGING, {"age": 40 * DAY_S}, State.ARCHIVED, "while aging"),
         (State.AGING, {"age": 40 * DAY_S, "protected": True}, State.AGING, "nothing changed"),
         (State.ACTIVE, {"z": 0.7}, State.CONSOLIDATED, "z 0.70 >= 0.50"),
+        (State.NEW, {"age": 10.0, "z": 0.1, "tag": 0.3}, State.CONSOLIDATING, "tag 0.30 >= 0.20, z 0.10"),
+        (State.ACTIVE, {"strength": 0.9, "z": 0.1, "tag": 0.1}, State.ACTIVE, "nothing changed"),
         (State.CONSOLIDATED, {}, State.CONSOLIDATED, "nothing changed"),
         (State.CONSOLIDATING, {"z": 0.9}, State.CONSOLIDATING, "nothing changed"),
         (State.ARCHIVED, {"strength": 0.9}, State.ARCHIVED, "nothing changed"),
@@ -70,7 +80,7 @@ def test_each_rule(before: State, numbers: dict[str, float], after: State, why: 
 @settings(max_examples=80, deadline=None)
 @given(rows)
 def test_transitions_are_allowed_explained_and_settled_after_one_look(
-    given: list[tuple[State, float, float, float, float, bool, float]],
+    given: list[tuple[State, float, float, float, float, bool, float, float]],
 ) -> None:
     columns = traces(*given)
     outcome = next_state(columns, NOW, OPTIONS)
@@ -104,13 +114,13 @@ def test_the_earlier_end_counts() -> None:
 
 
 def test_bad_columns_and_options_are_refused() -> None:
-    good = traces((State.NEW, 0.0, 0.0, 0.0, 0.0, False, 0.0))
+    good = traces((State.NEW, 0.0, 0.0, 0.0, 0.0, False, 0.0, 0.0))
     with pytest.raises(FieldInvalid, match="shape"):
-        Traces(good.state, good.learned_at_s, np.zeros(2), good.retrievability, good.z, good.protected, good.expires_at_s)
+        Traces(good.state, good.learned_at_s, np.zeros(2), good.retrievability, good.z, good.protected, good.expires_at_s, good.tag)
     with pytest.raises(FieldInvalid, match="state 9"):
         Traces(np.array([9], np.uint8), *(getattr(good, name) for name in list(Traces.__dataclass_fields__)[1:]))
     for wrong in ({"active_strength": 1.5}, {"grace_s": -1.0}, {"captured_z": math.nan}):
         with pytest.raises(FieldInvalid):
             LifecycleOptions(**wrong)
     empty = np.zeros(0)
-    assert next_state(Traces(empty.astype(np.uint8), empty, empty, empty, empty, empty.astype(bool), empty), NOW).changed.size == 0
+    assert next_state(Traces(empty.astype(np.uint8), empty, empty, empty, empty, empty.astype(bool), empty, empty), NOW).changed.size == 0

@@ -316,8 +316,8 @@ async def test_capture_by_feedback_outlives_a_restart(tmp_path: Path) -> None:
     async with node(tmp_path / "n", clock, lifecycle={"interval_s": 1e9}) as driver:
         assert (await get(driver, "weak")).strength == before
         [hit] = (await driver.search("u", "weak", include_strength=True)).hits
-        assert hit.trace.strength == before and hit.trace.state == types.LIFECYCLE_STATE_ACTIVE
-        assert [trace.state for trace in (await driver.page("u", limit=5)).traces] == [types.LIFECYCLE_STATE_ACTIVE]
+        assert hit.trace.strength == before and hit.trace.state == types.LIFECYCLE_STATE_CONSOLIDATING
+        assert [trace.state for trace in (await driver.page("u", limit=5)).traces] == [types.LIFECYCLE_STATE_CONSOLIDATING]
 
 
 async def test_hits_that_say_the_same_compete_where_it_is_switched_on(tmp_path: Path) -> None:

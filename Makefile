@@ -7,7 +7,7 @@ SHELL := bash
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS := gateway,memory-node,consensus,llm,cli,dev
+EXTRAS := gateway,memory-node,consensus,llm,cli,neuromorphic,dev
 # The interpreter that makes the venv; the first of these that runs and is at least 3.11. Set PYTHON=… to choose another.
 PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3
 STAMP := $(VENV)/.ndml-setup

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from ndml.client import NdmlClient
 from ndml.testing import Suite, SuiteOptions, free_ports
+from ndml.testing.layout import Role
 from ndml.testing.vectors import sentence_like
 from ndml.v1 import memory_pb2
 from services.llm.encoder import HuggingFaceEncoder
@@ -331,7 +332,12 @@ async def _each(address: str, method: str, payloads: list[bytes], callers: int) 
 
 
 def run(options: argparse.Namespace) -> list[Row]:
-    with tempfile.TemporaryDirectory() as folder, Suite(SuiteOptions(data_dir=Path(folder), memory_nodes=options.memory_nodes)) as suite:
+    # Without the write gate, as the references are; benchmarks-btsp.md has what it costs. Ranking is the suite's own.
+    settings: Mapping[Role, Mapping[str, str]] = {"memory-node": {"GATE__ENABLED": "false"}}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Suite(SuiteOptions(data_dir=Path(folder), memory_nodes=options.memory_nodes, settings=settings)) as suite,
+    ):
         bench = Bench(suite, options.seconds, options.rounds, options.rows)
         steps: list[Callable[[], Row | list[Row]]] = [
             bench.add_batches,

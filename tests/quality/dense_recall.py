@@ -1,4 +1,4 @@
-"""Evidence recall of plain dense search, through the public API and offline with sentence-transformers, in one table.
+"""Evidence recall through the public API: plain dense search beside sentence-transformers offline, and the suite's own ranking.
 
 python -m tests.quality.dense_recall [--conversations N]        # starts its own suite; `make recall`
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from ndml.client import NdmlClient, NewMemory, Query
+from ndml.client import NdmlClient, NewMemory, Query, RankingWeights
 from ndml.testing import Suite, SuiteOptions
 from services.gateway.vectors import dense_text
 from services.llm.model_files import resolve
@@ -24,13 +24,19 @@ from tests.quality.locomo import DATA, Conversation, load, recall_at
 CUTS = (5, 10, 20)
 
 
-def through_api(address: str, conversation: Conversation, user: str) -> list[list[int]]:
-    """Positions of the turns that SearchMemories returns for each question, best first."""
+DENSE = RankingWeights(salience=0.0, strength=0.0)
+
+
+def through_api(address: str, conversation: Conversation, user: str, rankings: Sequence[RankingWeights | None]) -> list[list[list[int]]]:
+    """For each ranking (None: the suite's own): positions of the turns that SearchMemories returns for each question, best first."""
     with NdmlClient(address, user=user) as client:
         memories = [NewMemory(t.text, speaker=t.speaker, said_at=t.said_at, session=t.session) for t in conversation.turns]
         at = {added.trace_id: i for i, added in enumerate(client.add_many(memories))}
-        results = client.search_many([Query(q.text, k=max(CUTS)) for q in conversation.questions])
-        return [[at[hit.memory.trace_id] for hit in result] for result in results]
+        found = []
+        for weights in rankings:
+            results = client.search_many([Query(q.text, k=max(CUTS), weights=weights) for q in conversation.questions])
+            found.append([[at[hit.memory.trace_id] for hit in result] for result in results])
+        return found
 
 
 def offline(conversation: Conversation) -> list[list[int]]:
@@ -55,12 +61,12 @@ def main() -> None:
     if not DATA.is_file():
         raise SystemExit(f"{DATA} is not there: set NDML_LOCOMO to a LoCoMo file (it is not part of this repository)")
     chosen = load()[: options.conversations]
-    table = Table("conversation", "questions", *(f"R@{k} API / offline" for k in CUTS), title="Evidence recall, plain dense, percent")
+    table = Table("conversation", "questions", *(f"R@{k} dense / offline / ours" for k in CUTS), title="Evidence recall, percent")
     with tempfile.TemporaryDirectory() as folder, Suite(SuiteOptions(data_dir=Path(folder))) as suite:
         for conversation in chosen:
-            ours = through_api(suite.grpc_address, conversation, f"locomo-{conversation.sample_id}")
-            theirs = offline(conversation)
-            cells = [f"{recall_at(ours, conversation.questions, k):.2f} / {recall_at(theirs, conversation.questions, k):.2f}" for k in CUTS]
+            dense, ours = through_api(suite.grpc_address, conversation, f"locomo-{conversation.sample_id}", (DENSE, None))
+            ways = (dense, offline(conversation), ours)
+            cells = [" / ".join(f"{recall_at(way, conversation.questions, k):.2f}" for way in ways) for k in CUTS]
             table.add_row(conversation.sample_id, str(len(conversation.questions)), *cells)
     Console().print(table)
 

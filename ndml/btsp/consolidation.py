@@ -16,7 +16,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ndml.btsp.contradiction import contradiction
+from ndml.btsp.contradiction import among
 from ndml.btsp.salience import content_words
 from ndml.errors import EmbeddingNotFinite, FieldInvalid
 
@@ -107,10 +107,10 @@ def priority(need: F64, retrievability: F64, salience: F64) -> F64:
     return np.asarray(np.maximum(need, 0.0) * (1.0 - np.clip(known, 0.0, 1.0)) * salience, np.float64)
 
 
-def plan(
-    episodes: Episodes, options: ConsolidationOptions | None = None, contradicting: Contradiction = contradiction
-) -> Iterator[Cluster]:
+def plan(episodes: Episodes, options: ConsolidationOptions | None = None, contradicting: Contradiction | None = None) -> Iterator[Cluster]:
     """Candidate clusters, most urgent first, refused ones included with the reason. Lazy: a caller that stops has paid for what it took.
+
+    `contradicting(old, new)` says what two texts disagree about; None: `ndml.btsp.contradiction`.
 
     The neighbour search is done before the first cluster comes. Raises FieldInvalid for more traces than `most_traces`.
     """
@@ -199,7 +199,7 @@ def _components(edges: list[Edge], count: int, most: int) -> list[list[int]]:
     return [rows for rows in groups.values() if len(rows) > 1]
 
 
-def _judged(episodes: Episodes, rows: list[int], mean: F64, options: ConsolidationOptions, contradicting: Contradiction) -> Cluster:
+def _judged(episodes: Episodes, rows: list[int], mean: F64, options: ConsolidationOptions, contradicting: Contradiction | None) -> Cluster:
     vectors = episodes.vectors[rows].astype(np.float64)
     members = tuple(episodes.trace_ids[row] for row in rows)
     r2, urgency = leave_one_out_r2(vectors, mean), float(episodes.priority[rows].mean())
@@ -208,9 +208,10 @@ def _judged(episodes: Episodes, rows: list[int], mean: F64, options: Consolidati
             members, r2, urgency, None, f"refused: R2 {r2:.2f} <= {options.least_r2:.2f}, the cluster does not predict its members"
         )
     texts = [episodes.texts[row] for row in rows]
+    contradiction = contradicting or among(texts)
     for old, new in combinations(texts, 2):
         # Which of two is newer is not known here: a contradiction in either direction counts.
-        if found := contradicting(old, new) or contradicting(new, old):
+        if found := contradiction(old, new) or contradiction(new, old):
             return Cluster(members, r2, urgency, None, f"refused: members contradict ({found})")
     merged = _semantic(members, texts, vectors, options)
     return Cluster(members, r2, urgency, merged, f"merged {len(rows)} traces: R2 {r2:.2f} > {options.least_r2:.2f}")

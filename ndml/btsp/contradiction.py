@@ -8,6 +8,7 @@ The words that they know are English; numbers are understood in any language.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ndml.btsp.salience import STOP_WORDS, word_set
@@ -67,6 +68,7 @@ class _Statement:
     persons: frozenset[str]
     negated: bool
     changed: bool
+    continues: bool
     asked: bool
 
 
@@ -77,7 +79,16 @@ def contradicts(old: str, new: str) -> bool:
 
 def contradiction(old: str, new: str) -> str | None:
     """What the contradiction is, for a trace's history, or None."""
-    a, b = _read(old), _read(new)
+    return _compared(_read(old), _read(new))
+
+
+def among(texts: Iterable[str]) -> Callable[[str, str], str | None]:
+    """`contradiction` between any two of these texts, each of which is read once."""
+    read = {text: _read(text) for text in texts}
+    return lambda old, new: _compared(read[old], read[new])
+
+
+def _compared(a: _Statement, b: _Statement) -> str | None:
     if a.asked or b.asked or _other_person(a.persons, b.persons):
         return None
     shared, core = a.core & b.core, a.core | b.core
@@ -94,7 +105,7 @@ def contradiction(old: str, new: str) -> str | None:
         return None
     if alike and a.negated != b.negated and len(shared) >= _SAME_SHARED * len(core):
         return "negated" if b.negated else "no longer negated"
-    if alike and b.changed and not a.changed and not _CHANGE_KEEPS.search(new):
+    if alike and b.changed and not a.changed and not b.continues:
         return "a change is told"
     if single and shared and _few(a.core - b.core) and _few(b.core - a.core) and a.core - b.core and b.core - a.core:
         return f"another value: {_listed(a.core - b.core)} -> {_listed(b.core - a.core)}"
@@ -154,6 +165,7 @@ def _read(text: str) -> _Statement:
         persons=frozenset(persons),
         negated=len(_NEGATION.findall(text)) % 2 == 1,
         changed=bool(_CHANGE.search(text)),
+        continues=bool(_CHANGE_KEEPS.search(text)),
         asked=text.rstrip().endswith("?"),
     )
 

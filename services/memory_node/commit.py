@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ndml.errors import InternalFault, NdmlError, StoreUnavailable
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime.log import get_logger
+from ndml.v1.types_pb2 import LINK_TYPE_DERIVED_FROM
 from ndml.wire import error_to_status
 from services.memory_node.changes import StateChange
 from services.memory_node.merges import Membership, Merge
@@ -185,6 +186,9 @@ class Committer:
             outcome = work.put(job.owner, new, action.skip_existing, judged)
             if made is not None and not outcome.existed:
                 outcome.gate.CopyFrom(made.gate)
+            sources = [link.trace_id for link in trace.links if link.type == LINK_TYPE_DERIVED_FROM]
+            if sources and not outcome.existed:
+                work.adopt(job.owner, new.trace_id, [bytes.fromhex(source) for source in sources if is_trace_id(source)])
             return outcome
         except NdmlError as error:
             return pb.PutOutcome(error=error_to_status(error))

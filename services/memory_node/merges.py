@@ -66,6 +66,16 @@ def join(connection: sqlite3.Connection, owner_id: int, sources: list[int], merg
         write_event(connection, owner_id, first, "consolidated", why, LIFECYCLE_STATE_CONSOLIDATED, now_us)
 
 
+def adopt(connection: sqlite3.Connection, owner_id: int, semantic: bytes, sources: list[bytes]) -> list[int]:
+    """An imported semantic trace stands for those of its sources that are here: first sequences."""
+    found: list[int] = []
+    for trace_id in sources:
+        row = connection.execute("SELECT first_sequence FROM traces WHERE owner_id = ? AND trace_id = ?", (owner_id, trace_id)).fetchone()
+        found += [] if row is None else [int(row[0])]
+    connection.executemany("INSERT OR IGNORE INTO members VALUES (?, ?, ?)", [(owner_id, first, semantic) for first in found])
+    return found
+
+
 def holders(connection: sqlite3.Connection, owner_id: int, first_sequence: int) -> list[bytes]:
     """Ids of the semantic traces that say what this trace says."""
     return [semantic for (semantic,) in connection.execute(_HOLDERS, (owner_id, first_sequence)).fetchall()]

@@ -209,6 +209,13 @@ class Transaction:
             return pending.content_hash, pending.learned_at_us
         return self._replays.get(key)
 
+    def adopt(self, owner: Owner, semantic: bytes, sources: list[bytes]) -> None:
+        """A semantic trace was imported with the names of its sources: it ends with them here too."""
+        row = self._owner(owner)
+        if row is not None:
+            self._flush()
+            self.membership.merged.setdefault(owner, []).extend(merges.adopt(self._connection, row.owner_id, semantic, sources))
+
     def _outlives(self, row: OwnerRow, trace_id: str, expires_us: int) -> bool:
         """True when the trace is kept, and for as long as one that expires then."""
         self._flush()

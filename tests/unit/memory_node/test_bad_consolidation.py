@@ -99,6 +99,20 @@ async def test_a_source_deleted_while_its_cluster_is_merged_is_not_in_it(tmp_pat
         assert SECRETS[0] not in await words(driver)
 
 
+async def test_an_imported_merge_ends_with_its_sources_too(tmp_path: Path) -> None:
+    async with node(tmp_path / "a", Clock()) as driver:
+        await tea(driver)
+        assert (await consolidate(driver)).merged == 1
+        request = pb.ExportRequest(tenant="t", user="u", include_embedding=True)
+        traces = [trace async for chunk in driver.node.exports.stream(request) for trace in chunk.traces]
+    async with node(tmp_path / "b", Clock()) as driver:
+        await driver.one(harness.operation("u", put=pb.PutAction(traces=traces, skip_existing=True)))
+        assert await states(driver) == {types.LIFECYCLE_STATE_CONSOLIDATED}
+        assert (await consolidate(driver)).clusters_total == 0, "what is merged already is not merged again"
+        await driver.one(delete_of("m0"))
+        assert SECRETS[0] not in await words(driver)
+
+
 # Taking a merge back
 
 

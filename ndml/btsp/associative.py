@@ -5,10 +5,11 @@
     familiarity  mean of the K largest s_j over the number of active units: 1 for a repetition, the code's chance level for something new
     complete     the units that enough of these neurons drove when they were recruited
 
-Familiarity costs the same however many traces are stored, and no vector is touched. Derived state: rebuilt from the traces in their order,
-never persisted, never replicated. Differences from the published model, each measured (tests/perf/bench_btsp.py):
-- K = 1 plateau a trace, not 20 to 97: further ones repeat the same bits, fill the synapses, and cost AUC at every load.
-- A plateau recruits the least loaded of `choices` neurons that the id draws instead of any: .955 -> .966 at 1.2 traces a neuron.
+Familiarity costs what the index's size costs, however many traces are in it, and no vector is touched: less than exact search over as
+many as it is made for, no less than a quantised one (docs/benchmarks-btsp.md). Derived state: rebuilt from the traces in their order, never
+persisted, never replicated. Differences from the published model, each measured (tests/perf/btsp_choices.py):
+- K = 1 plateau a trace, not 20 to 97: further ones repeat the same bits, fill the synapses, and cost AUC (.967 -> .961 at 4, .917 at 20).
+- A plateau recruits the least loaded of `choices` neurons that the id draws instead of any: AUC .947 -> .967 at 1.1 traces a neuron.
 - So the capacity is `load` traces a neuron, far below the paper's M f_p f_q <= .5, which is kept as an upper bound.
 """
 
@@ -47,7 +48,7 @@ class AssociativeOptions:
     """Neurons that a plateau draws to recruit the least loaded. 1 is the published rule; more than 4 gained nothing."""
 
     load: float = 1.25
-    """Traces a neuron at which the index is full. AUC .970 below .7, .966 at 1.2, .962 at 2.4, .956 at 4.9 (10,000 traces, LoCoMo dev)."""
+    """Traces a neuron at which the index is full. AUC .967 at 1.1, .964 at 2.2, .955 at 4.3 (2,200 traces, LoCoMo dev)."""
 
     rule: Literal["set", "flip"] = "set"
     """set: LTP sets, LTD clears. flip: both invert, the form that drives traces of similar inputs apart; it forgets what repeats."""
@@ -87,7 +88,7 @@ class AssociativeOptions:
     def sized(self, traces: int, *, least: int = 512, most: int = 131_072) -> AssociativeOptions:
         """The same with the smallest power of two of neurons, `least` to `most`, that holds so many traces.
 
-        512 neurons are half a MiB; 131,072 are 128 MiB and 164k traces, past which a recall costs more than a quantised search.
+        512 neurons are half a MiB; 131,072 are 128 MiB and 164k traces. A quantised search costs less time from 20,000 traces on.
         """
         neurons = least
         while neurons < most and replace(self, neurons=neurons).capacity < traces:

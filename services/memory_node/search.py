@@ -203,7 +203,7 @@ class Searcher:
         weights = self._options.ranking.of(action.weights)
         wanted = action.k if weights.plain else max(action.k, self._options.ranking.candidates)
         allowed = partition.mask(chunk.wanted, self._reader, self._now_us())
-        cosines, rows = partition.index.search(chunk.vectors, min(wanted, len(partition.columns)), allowed)
+        cosines, rows = partition.index.search(chunk.vectors, min(wanted, len(partition.columns)), allowed, sure=action.k)
         # Rounding may lift the cosine of equal vectors above 1.
         cosines = np.ascontiguousarray(np.maximum(np.minimum(cosines, 1.0), -1.0), "<f4")
         if weights.plain:

@@ -133,7 +133,7 @@ class GateSection(Section):
     )
 
     familiarity_neurons: int = Field(
-        32_768, ge=512, le=1 << 20, description="Largest associative index, 1 KiB a neuron; one holds 1.25 traces. Beyond it exact search."
+        8192, ge=512, le=1 << 20, description="Largest associative index, 1 KiB a neuron; one holds 1.25 traces. Larger, search alone is faster."
     )
 
     def load(self, model: str, dimension: int) -> GateProfile | None:
@@ -215,9 +215,8 @@ class RankingSection(Section):
     )
     strength_weight: float = Field(0.0, ge=0, le=10, description="Weight of strength (0 to 1) beside the cosine: no gain measured.")
     candidates: int = Field(
-        256, ge=1, le=1000, description="Nearest traces that are ranked at least when a weight is set: past it the order no longer changes."
+        64, ge=1, le=1000, description="Nearest traces ranked at least: past 64 the first ten no longer change at 0.2, past 256 at 0.5."
     )
-
     scaling_rate: float = Field(0.0, ge=0, le=1, description="Homeostasis: how fast an owner's mean salience is pulled to 0.5. 0: not.")
 
     def options(self, competition_strength: float) -> RankingOptions:

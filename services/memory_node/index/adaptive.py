@@ -125,8 +125,8 @@ class AdaptiveIndex:
     def remove(self, rows: I64) -> None:
         self._active.remove(rows)
 
-    def search(self, queries: F32, k: int, allowed: Mask | None = None) -> tuple[F32, I64]:
-        return self._active.search(queries, k, allowed)
+    def search(self, queries: F32, k: int, allowed: Mask | None = None, sure: int = 0) -> tuple[F32, I64]:
+        return self._active.search(queries, k, allowed, sure)
 
     def reconstruct(self, rows: I64) -> F32:
         return self._active.reconstruct(rows)

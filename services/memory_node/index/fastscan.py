@@ -113,7 +113,7 @@ class FastScanIndex:
     def remove(self, rows: I64) -> None:
         self._rows.remove(rows)
 
-    def search(self, queries: F32, k: int, allowed: Mask | None = None) -> tuple[F32, I64]:
+    def search(self, queries: F32, k: int, allowed: Mask | None = None, sure: int = 0) -> tuple[F32, I64]:
         batch = checked_queries(queries, self._options.dimension)
         mask, count = self._rows.select(allowed)
         found = min(checked_k(k), count)
@@ -121,7 +121,7 @@ class FastScanIndex:
             return padding(len(batch), k)
         single_threaded()
         self._measure(batch)
-        hits = self._search_all(batch, found) if mask is None else self._search_masked(batch, found, mask, count)
+        hits = self._search_all(batch, found, min(sure or found, found)) if mask is None else self._search_masked(batch, found, mask, count)
         return padded(*hits, k)
 
     def reconstruct(self, rows: I64) -> F32:
@@ -144,8 +144,8 @@ class FastScanIndex:
     def close(self) -> None:
         """Nothing runs in the background."""
 
-    def _search_all(self, batch: F32, k: int) -> tuple[F32, I64]:
-        scores, rows = self._refined(batch, k, min(self._depth.candidates(k), len(self)))
+    def _search_all(self, batch: F32, k: int, sure: int) -> tuple[F32, I64]:
+        scores, rows = self._refined(batch, k, min(max(self._depth.candidates(sure), k), len(self)))
         if min(rows[:, -1].tolist()) < 0:  # the scan passes over rows at the very bottom of its scale: it shows in tiny partitions
             short = np.flatnonzero(rows[:, -1] < 0)
             scores[short], rows[short] = self._search_exact(batch[short], k, self._rows.mask, len(self))

@@ -76,7 +76,7 @@ class _MaskedFlat(ABC):
     def remove(self, rows: I64) -> None:
         self._rows.remove(rows)
 
-    def search(self, queries: F32, k: int, allowed: Mask | None = None) -> tuple[F32, I64]:
+    def search(self, queries: F32, k: int, allowed: Mask | None = None, sure: int = 0) -> tuple[F32, I64]:
         batch = checked_queries(queries, self._options.dimension)
         mask, count = self._rows.select(allowed)
         found = min(checked_k(k), count)

@@ -42,8 +42,10 @@ class VectorIndex(Protocol):
     def remove(self, rows: I64) -> None:
         """Mark rows dead; removing a dead row again is no error. FieldInvalid when a row does not exist: nothing was removed."""
 
-    def search(self, queries: F32, k: int, allowed: Mask | None = None) -> tuple[F32, I64]:
+    def search(self, queries: F32, k: int, allowed: Mask | None = None, sure: int = 0) -> tuple[F32, I64]:
         """The k most similar live rows to each of [b, d], among `allowed` [len] when given.
+
+        `sure`: how many of the first must be the true ones; those after it may miss some, where that is cheaper. 0: all k.
 
         Returns (scores [b, k] descending, rows [b, k]), padded with -inf and -1 where there are fewer than k.
         Raises FieldInvalid (k negative, mask of another length), EmbeddingDimensionMismatch.

@@ -245,6 +245,14 @@ def test_recall_at_10k(large: tuple[FastScanIndex, F32, F32]) -> None:
     assert index.nbytes <= 0.75 * vectors.nbytes
 
 
+def test_rows_past_the_sure_ones_cost_no_recall_of_those(large: tuple[FastScanIndex, F32, F32]) -> None:
+    index, vectors, queries = large
+    true = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
+    scores, rows = index.search(queries, 64, sure=10)
+    assert np.mean([len(np.intersect1d(found, ten)) for found, ten in zip(rows[:, :10], true, strict=True)]) >= 9.9
+    assert rows.shape == (len(queries), 64) and (np.diff(scores, axis=1) <= 0).all()
+
+
 @pytest.mark.parametrize("share", [0.97, 0.5, 0.1, 0.01, 0.0015])
 def test_a_filter_costs_no_recall(large: tuple[FastScanIndex, F32, F32], share: float) -> None:
     index, vectors, queries = large

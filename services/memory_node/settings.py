@@ -133,7 +133,7 @@ class GateSection(Section):
     )
 
     familiarity_neurons: int = Field(
-        8192, ge=512, le=1 << 20, description="Largest associative index, 1 KiB a neuron; one holds 1.25 traces. Larger, search alone is faster."
+        8192, ge=512, le=1 << 20, description="Largest associative index, 1 KiB a neuron; one holds 1.25 traces. Past it search is faster."
     )
 
     def load(self, model: str, dimension: int) -> GateProfile | None:

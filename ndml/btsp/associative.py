@@ -6,8 +6,8 @@
     complete     the units that enough of these neurons drove when they were recruited
 
 Familiarity costs what the index's size costs, however many traces are in it, and no vector is touched: less than exact search over as
-many as it is made for, no less than a quantised one (docs/benchmarks-btsp.md). Derived state: rebuilt from the traces in their order, never
-persisted, never replicated. Differences from the published model, each measured (tests/perf/btsp_choices.py):
+many traces, less than a quantised one below 20,000 only (docs/benchmarks-btsp.md). Derived state: rebuilt from the traces in their order,
+never persisted, never replicated. Differences from the published model, each measured (tests/perf/btsp_choices.py):
 - K = 1 plateau a trace, not 20 to 97: further ones repeat the same bits, fill the synapses, and cost AUC (.967 -> .961 at 4, .917 at 20).
 - A plateau recruits the least loaded of `choices` neurons that the id draws instead of any: AUC .947 -> .967 at 1.1 traces a neuron.
 - So the capacity is `load` traces a neuron, far below the paper's M f_p f_q <= .5, which is kept as an upper bound.
@@ -45,7 +45,7 @@ class AssociativeOptions:
     """K, neurons that one trace potentiates, and as many that it depresses: f_q = 2 K / n."""
 
     choices: int = 4
-    """Neurons that a plateau draws to recruit the least loaded. 1 is the published rule; more than 4 gained nothing."""
+    """Neurons that a plateau draws to recruit the least loaded. 1 is the published rule."""
 
     load: float = 1.25
     """Traces a neuron at which the index is full. AUC .967 at 1.1, .964 at 2.2, .955 at 4.3 (2,200 traces, LoCoMo dev)."""
@@ -171,7 +171,6 @@ class AssociativeIndex:
     def recall(self, codes: I32, limit: int = 16) -> tuple[F32, Recalled]:
         """(familiarity [n], the `limit` traces that the strongest limit * K neurons name): nominees for an exact comparison.
 
-        The 16 strongest hold the nearest trace so often that the best of them by cosine decides as a search would (AUC .9752 for .9758).
         Among equals the newer is first. Costs little more than `familiarity`.
         """
         codes, limit = self._checked(codes), max(1, limit)

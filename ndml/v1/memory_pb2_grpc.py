@@ -122,7 +122,8 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchMemories(self, request, context):
-        """SearchMemories finds the k traces of the scope that are nearest to the query. Errors: FIELD_INVALID, EMBEDDING_*, OWNER_UNAVAILABLE.
+        """SearchMemories finds the k traces of the scope that rank highest: nearest to the query, salience counted in.
+        Errors: FIELD_INVALID, EMBEDDING_*, OWNER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,15 +158,16 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteMemory(self, request, context):
-        """DeleteMemory removes one trace's content, vector and labels for good. Errors: TRACE_NOT_FOUND unless allow_missing.
+        """DeleteMemory removes one trace's content, vector and labels for good, and semantic traces that were made out of it. Errors:
+        TRACE_NOT_FOUND unless allow_missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReinforceMemories(self, request, context):
-        """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces that were active shortly before and after get credit
-        too. Retrieval alone is not use: only this strengthens. Errors: FIELD_INVALID; an unknown trace fails by itself.
+        """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces of the same session shortly before and after get credit
+        too. Retrieval alone is not use: this strengthens, and being said again. Errors: FIELD_INVALID; an unknown trace fails by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,7 +175,8 @@ class MemoryServiceServicer:
 
     def ConsolidateMemories(self, request, context):
         """ConsolidateMemories merges clusters of an owner's episodic traces into semantic ones where the cluster predicts its members, and
-        streams its progress. Sources stay; deleting a semantic trace takes the merge back. Stopping the call stops the work between clusters.
+        streams its progress. Sources stay; a source that is deleted or corrected takes the semantic trace with it. Deleting a semantic trace
+        takes the merge back, for good. Stopping the call stops the work between clusters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

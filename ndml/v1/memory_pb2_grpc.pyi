@@ -40,7 +40,9 @@ class MemoryServiceStub:
     after it each item succeeds or fails by itself.
     """
     SearchMemories: _grpc.UnaryUnaryMultiCallable[_memory_pb2.SearchMemoriesRequest, _memory_pb2.SearchMemoriesResponse]
-    """SearchMemories finds the k traces of the scope that are nearest to the query. Errors: FIELD_INVALID, EMBEDDING_*, OWNER_UNAVAILABLE."""
+    """SearchMemories finds the k traces of the scope that rank highest: nearest to the query, salience counted in.
+    Errors: FIELD_INVALID, EMBEDDING_*, OWNER_UNAVAILABLE.
+    """
     BatchSearchMemories: _grpc.UnaryUnaryMultiCallable[_memory_pb2.BatchSearchMemoriesRequest, _memory_pb2.BatchSearchMemoriesResponse]
     """BatchSearchMemories answers up to 256 searches in one message; each succeeds or fails by itself."""
     GetMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.GetMemoryRequest, _memory_pb2.GetMemoryResponse]
@@ -50,14 +52,17 @@ class MemoryServiceStub:
     UpdateMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.UpdateMemoryRequest, _memory_pb2.UpdateMemoryResponse]
     """UpdateMemory changes the fields that update_mask names; a changed text is embedded anew. Errors: TRACE_NOT_FOUND, VERSION_CONFLICT."""
     DeleteMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.DeleteMemoryRequest, _memory_pb2.DeleteMemoryResponse]
-    """DeleteMemory removes one trace's content, vector and labels for good. Errors: TRACE_NOT_FOUND unless allow_missing."""
+    """DeleteMemory removes one trace's content, vector and labels for good, and semantic traces that were made out of it. Errors:
+    TRACE_NOT_FOUND unless allow_missing.
+    """
     ReinforceMemories: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ReinforceMemoriesRequest, _memory_pb2.ReinforceMemoriesResponse]
-    """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces that were active shortly before and after get credit
-    too. Retrieval alone is not use: only this strengthens. Errors: FIELD_INVALID; an unknown trace fails by itself.
+    """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces of the same session shortly before and after get credit
+    too. Retrieval alone is not use: this strengthens, and being said again. Errors: FIELD_INVALID; an unknown trace fails by itself.
     """
     ConsolidateMemories: _grpc.UnaryStreamMultiCallable[_memory_pb2.ConsolidateMemoriesRequest, _memory_pb2.ConsolidateMemoriesResponse]
     """ConsolidateMemories merges clusters of an owner's episodic traces into semantic ones where the cluster predicts its members, and
-    streams its progress. Sources stay; deleting a semantic trace takes the merge back. Stopping the call stops the work between clusters.
+    streams its progress. Sources stay; a source that is deleted or corrected takes the semantic trace with it. Deleting a semantic trace
+    takes the merge back, for good. Stopping the call stops the work between clusters.
     """
     ExportMemories: _grpc.UnaryStreamMultiCallable[_memory_pb2.ExportMemoriesRequest, _memory_pb2.ExportMemoriesResponse]
     """ExportMemories streams every trace of the scope, first learned first."""
@@ -78,7 +83,9 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     after it each item succeeds or fails by itself.
     """
     SearchMemories: _aio.UnaryUnaryMultiCallable[_memory_pb2.SearchMemoriesRequest, _memory_pb2.SearchMemoriesResponse]  # type: ignore[assignment]
-    """SearchMemories finds the k traces of the scope that are nearest to the query. Errors: FIELD_INVALID, EMBEDDING_*, OWNER_UNAVAILABLE."""
+    """SearchMemories finds the k traces of the scope that rank highest: nearest to the query, salience counted in.
+    Errors: FIELD_INVALID, EMBEDDING_*, OWNER_UNAVAILABLE.
+    """
     BatchSearchMemories: _aio.UnaryUnaryMultiCallable[_memory_pb2.BatchSearchMemoriesRequest, _memory_pb2.BatchSearchMemoriesResponse]  # type: ignore[assignment]
     """BatchSearchMemories answers up to 256 searches in one message; each succeeds or fails by itself."""
     GetMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.GetMemoryRequest, _memory_pb2.GetMemoryResponse]  # type: ignore[assignment]
@@ -88,14 +95,17 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     UpdateMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.UpdateMemoryRequest, _memory_pb2.UpdateMemoryResponse]  # type: ignore[assignment]
     """UpdateMemory changes the fields that update_mask names; a changed text is embedded anew. Errors: TRACE_NOT_FOUND, VERSION_CONFLICT."""
     DeleteMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.DeleteMemoryRequest, _memory_pb2.DeleteMemoryResponse]  # type: ignore[assignment]
-    """DeleteMemory removes one trace's content, vector and labels for good. Errors: TRACE_NOT_FOUND unless allow_missing."""
+    """DeleteMemory removes one trace's content, vector and labels for good, and semantic traces that were made out of it. Errors:
+    TRACE_NOT_FOUND unless allow_missing.
+    """
     ReinforceMemories: _aio.UnaryUnaryMultiCallable[_memory_pb2.ReinforceMemoriesRequest, _memory_pb2.ReinforceMemoriesResponse]  # type: ignore[assignment]
-    """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces that were active shortly before and after get credit
-    too. Retrieval alone is not use: only this strengthens. Errors: FIELD_INVALID; an unknown trace fails by itself.
+    """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces of the same session shortly before and after get credit
+    too. Retrieval alone is not use: this strengthens, and being said again. Errors: FIELD_INVALID; an unknown trace fails by itself.
     """
     ConsolidateMemories: _aio.UnaryStreamMultiCallable[_memory_pb2.ConsolidateMemoriesRequest, _memory_pb2.ConsolidateMemoriesResponse]  # type: ignore[assignment]
     """ConsolidateMemories merges clusters of an owner's episodic traces into semantic ones where the cluster predicts its members, and
-    streams its progress. Sources stay; deleting a semantic trace takes the merge back. Stopping the call stops the work between clusters.
+    streams its progress. Sources stay; a source that is deleted or corrected takes the semantic trace with it. Deleting a semantic trace
+    takes the merge back, for good. Stopping the call stops the work between clusters.
     """
     ExportMemories: _aio.UnaryStreamMultiCallable[_memory_pb2.ExportMemoriesRequest, _memory_pb2.ExportMemoriesResponse]  # type: ignore[assignment]
     """ExportMemories streams every trace of the scope, first learned first."""
@@ -131,7 +141,9 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.SearchMemoriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.SearchMemoriesResponse, _abc.Awaitable[_memory_pb2.SearchMemoriesResponse]]:
-        """SearchMemories finds the k traces of the scope that are nearest to the query. Errors: FIELD_INVALID, EMBEDDING_*, OWNER_UNAVAILABLE."""
+        """SearchMemories finds the k traces of the scope that rank highest: nearest to the query, salience counted in.
+        Errors: FIELD_INVALID, EMBEDDING_*, OWNER_UNAVAILABLE.
+        """
 
     @_abc_1.abstractmethod
     def BatchSearchMemories(
@@ -171,7 +183,9 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.DeleteMemoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.DeleteMemoryResponse, _abc.Awaitable[_memory_pb2.DeleteMemoryResponse]]:
-        """DeleteMemory removes one trace's content, vector and labels for good. Errors: TRACE_NOT_FOUND unless allow_missing."""
+        """DeleteMemory removes one trace's content, vector and labels for good, and semantic traces that were made out of it. Errors:
+        TRACE_NOT_FOUND unless allow_missing.
+        """
 
     @_abc_1.abstractmethod
     def ReinforceMemories(
@@ -179,8 +193,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.ReinforceMemoriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.ReinforceMemoriesResponse, _abc.Awaitable[_memory_pb2.ReinforceMemoriesResponse]]:
-        """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces that were active shortly before and after get credit
-        too. Retrieval alone is not use: only this strengthens. Errors: FIELD_INVALID; an unknown trace fails by itself.
+        """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces of the same session shortly before and after get credit
+        too. Retrieval alone is not use: this strengthens, and being said again. Errors: FIELD_INVALID; an unknown trace fails by itself.
         """
 
     @_abc_1.abstractmethod
@@ -190,7 +204,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_memory_pb2.ConsolidateMemoriesResponse], _abc.AsyncIterator[_memory_pb2.ConsolidateMemoriesResponse]]:
         """ConsolidateMemories merges clusters of an owner's episodic traces into semantic ones where the cluster predicts its members, and
-        streams its progress. Sources stay; deleting a semantic trace takes the merge back. Stopping the call stops the work between clusters.
+        streams its progress. Sources stay; a source that is deleted or corrected takes the semantic trace with it. Deleting a semantic trace
+        takes the merge back, for good. Stopping the call stops the work between clusters.
         """
 
     @_abc_1.abstractmethod

@@ -240,8 +240,11 @@ class Engine:
         action = slot.operation.put
         if self._gate is None and action.deduplicate:
             raise FieldInvalid("deduplicate needs the write gate, which is off here (gate.enabled, gate.profile)", field="deduplicate")
-        if self._gate is None or action.skip_existing:
+        if self._gate is None:
             return [WriteJob(slot.owner, action, slot.written)]
+        if action.skip_existing:
+            weighed = self._gate.weigh(self._residents.get(slot.owner), action.traces)
+            return [WriteJob(slot.owner, action, slot.written, weighed)]
         if self._awaits(slot.owner, [slot]):
             return []
         judged = self._gate.judge(slot.owner, self._residents.get(slot.owner), action.traces, action.deduplicate)

@@ -32,7 +32,9 @@ class Familiarity:
         """True when the partition has grown so far that `build` pays: the first time, and whenever the index is full and may grow."""
         if self._index is None:
             return rows >= self._from_rows and self._holds(rows)
-        return self._index.full and self._holds(rows)
+        if self._index.full and not self._holds(rows):
+            self._index = None  # it is not asked any more
+        return self._index is not None and self._index.full
 
     def _holds(self, rows: int) -> bool:
         return self._options.sized(rows, most=self._most_neurons).capacity > rows

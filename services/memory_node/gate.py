@@ -116,6 +116,16 @@ class WriteGate:
         _count(decisions, plateaus)
         return judged
 
+    def weigh(self, partition: Partition | None, traces: Sequence[MemoryTrace]) -> list[Judgement | None]:
+        """Imported traces are not judged; but they are ranked beside the others, so each gets the salience of its words."""
+        words = self._words(partition)
+        judged: list[Judgement | None] = []
+        for trace in traces:
+            made = MemoryTrace()
+            made.gate.salience = trace.salience or salience_of(None, words.observe(trace.text))
+            judged.append(Judgement(made))
+        return judged
+
     def _words(self, partition: Partition | None) -> DocumentFrequencies:
         """What the owner said so far, word by word; of an owner that was loaded since, its last texts."""
         if partition is None:

@@ -340,3 +340,17 @@ async def test_scaling_lifts_an_owner_whose_salience_is_low(tmp_path: Path) -> N
             [hit] = (await driver.search("u", 3, k=1, explain=True)).hits
             shares.append({share.signal: share.share for share in hit.signals}["salience"])
     assert shares[0] == pytest.approx(0.2) and shares[1] == pytest.approx(0.5, abs=0.01)
+
+
+async def test_an_import_is_not_judged_but_ranks_by_its_own_salience(tmp_path: Path) -> None:
+    async with node(tmp_path / "n", Clock(), ranking={"salience_weight": 0.2}) as driver:
+        told = "Marta moved her bakery from Porto to a former lighthouse near Aveiro"
+        await put(driver, said("first", told), said("other", "yes"))
+        action = pb.PutAction(traces=[said("again", told, near("first", 0.999))], skip_existing=True)
+        [outcome] = (await driver.one(harness.operation("u", put=action))).put.outcomes
+        assert outcome.gate.decision == types.WRITE_DECISION_UNSPECIFIED
+        imported, first = await get(driver, "again"), await get(driver, "first")
+        assert imported.gate.salience > 0.3 and happened(first) == []
+        hits = (await driver.search("u", "first", k=2, explain=True)).hits
+        assert {hit.trace.text for hit in hits} == {told}
+        assert all(share.share > 0.05 for hit in hits for share in hit.signals if share.signal == "salience")

@@ -195,15 +195,5 @@ def moved(before: State, after: State, why: str) -> str:
     return f"{before.name.lower()} -> {after.name.lower()}: {why}"
 
 
-def expiry(now_s: float, ttl_s: float | None, expires_at_s: float | None) -> float:
-    """When a trace written now ends: the earlier of a time to live and an explicit time; infinity without either. Raises FieldInvalid."""
-    if ttl_s is not None and not ttl_s > 0:
-        raise FieldInvalid(f"the time to live is {ttl_s} s: give more than 0, or leave it out", field="ttl")
-    if expires_at_s is not None and not expires_at_s > now_s:
-        raise FieldInvalid("it has expired before it is written: give a time to come, or leave it out", field="expires_at")
-    ends = (now_s + ttl_s if ttl_s is not None else np.inf, expires_at_s if expires_at_s is not None else np.inf)
-    return float(min(ends))
-
-
 def _age(traces: Traces, now_s: float) -> F64:
     return np.maximum(now_s - traces.learned_at_s, 0.0)

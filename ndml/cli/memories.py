@@ -45,6 +45,7 @@ def add(
     deduplicate: opt.Deduplicate = False,
     protect: Annotated[bool, typer.Option("--protect", help="Forgetting leaves it alone.")] = False,
     expires_at: opt.ExpiresAt = None,
+    ttl: opt.TimeToLive = None,
     request_id: Annotated[str, typer.Option(help="Makes a repeat safe: the same id writes once.", show_default=False)] = "",
 ) -> None:
     """Remember a sentence, stdin, or a whole conversation file."""
@@ -52,7 +53,7 @@ def add(
     if (file is None) == (not text):
         raise FieldInvalid("give one of: a text, - for stdin, --file", field="text")
     if file is not None:
-        if protect or any(value is not None for value in (speaker, said_at, kind, label, salience, source, expires_at)):
+        if protect or any(value is not None for value in (speaker, said_at, kind, label, salience, source, expires_at, ttl)):
             raise FieldInvalid("with --file these stand in the lines: leave out --speaker, --said-at, --kind, --label, …", field="file")
         add_file(session, file, request_id, deduplicate)
         return
@@ -67,6 +68,7 @@ def add(
             provenance=Provenance(source) if source else None,
             protected=protect,
             expires_at=opt.time("expires-at", expires_at),
+            ttl_s=ttl,
             deduplicate=deduplicate,
             request_id=request_id,
         )

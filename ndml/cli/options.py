@@ -20,6 +20,7 @@ KindName = Annotated[str | None, typer.Option(help="episodic, semantic or proced
 Salience = Annotated[float | None, typer.Option(help="Importance, 0 to 1.")]
 Protect = Annotated[bool | None, typer.Option("--protect/--no-protect", help="Forgetting leaves it alone, or no longer.")]
 ExpiresAt = Annotated[str | None, typer.Option(help="Deleted from this time on, as --said-at.")]
+TimeToLive = Annotated[float | None, typer.Option("--ttl", help="Seconds to live from now; with --expires-at the earlier of the two.")]
 Deduplicate = Annotated[bool, typer.Option("--deduplicate", help="Leave out what says the same as another memory.")]
 WithStrength = Annotated[bool, typer.Option("--strength", help="With how strong it is now.")]
 Source = Annotated[str | None, typer.Option(help="Where it came from, for example a URI.")]

@@ -82,6 +82,7 @@ def new_memories(lines: Iterable[str]) -> Iterator[NewMemory]:
                 session=_as(str, row, "session", ""),
                 protected=_as(bool, row, "protected", False),
                 expires_at=_time(row, "expires_at"),
+                ttl_s=_as((int, float), row, "ttl_s", None),
             )
 
 

@@ -144,6 +144,7 @@ def new_memory(value: NewMemory, default: Scope) -> memory_pb2.NewMemory:
         embedding=embedding("memory.embedding", value.embedding),
         protected=value.protected,
         expires_at=timestamp("memory.expires_at", value.expires_at),
+        ttl=duration("memory.ttl", value.ttl_s),
     )
 
 

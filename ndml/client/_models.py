@@ -91,6 +91,8 @@ class NewMemory:
     """Forgetting leaves it alone."""
     expires_at: datetime | None = None
     """It is deleted from this time on, with a time zone. Default: never."""
+    ttl_s: float | None = None
+    """Seconds to live from when it is stored; with `expires_at` the earlier of the two."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class Operations:
         embedding: object = None,
         protected: bool = False,
         expires_at: datetime | None = None,
+        ttl_s: float | None = None,
         deduplicate: bool = False,
         request_id: str = "",
         **options: Unpack[CallOptions],
@@ -61,9 +62,8 @@ class Operations:
         CapacityReached, OwnerUnavailable, DeadlinePassed.
         """
         scope = self._scope(options)
-        new = NewMemory(
-            text, speaker, said_at, kind, metadata or {}, salience, provenance, embedding, protected=protected, expires_at=expires_at
-        )
+        what = (text, speaker, said_at, kind, metadata or {}, salience, provenance, embedding)
+        new = NewMemory(*what, protected=protected, expires_at=expires_at, ttl_s=ttl_s)
         request = memory_pb2.AddMemoryRequest(
             request_id=encode.text("request_id", request_id) or uuid4().hex,
             memory=encode.new_memory(new, scope),

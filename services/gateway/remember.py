@@ -20,7 +20,7 @@ from ndml.wire import error_to_status, status_to_error
 from services.gateway.ids import RANDOM_BYTES, fresh_trace_id, trace_id_of_request
 from services.gateway.ports import Embedder, Nodes
 from services.gateway.scopes import Owner, owner_of
-from services.gateway.times import check_expiry, check_time
+from services.gateway.times import check_time, end_of_life
 from services.gateway.vectors import VectorSpace, dense_text
 
 _FAILURES_LISTED = 100
@@ -142,8 +142,10 @@ class Remember:
             trace.provenance.CopyFrom(memory.provenance)
         if memory.HasField("said_at"):
             trace.said_at.CopyFrom(check_time(memory.said_at, f"{path}.said_at"))
-        if memory.HasField("expires_at"):
-            trace.expires_at.CopyFrom(check_expiry(memory.expires_at, now, f"{path}.expires_at"))
+        expires_at, ttl = memory.expires_at if memory.HasField("expires_at") else None, memory.ttl if memory.HasField("ttl") else None
+        ends = end_of_life(expires_at, ttl, now, path)
+        if ends is not None:
+            trace.expires_at.CopyFrom(ends)
         trace.learned_at.FromMilliseconds(now)
         trace.updated_at.FromMilliseconds(now)
         return trace

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ndml.errors import FieldInvalid, FieldViolation
 
 _LONGEST_BUDGET_S = 86_400
+_LONGEST_LIFE_S = 100 * 366 * 86_400
 
 
 def check_time(value: Timestamp, field_path: str) -> Timestamp:
@@ -23,6 +24,21 @@ def check_expiry(value: Timestamp, now_ms: int, field_path: str) -> Timestamp:
     if check_time(value, field_path).ToMilliseconds() <= now_ms:
         raise FieldInvalid("must lie in the future; leave it out for a memory that does not expire", field=field_path)
     return value
+
+
+def end_of_life(expires_at: Timestamp | None, ttl: Duration | None, now_ms: int, field_path: str) -> Timestamp | None:
+    """When a memory written now ends: the earlier of its expiry and its time to live; None: never. Raises FieldInvalid."""
+    ends = None if expires_at is None else check_expiry(expires_at, now_ms, f"{field_path}.expires_at")
+    if ttl is None:
+        return ends
+    seconds = ttl.seconds + ttl.nanos / 1e9
+    if not (abs(ttl.nanos) <= 999_999_999 and 0 < seconds <= _LONGEST_LIFE_S):
+        raise FieldInvalid(
+            "must be longer than 0 s and at most 100 years; leave it out for a memory that does not expire", field=f"{field_path}.ttl"
+        )
+    over = Timestamp()
+    over.FromMilliseconds(now_ms + max(1, round(seconds * 1000)))
+    return over if ends is None or over.ToMilliseconds() < ends.ToMilliseconds() else ends
 
 
 def budget_ms(value: Duration, field_path: str) -> int:

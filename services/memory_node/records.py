@@ -25,15 +25,15 @@ UPDATABLE = ("text", "speaker", "said_at", "kind", "metadata", "salience", "prov
 
 # What the node says of a trace, or a retry may say differently: not part of what is hashed.
 _NOT_CONTENT = (
-    *("said_at", "learned_at", "updated_at", "version", "embedding"),
+    *("said_at", "learned_at", "updated_at", "expires_at", "version", "embedding"),
     *("gate", "state", "strength", "history"),
 )
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
-# Tags of MemoryTrace's fields 6, 7, 8, and field 12 with the value 1.
-_SAID_AT, _LEARNED_AT, _UPDATED_AT, _VERSION_1 = b"\x32", b"\x3a", b"\x42", b"\x60\x01"
+# Tags of MemoryTrace's fields 6, 7, 8, 24, and field 12 with the value 1.
+_SAID_AT, _LEARNED_AT, _UPDATED_AT, _EXPIRES_AT, _VERSION_1 = b"\x32", b"\x3a", b"\x42", b"\xc2\x01", b"\x60\x01"
 # A squared length closer to 1 than this is left as it came, so that an exported vector is imported bit for bit.
 _UNIT_TOLERANCE = 2e-6
 
@@ -148,6 +148,8 @@ def new_trace(owner: Owner, trace: MemoryTrace, vector: bytes, now_us: int, made
     tail = b"".join(
         (wire.field(_SAID_AT, said_at.SerializeToString()), wire.field(_LEARNED_AT, learned), wire.field(_UPDATED_AT, learned), _VERSION_1)
     )
+    if trace.HasField("expires_at"):
+        tail += wire.field(_EXPIRES_AT, trace.expires_at.SerializeToString())
     if made is not None:
         tail += made.SerializeToString()
     said = MemoryTrace()
@@ -157,6 +159,8 @@ def new_trace(owner: Owner, trace: MemoryTrace, vector: bytes, now_us: int, made
     for name in _NOT_CONTENT:
         said.ClearField(name)
     content = said.SerializeToString(deterministic=True)
+    if trace.HasField("expires_at"):
+        said.expires_at.CopyFrom(trace.expires_at)
     # A time that the writer left out is filled in as "now" on the way here and differs between two tries of one request: not hashed.
     given = b"" if times[0] == times[1] else times[0].to_bytes(8, "little", signed=True)
     start = (trace.salience or made.gate.salience, made.gate.encoding_strength) if made is not None else (trace.salience, 0.0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndml.btsp.lifecycle import ALLOWED, DAY_S, HOUR_S, LifecycleOptions, State, Traces, expiry, moved, next_state
+from ndml.btsp.lifecycle import ALLOWED, DAY_S, HOUR_S, LifecycleOptions, State, Traces, moved, next_state
 from ndml.errors import FieldInvalid
 
 NOW = 1_700_000_000.0
@@ -102,15 +102,6 @@ def test_jobs_and_callers_move_within_the_table() -> None:
         moved(State.EVICTED, State.ACTIVE, "")
     with pytest.raises(FieldInvalid, match="archived cannot become consolidating"):
         moved(State.ARCHIVED, State.CONSOLIDATING, "")
-
-
-def test_the_earlier_end_counts() -> None:
-    assert expiry(NOW, None, None) == math.inf
-    assert expiry(NOW, 60.0, None) == NOW + 60
-    assert expiry(NOW, 60.0, NOW + 30) == NOW + 30
-    for ttl, at in ((0.0, None), (-1.0, None), (math.nan, None), (None, NOW), (None, math.nan)):
-        with pytest.raises(FieldInvalid, match="leave it out"):
-            expiry(NOW, ttl, at)
 
 
 def test_bad_columns_and_options_are_refused() -> None:

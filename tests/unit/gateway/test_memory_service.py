@@ -128,6 +128,29 @@ async def test_an_add_carries_its_wishes_and_brings_the_gates_decision_back() ->
     assert (added.gate, added.deduplicated, added.trace_id) == (GATE, False, put.traces[0].trace_id)
 
 
+@pytest.mark.parametrize(
+    ("expires_s", "ttl", "ends_ms"),
+    [(None, Duration(seconds=60), 60_000), (30, Duration(seconds=60), 30_000), (90, Duration(nanos=500_000_000), 500)],
+)
+async def test_a_time_to_live_ends_it_and_the_earlier_end_counts(expires_s: int | None, ttl: Duration, ends_ms: int) -> None:
+    nodes = Nodes(stored)
+    memory = memory_pb2.NewMemory(scope=SCOPE, text="new", ttl=ttl)
+    if expires_s is not None:
+        memory.expires_at.FromSeconds(NOW_S + expires_s)
+    await service(nodes).AddMemory(memory_pb2.AddMemoryRequest(memory=memory), CALL)
+    trace = nodes.operations[0].put.traces[0]
+    assert trace.expires_at.ToMilliseconds() - trace.learned_at.ToMilliseconds() == ends_ms
+
+
+@pytest.mark.parametrize("ttl", [Duration(), Duration(seconds=-5), Duration(seconds=200 * 366 * 86_400)])
+async def test_a_time_to_live_that_is_none_is_refused(ttl: Duration) -> None:
+    nodes = Nodes(stored)
+    memory = memory_pb2.NewMemory(scope=SCOPE, text="new", ttl=ttl)
+    with pytest.raises(FieldInvalid) as refused:
+        await service(nodes).AddMemory(memory_pb2.AddMemoryRequest(memory=memory), CALL)
+    assert field_of(refused) == "memory.ttl" and not nodes.operations
+
+
 async def test_a_duplicate_names_the_trace_that_says_it() -> None:
     memories = [memory_pb2.NewMemory(scope=SCOPE, text=text) for text in ("new", "again")]
     one = await service(Nodes(stored)).AddMemory(memory_pb2.AddMemoryRequest(memory=memories[1], deduplicate=True), CALL)

@@ -156,6 +156,14 @@ async def test_equal_ids_and_resends_are_one_trace_and_strengthen_nothing(tmp_pa
         assert await every_text(driver) == {SAME}
 
 
+async def test_a_resend_with_a_time_to_live_is_still_one(tmp_path: Path) -> None:
+    async with node(tmp_path / "n", Clock()) as driver:
+        [one] = await put(driver, ending("a", SAME, 60.0))
+        [two] = await put(driver, ending("a", SAME, 61.5))  # the second try's end is counted from a later moment
+        assert not one.existed and two.existed and not two.HasField("error")
+        assert (await get(driver, "a")).expires_at.seconds == harness.T0_US // 1_000_000 + 60
+
+
 async def test_an_add_that_is_refused_strengthens_nothing(tmp_path: Path) -> None:
     async with node(tmp_path / "n", Clock()) as driver:
         await put(driver, said("a", SAME))

@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test lint bench bench-index bench-btsp recall eval-science eval-ablation eval-continual plots format proto clean
+.PHONY: help setup demo run test lint bench bench-index bench-btsp recall eval-science eval-ablation eval-continual bench-consensus sim eval-reliability plots format proto clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ EXTRAS := gateway,memory-node,consensus,llm,cli,neuromorphic,dev
 # The interpreter that makes the venv; the first of these that runs and is at least 3.11. Set PYTHON=… to choose another.
 PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3
 STAMP := $(VENV)/.ndml-setup
-PINS := pyproject.toml setup.py constraints.txt $(wildcard ndml/btsp/kernels/*.c) $(wildcard ndml/*/requirements.in services/*/requirements.in tests/requirements.in)
+PINS := pyproject.toml setup.py constraints.txt $(wildcard ndml/btsp/kernels/*.c ndml/crdt/*.c) $(wildcard ndml/*/requirements.in services/*/requirements.in tests/requirements.in)
 # Workers of `make test`: half the suite waits for processes, more workers than cores make it slower.
 TEST_WORKERS ?= 2
 TESTS ?= tests
@@ -75,6 +75,9 @@ plots: setup ## Draw the pictures of docs/science anew from the code (ten second
 
 bench-btsp: setup ## Write gate, trace states, consolidation: cost and quality beside search, into docs/benchmarks-btsp.md (four minutes)
 	$(BIN)/python -m tests.perf.bench_btsp --markdown docs/benchmarks-btsp.md --json docs/benchmarks-btsp.json $(ARGS)
+
+bench-consensus: setup ## Reconciliation, gossip, signing, delta throughput, convergence, into docs/benchmarks-consensus.md
+	$(BIN)/python -m tests.perf.bench_consensus --markdown docs/benchmarks-consensus.md --json docs/benchmarks-consensus.json $(ARGS)
 
 format: setup ## Format and sort imports
 	$(BIN)/ruff check --fix-only .

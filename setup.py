@@ -8,4 +8,6 @@ from setuptools import Extension, setup
 
 FLAGS = [] if sys.platform == "win32" else ["-O3", "-std=gnu11", "-Wno-psabi"]
 
-setup(ext_modules=[Extension("ndml.btsp.kernels._native", ["ndml/btsp/kernels/native.c"], extra_compile_args=FLAGS, optional=True)])
+KERNELS = {"ndml.btsp.kernels._native": "ndml/btsp/kernels/native.c", "ndml.crdt._oscillator": "ndml/crdt/oscillator.c"}
+
+setup(ext_modules=[Extension(name, [source], extra_compile_args=FLAGS, optional=True) for name, source in KERNELS.items()])

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TENSORS = ["torch", "faiss", "transformers", "sentence_transformers"]
 # What .importlinter names; empty modules of these names are a house that keeps every rule.
 MODULES = [
-    *("ndml.v1", "ndml.internal", "ndml.errors", "ndml.wire", "ndml.placement", "ndml.btsp"),
+    *("ndml.v1", "ndml.internal", "ndml.errors", "ndml.wire", "ndml.placement", "ndml.btsp", "ndml.crdt"),
     *("ndml.runtime", "ndml.client", "ndml.cli", "ndml.testing"),
     *("services.gateway", "services.memory_node", "services.consensus", "services.llm"),
 ]
@@ -53,6 +53,7 @@ def test_the_floors_hold() -> None:
         ("ndml.errors", "import grpc", "The pure floor"),
         ("ndml.placement", "import opentelemetry", "The pure floor"),
         ("ndml.btsp", "import google.protobuf", "The pure floor"),
+        ("ndml.crdt", "import grpc", "The pure floor"),
         ("ndml.wire", "import pydantic", "The wire form"),
         ("services.gateway", "def late():\n    import torch", "Tensors stay"),
         ("services.consensus", "import faiss", "Tensors stay"),
@@ -82,6 +83,7 @@ def test_an_empty_house_keeps_the_floors(tmp_path: Path) -> None:
         ("ndml.errors", [*TENSORS, "grpc", "google", "opentelemetry", "kubernetes", "pydantic"]),
         ("ndml.btsp.state", [*TENSORS, "grpc", "google", "opentelemetry", "kubernetes", "pydantic"]),
         ("ndml.btsp.consolidation", [*TENSORS, "grpc", "google", "scipy", "sklearn", "nir", "snntorch"]),
+        ("ndml.crdt.record", [*TENSORS, "grpc", "google", "opentelemetry", "kubernetes", "pydantic", "triton", "sqlite3"]),
         ("ndml.placement", [*TENSORS, "grpc", "google", "opentelemetry", "kubernetes", "pydantic"]),
     ],
 )

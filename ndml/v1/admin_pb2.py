@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ndml/v1/admin.proto\x12\x07ndml.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"f\n\x0fPlacementMember\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04zone\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.ndml.v1.MemberState\"\x87\x02\n\rServiceStatus\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\treachable\x18\x04 \x01(\x08\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12)\n\x06uptime\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x07\x64\x65tails\x18\x08 \x03(\x0b\x32#.ndml.v1.ServiceStatus.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x19\n\x17GetClusterStatusRequest\"d\n\x18GetClusterStatusResponse\x12(\n\x08services\x18\x01 \x03(\x0b\x32\x16.ndml.v1.ServiceStatus\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\"3\n\x13GetPlacementRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"|\n\x14GetPlacementResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12)\n\x07members\x18\x02 \x03(\x0b\x32\x18.ndml.v1.PlacementMember\x12\x1a\n\x12replication_factor\x18\x03 \x01(\x05\x12\x0e\n\x06owners\x18\x04 \x03(\t\"\x17\n\x15\x43reateSnapshotRequest\"\x91\x01\n\x0cSnapshotInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06traces\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"B\n\x16\x43reateSnapshotResponse\x12(\n\tsnapshots\x18\x01 \x03(\x0b\x32\x15.ndml.v1.SnapshotInfo*\x8e\x01\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_STATE_ALIVE\x10\x01\x12\x18\n\x14MEMBER_STATE_SUSPECT\x10\x02\x12\x15\n\x11MEMBER_STATE_DOWN\x10\x03\x12\x18\n\x14MEMBER_STATE_STANDBY\x10\x04\x32\xdf\x02\n\x0c\x41\x64minService\x12r\n\x10GetClusterStatus\x12 .ndml.v1.GetClusterStatusRequest\x1a!.ndml.v1.GetClusterStatusResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/admin/cluster\x12h\n\x0cGetPlacement\x12\x1c.ndml.v1.GetPlacementRequest\x1a\x1d.ndml.v1.GetPlacementResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/admin/placement\x12q\n\x0e\x43reateSnapshot\x12\x1e.ndml.v1.CreateSnapshotRequest\x1a\x1f.ndml.v1.CreateSnapshotResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/v1/admin/snapshots:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ndml/v1/admin.proto\x12\x07ndml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x01\n\x0fPlacementMember\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04zone\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.ndml.v1.MemberState\x12#\n\x05phase\x18\x05 \x01(\x0e\x32\x14.ndml.v1.MemberPhase\"\x87\x02\n\rServiceStatus\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\treachable\x18\x04 \x01(\x08\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12)\n\x06uptime\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x07\x64\x65tails\x18\x08 \x03(\x0b\x32#.ndml.v1.ServiceStatus.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x19\n\x17GetClusterStatusRequest\"d\n\x18GetClusterStatusResponse\x12(\n\x08services\x18\x01 \x03(\x0b\x32\x16.ndml.v1.ServiceStatus\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\"3\n\x13GetPlacementRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"|\n\x14GetPlacementResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12)\n\x07members\x18\x02 \x03(\x0b\x32\x18.ndml.v1.PlacementMember\x12\x1a\n\x12replication_factor\x18\x03 \x01(\x05\x12\x0e\n\x06owners\x18\x04 \x03(\t\"\x17\n\x15\x43reateSnapshotRequest\"\x91\x01\n\x0cSnapshotInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06traces\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"B\n\x16\x43reateSnapshotResponse\x12(\n\tsnapshots\x18\x01 \x03(\x0b\x32\x15.ndml.v1.SnapshotInfo\"/\n\x10\x44rainNodeRequest\x12\x1b\n\x07node_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\"c\n\x11\x44rainNodeResponse\x12#\n\x05phase\x18\x01 \x01(\x0e\x32\x14.ndml.v1.MemberPhase\x12\x13\n\x0bowners_left\x18\x02 \x01(\x03\x12\x14\n\x0cowners_total\x18\x03 \x01(\x03\"\x0f\n\rBackupRequest\"h\n\nBackupPart\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0f\n\x07records\x18\x03 \x03(\x0c\x12\x14\n\x0cowner_digest\x18\x04 \x01(\x0c\x12\x15\n\rowner_records\x18\x05 \x01(\x03\"^\n\x0e\x42\x61\x63kupResponse\x12!\n\x04part\x18\x01 \x01(\x0b\x32\x13.ndml.v1.BackupPart\x12\x13\n\x0bowners_done\x18\x02 \x01(\x03\x12\x14\n\x0cowners_total\x18\x03 \x01(\x03\"3\n\x0eRestoreRequest\x12!\n\x04part\x18\x01 \x01(\x0b\x32\x13.ndml.v1.BackupPart\"U\n\x0fRestoreResponse\x12\x0e\n\x06owners\x18\x01 \x01(\x03\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x03\x12\x0f\n\x07records\x18\x03 \x01(\x03\x12\x10\n\x08verified\x18\x04 \x01(\x03*\x8f\x01\n\x0bMemberPhase\x12\x1c\n\x18MEMBER_PHASE_UNSPECIFIED\x10\x00\x12\x18\n\x14MEMBER_PHASE_JOINING\x10\x01\x12\x17\n\x13MEMBER_PHASE_ACTIVE\x10\x02\x12\x18\n\x14MEMBER_PHASE_LEAVING\x10\x03\x12\x15\n\x11MEMBER_PHASE_LEFT\x10\x04*\x8e\x01\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_STATE_ALIVE\x10\x01\x12\x18\n\x14MEMBER_STATE_SUSPECT\x10\x02\x12\x15\n\x11MEMBER_STATE_DOWN\x10\x03\x12\x18\n\x14MEMBER_STATE_STANDBY\x10\x04\x32\xce\x04\n\x0c\x41\x64minService\x12r\n\x10GetClusterStatus\x12 .ndml.v1.GetClusterStatusRequest\x1a!.ndml.v1.GetClusterStatusResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/admin/cluster\x12h\n\x0cGetPlacement\x12\x1c.ndml.v1.GetPlacementRequest\x1a\x1d.ndml.v1.GetPlacementResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/admin/placement\x12q\n\x0e\x43reateSnapshot\x12\x1e.ndml.v1.CreateSnapshotRequest\x1a\x1f.ndml.v1.CreateSnapshotResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/v1/admin/snapshots:\x01*\x12p\n\tDrainNode\x12\x19.ndml.v1.DrainNodeRequest\x1a\x1a.ndml.v1.DrainNodeResponse\"*\x82\xd3\xe4\x93\x02$\"\x1f/v1/admin/nodes/{node_id}:drain:\x01*0\x01\x12;\n\x06\x42\x61\x63kup\x12\x16.ndml.v1.BackupRequest\x1a\x17.ndml.v1.BackupResponse0\x01\x12>\n\x07Restore\x12\x17.ndml.v1.RestoreRequest\x1a\x18.ndml.v1.RestoreResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,34 +37,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SERVICESTATUS_DETAILSENTRY']._loaded_options = None
   _globals['_SERVICESTATUS_DETAILSENTRY']._serialized_options = b'8\001'
+  _globals['_DRAINNODEREQUEST'].fields_by_name['node_id']._loaded_options = None
+  _globals['_DRAINNODEREQUEST'].fields_by_name['node_id']._serialized_options = b'\272H\007r\005\020\001(\200\001'
   _globals['_ADMINSERVICE'].methods_by_name['GetClusterStatus']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['GetClusterStatus']._serialized_options = b'\202\323\344\223\002\023\022\021/v1/admin/cluster'
   _globals['_ADMINSERVICE'].methods_by_name['GetPlacement']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['GetPlacement']._serialized_options = b'\202\323\344\223\002\025\022\023/v1/admin/placement'
   _globals['_ADMINSERVICE'].methods_by_name['CreateSnapshot']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['CreateSnapshot']._serialized_options = b'\202\323\344\223\002\030\"\023/v1/admin/snapshots:\001*'
-  _globals['_MEMBERSTATE']._serialized_start=1047
-  _globals['_MEMBERSTATE']._serialized_end=1189
-  _globals['_PLACEMENTMEMBER']._serialized_start=127
-  _globals['_PLACEMENTMEMBER']._serialized_end=229
-  _globals['_SERVICESTATUS']._serialized_start=232
-  _globals['_SERVICESTATUS']._serialized_end=495
-  _globals['_SERVICESTATUS_DETAILSENTRY']._serialized_start=449
-  _globals['_SERVICESTATUS_DETAILSENTRY']._serialized_end=495
-  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_start=497
-  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_end=522
-  _globals['_GETCLUSTERSTATUSRESPONSE']._serialized_start=524
-  _globals['_GETCLUSTERSTATUSRESPONSE']._serialized_end=624
-  _globals['_GETPLACEMENTREQUEST']._serialized_start=626
-  _globals['_GETPLACEMENTREQUEST']._serialized_end=677
-  _globals['_GETPLACEMENTRESPONSE']._serialized_start=679
-  _globals['_GETPLACEMENTRESPONSE']._serialized_end=803
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=805
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=828
-  _globals['_SNAPSHOTINFO']._serialized_start=831
-  _globals['_SNAPSHOTINFO']._serialized_end=976
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=978
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=1044
-  _globals['_ADMINSERVICE']._serialized_start=1192
-  _globals['_ADMINSERVICE']._serialized_end=1543
+  _globals['_ADMINSERVICE'].methods_by_name['DrainNode']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['DrainNode']._serialized_options = b'\202\323\344\223\002$\"\037/v1/admin/nodes/{node_id}:drain:\001*'
+  _globals['_MEMBERPHASE']._serialized_start=1623
+  _globals['_MEMBERPHASE']._serialized_end=1766
+  _globals['_MEMBERSTATE']._serialized_start=1769
+  _globals['_MEMBERSTATE']._serialized_end=1911
+  _globals['_PLACEMENTMEMBER']._serialized_start=157
+  _globals['_PLACEMENTMEMBER']._serialized_end=296
+  _globals['_SERVICESTATUS']._serialized_start=299
+  _globals['_SERVICESTATUS']._serialized_end=562
+  _globals['_SERVICESTATUS_DETAILSENTRY']._serialized_start=516
+  _globals['_SERVICESTATUS_DETAILSENTRY']._serialized_end=562
+  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_start=564
+  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_end=589
+  _globals['_GETCLUSTERSTATUSRESPONSE']._serialized_start=591
+  _globals['_GETCLUSTERSTATUSRESPONSE']._serialized_end=691
+  _globals['_GETPLACEMENTREQUEST']._serialized_start=693
+  _globals['_GETPLACEMENTREQUEST']._serialized_end=744
+  _globals['_GETPLACEMENTRESPONSE']._serialized_start=746
+  _globals['_GETPLACEMENTRESPONSE']._serialized_end=870
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=872
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=895
+  _globals['_SNAPSHOTINFO']._serialized_start=898
+  _globals['_SNAPSHOTINFO']._serialized_end=1043
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=1045
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=1111
+  _globals['_DRAINNODEREQUEST']._serialized_start=1113
+  _globals['_DRAINNODEREQUEST']._serialized_end=1160
+  _globals['_DRAINNODERESPONSE']._serialized_start=1162
+  _globals['_DRAINNODERESPONSE']._serialized_end=1261
+  _globals['_BACKUPREQUEST']._serialized_start=1263
+  _globals['_BACKUPREQUEST']._serialized_end=1278
+  _globals['_BACKUPPART']._serialized_start=1280
+  _globals['_BACKUPPART']._serialized_end=1384
+  _globals['_BACKUPRESPONSE']._serialized_start=1386
+  _globals['_BACKUPRESPONSE']._serialized_end=1480
+  _globals['_RESTOREREQUEST']._serialized_start=1482
+  _globals['_RESTOREREQUEST']._serialized_end=1533
+  _globals['_RESTORERESPONSE']._serialized_start=1535
+  _globals['_RESTORERESPONSE']._serialized_end=1620
+  _globals['_ADMINSERVICE']._serialized_start=1914
+  _globals['_ADMINSERVICE']._serialized_end=2504
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,21 @@ class AdminServiceStub:
                 request_serializer=ndml_dot_v1_dot_admin__pb2.CreateSnapshotRequest.SerializeToString,
                 response_deserializer=ndml_dot_v1_dot_admin__pb2.CreateSnapshotResponse.FromString,
                 _registered_method=True)
+        self.DrainNode = channel.unary_stream(
+                '/ndml.v1.AdminService/DrainNode',
+                request_serializer=ndml_dot_v1_dot_admin__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=ndml_dot_v1_dot_admin__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/ndml.v1.AdminService/Backup',
+                request_serializer=ndml_dot_v1_dot_admin__pb2.BackupRequest.SerializeToString,
+                response_deserializer=ndml_dot_v1_dot_admin__pb2.BackupResponse.FromString,
+                _registered_method=True)
+        self.Restore = channel.stream_unary(
+                '/ndml.v1.AdminService/Restore',
+                request_serializer=ndml_dot_v1_dot_admin__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=ndml_dot_v1_dot_admin__pb2.RestoreResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -77,6 +92,28 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainNode(self, request, context):
+        """DrainNode hands a memory node's owners over to the others and streams the progress; in its last message the node may be stopped for
+        good. Leaving the call does not stop the drain. Errors: FIELD_INVALID for an unknown node, or one that the others cannot replace.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Backup(self, request, context):
+        """Backup streams every owner's records, erased ones' ids included, while the suite serves. Each owner is one consistent state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request_iterator, context):
+        """Restore joins a backup into the suite, whatever its number of nodes: what was erased since stays erased.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +131,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.CreateSnapshot,
                     request_deserializer=ndml_dot_v1_dot_admin__pb2.CreateSnapshotRequest.FromString,
                     response_serializer=ndml_dot_v1_dot_admin__pb2.CreateSnapshotResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_stream_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=ndml_dot_v1_dot_admin__pb2.DrainNodeRequest.FromString,
+                    response_serializer=ndml_dot_v1_dot_admin__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=ndml_dot_v1_dot_admin__pb2.BackupRequest.FromString,
+                    response_serializer=ndml_dot_v1_dot_admin__pb2.BackupResponse.SerializeToString,
+            ),
+            'Restore': grpc.stream_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=ndml_dot_v1_dot_admin__pb2.RestoreRequest.FromString,
+                    response_serializer=ndml_dot_v1_dot_admin__pb2.RestoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +230,87 @@ class AdminService:
             '/ndml.v1.AdminService/CreateSnapshot',
             ndml_dot_v1_dot_admin__pb2.CreateSnapshotRequest.SerializeToString,
             ndml_dot_v1_dot_admin__pb2.CreateSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ndml.v1.AdminService/DrainNode',
+            ndml_dot_v1_dot_admin__pb2.DrainNodeRequest.SerializeToString,
+            ndml_dot_v1_dot_admin__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ndml.v1.AdminService/Backup',
+            ndml_dot_v1_dot_admin__pb2.BackupRequest.SerializeToString,
+            ndml_dot_v1_dot_admin__pb2.BackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/ndml.v1.AdminService/Restore',
+            ndml_dot_v1_dot_admin__pb2.RestoreRequest.SerializeToString,
+            ndml_dot_v1_dot_admin__pb2.RestoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

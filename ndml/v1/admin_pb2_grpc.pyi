@@ -39,6 +39,14 @@ class AdminServiceStub:
     """GetPlacement shows who owns what, as this gateway sees it."""
     CreateSnapshot: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateSnapshotRequest, _admin_pb2.CreateSnapshotResponse]
     """CreateSnapshot makes every memory node write a consistent copy of its store beside it, while it serves."""
+    DrainNode: _grpc.UnaryStreamMultiCallable[_admin_pb2.DrainNodeRequest, _admin_pb2.DrainNodeResponse]
+    """DrainNode hands a memory node's owners over to the others and streams the progress; in its last message the node may be stopped for
+    good. Leaving the call does not stop the drain. Errors: FIELD_INVALID for an unknown node, or one that the others cannot replace.
+    """
+    Backup: _grpc.UnaryStreamMultiCallable[_admin_pb2.BackupRequest, _admin_pb2.BackupResponse]
+    """Backup streams every owner's records, erased ones' ids included, while the suite serves. Each owner is one consistent state."""
+    Restore: _grpc.StreamUnaryMultiCallable[_admin_pb2.RestoreRequest, _admin_pb2.RestoreResponse]
+    """Restore joins a backup into the suite, whatever its number of nodes: what was erased since stays erased."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -51,6 +59,14 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """GetPlacement shows who owns what, as this gateway sees it."""
     CreateSnapshot: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateSnapshotRequest, _admin_pb2.CreateSnapshotResponse]  # type: ignore[assignment]
     """CreateSnapshot makes every memory node write a consistent copy of its store beside it, while it serves."""
+    DrainNode: _aio.UnaryStreamMultiCallable[_admin_pb2.DrainNodeRequest, _admin_pb2.DrainNodeResponse]  # type: ignore[assignment]
+    """DrainNode hands a memory node's owners over to the others and streams the progress; in its last message the node may be stopped for
+    good. Leaving the call does not stop the drain. Errors: FIELD_INVALID for an unknown node, or one that the others cannot replace.
+    """
+    Backup: _aio.UnaryStreamMultiCallable[_admin_pb2.BackupRequest, _admin_pb2.BackupResponse]  # type: ignore[assignment]
+    """Backup streams every owner's records, erased ones' ids included, while the suite serves. Each owner is one consistent state."""
+    Restore: _aio.StreamUnaryMultiCallable[_admin_pb2.RestoreRequest, _admin_pb2.RestoreResponse]  # type: ignore[assignment]
+    """Restore joins a backup into the suite, whatever its number of nodes: what was erased since stays erased."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """AdminService shows the suite and takes snapshots. Needs the operator's credential where authentication is on."""
@@ -78,5 +94,31 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.CreateSnapshotResponse, _abc.Awaitable[_admin_pb2.CreateSnapshotResponse]]:
         """CreateSnapshot makes every memory node write a consistent copy of its store beside it, while it serves."""
+
+    @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _admin_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.DrainNodeResponse], _abc.AsyncIterator[_admin_pb2.DrainNodeResponse]]:
+        """DrainNode hands a memory node's owners over to the others and streams the progress; in its last message the node may be stopped for
+        good. Leaving the call does not stop the drain. Errors: FIELD_INVALID for an unknown node, or one that the others cannot replace.
+        """
+
+    @_abc_1.abstractmethod
+    def Backup(
+        self,
+        request: _admin_pb2.BackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.BackupResponse], _abc.AsyncIterator[_admin_pb2.BackupResponse]]:
+        """Backup streams every owner's records, erased ones' ids included, while the suite serves. Each owner is one consistent state."""
+
+    @_abc_1.abstractmethod
+    def Restore(
+        self,
+        request_iterator: _MaybeAsyncIterator[_admin_pb2.RestoreRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RestoreResponse, _abc.Awaitable[_admin_pb2.RestoreResponse]]:
+        """Restore joins a backup into the suite, whatever its number of nodes: what was erased since stays erased."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

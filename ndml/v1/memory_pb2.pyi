@@ -63,14 +63,16 @@ class NewMemory(_message.Message):
     def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[_types_pb2.TraceKind, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[_types_pb2.Provenance, _Mapping]] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., protected: _Optional[bool] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class AddMemoryRequest(_message.Message):
-    __slots__ = ("request_id", "memory", "deduplicate")
+    __slots__ = ("request_id", "memory", "deduplicate", "consistency")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     DEDUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     memory: NewMemory
     deduplicate: bool
-    def __init__(self, request_id: _Optional[str] = ..., memory: _Optional[_Union[NewMemory, _Mapping]] = ..., deduplicate: _Optional[bool] = ...) -> None: ...
+    consistency: _types_pb2.Consistency
+    def __init__(self, request_id: _Optional[str] = ..., memory: _Optional[_Union[NewMemory, _Mapping]] = ..., deduplicate: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
 
 class AddMemoryResponse(_message.Message):
     __slots__ = ("trace_id", "replayed", "learned_at", "consistency_token", "gate", "deduplicated")
@@ -89,14 +91,16 @@ class AddMemoryResponse(_message.Message):
     def __init__(self, trace_id: _Optional[str] = ..., replayed: _Optional[bool] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., consistency_token: _Optional[str] = ..., gate: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., deduplicated: _Optional[bool] = ...) -> None: ...
 
 class BatchAddMemoriesRequest(_message.Message):
-    __slots__ = ("request_id", "memories", "deduplicate")
+    __slots__ = ("request_id", "memories", "deduplicate", "consistency")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MEMORIES_FIELD_NUMBER: _ClassVar[int]
     DEDUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     memories: _containers.RepeatedCompositeFieldContainer[NewMemory]
     deduplicate: bool
-    def __init__(self, request_id: _Optional[str] = ..., memories: _Optional[_Iterable[_Union[NewMemory, _Mapping]]] = ..., deduplicate: _Optional[bool] = ...) -> None: ...
+    consistency: _types_pb2.Consistency
+    def __init__(self, request_id: _Optional[str] = ..., memories: _Optional[_Iterable[_Union[NewMemory, _Mapping]]] = ..., deduplicate: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
 
 class AddResult(_message.Message):
     __slots__ = ("trace_id", "replayed", "error", "gate", "deduplicated")
@@ -121,7 +125,7 @@ class BatchAddMemoriesResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[AddResult, _Mapping]]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
 class SearchMemoriesRequest(_message.Message):
-    __slots__ = ("scope", "text", "embedding", "k", "filter", "min_score", "consistency_token", "include_embedding", "explain", "weights", "include_strength")
+    __slots__ = ("scope", "text", "embedding", "k", "filter", "min_score", "consistency_token", "include_embedding", "explain", "weights", "include_strength", "consistency")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +137,7 @@ class SearchMemoriesRequest(_message.Message):
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     scope: _types_pb2.Scope
     text: str
     embedding: _types_pb2.Embedding
@@ -144,7 +149,8 @@ class SearchMemoriesRequest(_message.Message):
     explain: bool
     weights: _types_pb2.RankingWeights
     include_strength: bool
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ...) -> None: ...
+    consistency: _types_pb2.Consistency
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
 
 class SignalShare(_message.Message):
     __slots__ = ("signal", "share")
@@ -165,12 +171,14 @@ class SearchHit(_message.Message):
     def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ..., score: _Optional[float] = ..., signals: _Optional[_Iterable[_Union[SignalShare, _Mapping]]] = ...) -> None: ...
 
 class SearchMemoriesResponse(_message.Message):
-    __slots__ = ("hits", "stats")
+    __slots__ = ("hits", "stats", "consistency_token")
     HITS_FIELD_NUMBER: _ClassVar[int]
     STATS_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[SearchHit]
     stats: _types_pb2.SearchStats
-    def __init__(self, hits: _Optional[_Iterable[_Union[SearchHit, _Mapping]]] = ..., stats: _Optional[_Union[_types_pb2.SearchStats, _Mapping]] = ...) -> None: ...
+    consistency_token: str
+    def __init__(self, hits: _Optional[_Iterable[_Union[SearchHit, _Mapping]]] = ..., stats: _Optional[_Union[_types_pb2.SearchStats, _Mapping]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
 class BatchSearchMemoriesRequest(_message.Message):
     __slots__ = ("searches",)
@@ -193,29 +201,35 @@ class BatchSearchMemoriesResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[BatchSearchResult, _Mapping]]] = ...) -> None: ...
 
 class GetMemoryRequest(_message.Message):
-    __slots__ = ("scope", "trace_id", "consistency_token", "include_embedding", "include_strength", "include_history")
+    __slots__ = ("scope", "trace_id", "consistency_token", "include_embedding", "include_strength", "include_history", "include_siblings", "consistency")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_HISTORY_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_SIBLINGS_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     scope: _types_pb2.Scope
     trace_id: str
     consistency_token: str
     include_embedding: bool
     include_strength: bool
     include_history: bool
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., trace_id: _Optional[str] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., include_strength: _Optional[bool] = ..., include_history: _Optional[bool] = ...) -> None: ...
+    include_siblings: bool
+    consistency: _types_pb2.Consistency
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., trace_id: _Optional[str] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., include_strength: _Optional[bool] = ..., include_history: _Optional[bool] = ..., include_siblings: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
 
 class GetMemoryResponse(_message.Message):
-    __slots__ = ("trace",)
+    __slots__ = ("trace", "consistency_token")
     TRACE_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
     trace: _types_pb2.MemoryTrace
-    def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ...) -> None: ...
+    consistency_token: str
+    def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
 class ListMemoriesRequest(_message.Message):
-    __slots__ = ("scope", "page_size", "page_token", "filter", "include_embedding", "consistency_token", "include_archived")
+    __slots__ = ("scope", "page_size", "page_token", "filter", "include_embedding", "consistency_token", "include_archived", "consistency")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -223,6 +237,7 @@ class ListMemoriesRequest(_message.Message):
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_ARCHIVED_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     scope: _types_pb2.Scope
     page_size: int
     page_token: str
@@ -230,25 +245,32 @@ class ListMemoriesRequest(_message.Message):
     include_embedding: bool
     consistency_token: str
     include_archived: bool
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., include_embedding: _Optional[bool] = ..., consistency_token: _Optional[str] = ..., include_archived: _Optional[bool] = ...) -> None: ...
+    consistency: _types_pb2.Consistency
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., include_embedding: _Optional[bool] = ..., consistency_token: _Optional[str] = ..., include_archived: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
 
 class ListMemoriesResponse(_message.Message):
-    __slots__ = ("traces", "next_page_token")
+    __slots__ = ("traces", "next_page_token", "consistency_token")
     TRACES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
     traces: _containers.RepeatedCompositeFieldContainer[_types_pb2.MemoryTrace]
     next_page_token: str
-    def __init__(self, traces: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    consistency_token: str
+    def __init__(self, traces: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
 class UpdateMemoryRequest(_message.Message):
-    __slots__ = ("trace", "update_mask", "expected_version")
+    __slots__ = ("trace", "update_mask", "expected_version", "consistency", "consistency_token")
     TRACE_FIELD_NUMBER: _ClassVar[int]
     UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
     trace: _types_pb2.MemoryTrace
     update_mask: _field_mask_pb2.FieldMask
     expected_version: int
-    def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., expected_version: _Optional[int] = ...) -> None: ...
+    consistency: _types_pb2.Consistency
+    consistency_token: str
+    def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., expected_version: _Optional[int] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
 class UpdateMemoryResponse(_message.Message):
     __slots__ = ("trace", "consistency_token")
@@ -259,14 +281,18 @@ class UpdateMemoryResponse(_message.Message):
     def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
 class DeleteMemoryRequest(_message.Message):
-    __slots__ = ("scope", "trace_id", "allow_missing")
+    __slots__ = ("scope", "trace_id", "allow_missing", "consistency", "consistency_token")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     ALLOW_MISSING_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
     scope: _types_pb2.Scope
     trace_id: str
     allow_missing: bool
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., trace_id: _Optional[str] = ..., allow_missing: _Optional[bool] = ...) -> None: ...
+    consistency: _types_pb2.Consistency
+    consistency_token: str
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., trace_id: _Optional[str] = ..., allow_missing: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
 class DeleteMemoryResponse(_message.Message):
     __slots__ = ("deleted", "consistency_token")
@@ -275,6 +301,28 @@ class DeleteMemoryResponse(_message.Message):
     deleted: bool
     consistency_token: str
     def __init__(self, deleted: _Optional[bool] = ..., consistency_token: _Optional[str] = ...) -> None: ...
+
+class ResolveConflictRequest(_message.Message):
+    __slots__ = ("scope", "trace_id", "sibling_id", "consistency", "consistency_token")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    SIBLING_ID_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    scope: _types_pb2.Scope
+    trace_id: str
+    sibling_id: str
+    consistency: _types_pb2.Consistency
+    consistency_token: str
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., trace_id: _Optional[str] = ..., sibling_id: _Optional[str] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
+
+class ResolveConflictResponse(_message.Message):
+    __slots__ = ("trace", "consistency_token")
+    TRACE_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    trace: _types_pb2.MemoryTrace
+    consistency_token: str
+    def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
 class Feedback(_message.Message):
     __slots__ = ("trace_id", "answer_id", "grade")
@@ -297,16 +345,20 @@ class CreditSpread(_message.Message):
     def __init__(self, clock: _Optional[_Union[CreditClock, str]] = ..., tau_before: _Optional[float] = ..., tau_after: _Optional[float] = ...) -> None: ...
 
 class ReinforceMemoriesRequest(_message.Message):
-    __slots__ = ("request_id", "scope", "feedback", "spread")
+    __slots__ = ("request_id", "scope", "feedback", "spread", "consistency", "consistency_token")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     SPREAD_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     scope: _types_pb2.Scope
     feedback: _containers.RepeatedCompositeFieldContainer[Feedback]
     spread: CreditSpread
-    def __init__(self, request_id: _Optional[str] = ..., scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., feedback: _Optional[_Iterable[_Union[Feedback, _Mapping]]] = ..., spread: _Optional[_Union[CreditSpread, _Mapping]] = ...) -> None: ...
+    consistency: _types_pb2.Consistency
+    consistency_token: str
+    def __init__(self, request_id: _Optional[str] = ..., scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., feedback: _Optional[_Iterable[_Union[Feedback, _Mapping]]] = ..., spread: _Optional[_Union[CreditSpread, _Mapping]] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
 class ReinforceResult(_message.Message):
     __slots__ = ("trace_id", "strength", "error")

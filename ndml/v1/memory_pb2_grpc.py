@@ -75,6 +75,11 @@ class MemoryServiceStub:
                 request_serializer=ndml_dot_v1_dot_memory__pb2.DeleteMemoryRequest.SerializeToString,
                 response_deserializer=ndml_dot_v1_dot_memory__pb2.DeleteMemoryResponse.FromString,
                 _registered_method=True)
+        self.ResolveConflict = channel.unary_unary(
+                '/ndml.v1.MemoryService/ResolveConflict',
+                request_serializer=ndml_dot_v1_dot_memory__pb2.ResolveConflictRequest.SerializeToString,
+                response_deserializer=ndml_dot_v1_dot_memory__pb2.ResolveConflictResponse.FromString,
+                _registered_method=True)
         self.ReinforceMemories = channel.unary_unary(
                 '/ndml.v1.MemoryService/ReinforceMemories',
                 request_serializer=ndml_dot_v1_dot_memory__pb2.ReinforceMemoriesRequest.SerializeToString,
@@ -165,6 +170,14 @@ class MemoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveConflict(self, request, context):
+        """ResolveConflict ends a conflict: one content replaces every other that was written beside it. GetMemory with include_siblings shows them;
+        without it reads show the one that resolution finds best, on every copy the same. Errors: TRACE_NOT_FOUND, FIELD_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReinforceMemories(self, request, context):
         """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces of the same session shortly before and after get credit
         too. Retrieval alone is not use: this strengthens, and being said again. Errors: FIELD_INVALID; an unknown trace fails by itself.
@@ -245,6 +258,11 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     servicer.DeleteMemory,
                     request_deserializer=ndml_dot_v1_dot_memory__pb2.DeleteMemoryRequest.FromString,
                     response_serializer=ndml_dot_v1_dot_memory__pb2.DeleteMemoryResponse.SerializeToString,
+            ),
+            'ResolveConflict': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveConflict,
+                    request_deserializer=ndml_dot_v1_dot_memory__pb2.ResolveConflictRequest.FromString,
+                    response_serializer=ndml_dot_v1_dot_memory__pb2.ResolveConflictResponse.SerializeToString,
             ),
             'ReinforceMemories': grpc.unary_unary_rpc_method_handler(
                     servicer.ReinforceMemories,
@@ -489,6 +507,33 @@ class MemoryService:
             '/ndml.v1.MemoryService/DeleteMemory',
             ndml_dot_v1_dot_memory__pb2.DeleteMemoryRequest.SerializeToString,
             ndml_dot_v1_dot_memory__pb2.DeleteMemoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveConflict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ndml.v1.MemoryService/ResolveConflict',
+            ndml_dot_v1_dot_memory__pb2.ResolveConflictRequest.SerializeToString,
+            ndml_dot_v1_dot_memory__pb2.ResolveConflictResponse.FromString,
             options,
             channel_credentials,
             insecure,

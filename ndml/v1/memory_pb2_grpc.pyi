@@ -55,6 +55,10 @@ class MemoryServiceStub:
     """DeleteMemory removes one trace's content, vector and labels for good, and semantic traces that were made out of it. Errors:
     TRACE_NOT_FOUND unless allow_missing.
     """
+    ResolveConflict: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ResolveConflictRequest, _memory_pb2.ResolveConflictResponse]
+    """ResolveConflict ends a conflict: one content replaces every other that was written beside it. GetMemory with include_siblings shows them;
+    without it reads show the one that resolution finds best, on every copy the same. Errors: TRACE_NOT_FOUND, FIELD_INVALID.
+    """
     ReinforceMemories: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ReinforceMemoriesRequest, _memory_pb2.ReinforceMemoriesResponse]
     """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces of the same session shortly before and after get credit
     too. Retrieval alone is not use: this strengthens, and being said again. Errors: FIELD_INVALID; an unknown trace fails by itself.
@@ -97,6 +101,10 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     DeleteMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.DeleteMemoryRequest, _memory_pb2.DeleteMemoryResponse]  # type: ignore[assignment]
     """DeleteMemory removes one trace's content, vector and labels for good, and semantic traces that were made out of it. Errors:
     TRACE_NOT_FOUND unless allow_missing.
+    """
+    ResolveConflict: _aio.UnaryUnaryMultiCallable[_memory_pb2.ResolveConflictRequest, _memory_pb2.ResolveConflictResponse]  # type: ignore[assignment]
+    """ResolveConflict ends a conflict: one content replaces every other that was written beside it. GetMemory with include_siblings shows them;
+    without it reads show the one that resolution finds best, on every copy the same. Errors: TRACE_NOT_FOUND, FIELD_INVALID.
     """
     ReinforceMemories: _aio.UnaryUnaryMultiCallable[_memory_pb2.ReinforceMemoriesRequest, _memory_pb2.ReinforceMemoriesResponse]  # type: ignore[assignment]
     """ReinforceMemories takes graded feedback on traces or on a whole answer. Traces of the same session shortly before and after get credit
@@ -185,6 +193,16 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_memory_pb2.DeleteMemoryResponse, _abc.Awaitable[_memory_pb2.DeleteMemoryResponse]]:
         """DeleteMemory removes one trace's content, vector and labels for good, and semantic traces that were made out of it. Errors:
         TRACE_NOT_FOUND unless allow_missing.
+        """
+
+    @_abc_1.abstractmethod
+    def ResolveConflict(
+        self,
+        request: _memory_pb2.ResolveConflictRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_pb2.ResolveConflictResponse, _abc.Awaitable[_memory_pb2.ResolveConflictResponse]]:
+        """ResolveConflict ends a conflict: one content replaces every other that was written beside it. GetMemory with include_siblings shows them;
+        without it reads show the one that resolution finds best, on every copy the same. Errors: TRACE_NOT_FOUND, FIELD_INVALID.
         """
 
     @_abc_1.abstractmethod

@@ -18,6 +18,13 @@ class TraceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TRACE_KIND_SEMANTIC: _ClassVar[TraceKind]
     TRACE_KIND_PROCEDURAL: _ClassVar[TraceKind]
 
+class Consistency(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONSISTENCY_UNSPECIFIED: _ClassVar[Consistency]
+    CONSISTENCY_ONE: _ClassVar[Consistency]
+    CONSISTENCY_QUORUM: _ClassVar[Consistency]
+    CONSISTENCY_ALL: _ClassVar[Consistency]
+
 class WriteDecision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WRITE_DECISION_UNSPECIFIED: _ClassVar[WriteDecision]
@@ -48,6 +55,10 @@ TRACE_KIND_UNSPECIFIED: TraceKind
 TRACE_KIND_EPISODIC: TraceKind
 TRACE_KIND_SEMANTIC: TraceKind
 TRACE_KIND_PROCEDURAL: TraceKind
+CONSISTENCY_UNSPECIFIED: Consistency
+CONSISTENCY_ONE: Consistency
+CONSISTENCY_QUORUM: Consistency
+CONSISTENCY_ALL: Consistency
 WRITE_DECISION_UNSPECIFIED: WriteDecision
 WRITE_DECISION_NOVEL: WriteDecision
 WRITE_DECISION_DUPLICATE: WriteDecision
@@ -88,7 +99,7 @@ class Embedding(_message.Message):
     def __init__(self, vector: _Optional[bytes] = ..., model: _Optional[str] = ...) -> None: ...
 
 class MemoryTrace(_message.Message):
-    __slots__ = ("trace_id", "scope", "kind", "text", "speaker", "said_at", "learned_at", "updated_at", "metadata", "salience", "provenance", "version", "embedding", "gate", "state", "strength", "protected", "expires_at", "history", "links")
+    __slots__ = ("trace_id", "scope", "kind", "text", "speaker", "said_at", "learned_at", "updated_at", "metadata", "salience", "provenance", "version", "embedding", "gate", "state", "strength", "protected", "expires_at", "history", "links", "siblings")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +127,7 @@ class MemoryTrace(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     LINKS_FIELD_NUMBER: _ClassVar[int]
+    SIBLINGS_FIELD_NUMBER: _ClassVar[int]
     trace_id: str
     scope: Scope
     kind: TraceKind
@@ -136,7 +148,22 @@ class MemoryTrace(_message.Message):
     expires_at: _timestamp_pb2.Timestamp
     history: _containers.RepeatedCompositeFieldContainer[TraceEvent]
     links: _containers.RepeatedCompositeFieldContainer[TraceLink]
-    def __init__(self, trace_id: _Optional[str] = ..., scope: _Optional[_Union[Scope, _Mapping]] = ..., kind: _Optional[_Union[TraceKind, str]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., version: _Optional[int] = ..., embedding: _Optional[_Union[Embedding, _Mapping]] = ..., gate: _Optional[_Union[GateDecision, _Mapping]] = ..., state: _Optional[_Union[LifecycleState, str]] = ..., strength: _Optional[_Union[TraceStrength, _Mapping]] = ..., protected: _Optional[bool] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., history: _Optional[_Iterable[_Union[TraceEvent, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[TraceLink, _Mapping]]] = ...) -> None: ...
+    siblings: _containers.RepeatedCompositeFieldContainer[TraceSibling]
+    def __init__(self, trace_id: _Optional[str] = ..., scope: _Optional[_Union[Scope, _Mapping]] = ..., kind: _Optional[_Union[TraceKind, str]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., version: _Optional[int] = ..., embedding: _Optional[_Union[Embedding, _Mapping]] = ..., gate: _Optional[_Union[GateDecision, _Mapping]] = ..., state: _Optional[_Union[LifecycleState, str]] = ..., strength: _Optional[_Union[TraceStrength, _Mapping]] = ..., protected: _Optional[bool] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., history: _Optional[_Iterable[_Union[TraceEvent, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[TraceLink, _Mapping]]] = ..., siblings: _Optional[_Iterable[_Union[TraceSibling, _Mapping]]] = ...) -> None: ...
+
+class TraceSibling(_message.Message):
+    __slots__ = ("sibling_id", "trace", "node_id", "shown", "support")
+    SIBLING_ID_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_FIELD_NUMBER: _ClassVar[int]
+    SUPPORT_FIELD_NUMBER: _ClassVar[int]
+    sibling_id: str
+    trace: MemoryTrace
+    node_id: str
+    shown: bool
+    support: int
+    def __init__(self, sibling_id: _Optional[str] = ..., trace: _Optional[_Union[MemoryTrace, _Mapping]] = ..., node_id: _Optional[str] = ..., shown: _Optional[bool] = ..., support: _Optional[int] = ...) -> None: ...
 
 class GateDecision(_message.Message):
     __slots__ = ("decision", "familiarity", "novelty_threshold", "similarity", "nearest_trace_id", "calcium", "plateau", "encoding_strength", "salience", "reason")

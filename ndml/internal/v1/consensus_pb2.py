@@ -23,38 +23,55 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from ndml.internal.v1 import replication_pb2 as ndml_dot_internal_dot_v1_dot_replication__pb2
 from ndml.v1 import admin_pb2 as ndml_dot_v1_dot_admin__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ndml/internal/v1/consensus.proto\x12\x10ndml.internal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13ndml/v1/admin.proto\"b\n\nNodeRecord\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04zone\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x04\">\n\x10HeartbeatRequest\x12*\n\x04node\x18\x01 \x01(\x0b\x32\x1c.ndml.internal.v1.NodeRecord\"5\n\x11HeartbeatResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x11\n\tis_member\x18\x02 \x01(\x08\"f\n\tPlacement\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12.\n\x05nodes\x18\x02 \x03(\x0b\x32\x1f.ndml.internal.v1.PlacementNode\x12\x1a\n\x12replication_factor\x18\x03 \x01(\x05\"b\n\rPlacementNode\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.ndml.internal.v1.NodeRecord\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.ndml.v1.MemberState\"(\n\x15WatchPlacementRequest\x12\x0f\n\x07watcher\x18\x01 \x01(\t\"H\n\x16WatchPlacementResponse\x12.\n\tplacement\x18\x01 \x01(\x0b\x32\x1b.ndml.internal.v1.Placement\"W\n\x15\x45xchangeRosterRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12-\n\x07records\x18\x02 \x03(\x0b\x32\x1c.ndml.internal.v1.NodeRecord\"G\n\x16\x45xchangeRosterResponse\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.ndml.internal.v1.NodeRecord\"\x1b\n\x19GetConsensusStatusRequest\"\xd4\x01\n\x1aGetConsensusStatusResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x17\n\x0fpeers_reachable\x18\x05 \x01(\x05\x12\x13\n\x0bpeers_total\x18\x06 \x01(\x05\x12\x10\n\x08watchers\x18\x07 \x01(\x05\x12\x15\n\rroster_digest\x18\x08 \x01(\t2\xa5\x03\n\x10\x43onsensusService\x12T\n\tHeartbeat\x12\".ndml.internal.v1.HeartbeatRequest\x1a#.ndml.internal.v1.HeartbeatResponse\x12\x65\n\x0eWatchPlacement\x12\'.ndml.internal.v1.WatchPlacementRequest\x1a(.ndml.internal.v1.WatchPlacementResponse0\x01\x12\x63\n\x0e\x45xchangeRoster\x12\'.ndml.internal.v1.ExchangeRosterRequest\x1a(.ndml.internal.v1.ExchangeRosterResponse\x12o\n\x12GetConsensusStatus\x12+.ndml.internal.v1.GetConsensusStatusRequest\x1a,.ndml.internal.v1.GetConsensusStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ndml/internal/v1/consensus.proto\x12\x10ndml.internal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ndml/internal/v1/replication.proto\x1a\x13ndml/v1/admin.proto\"\x98\x01\n\nNodeRecord\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04zone\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x04\x12#\n\x05phase\x18\x06 \x01(\x0e\x32\x14.ndml.v1.MemberPhase\x12\x0f\n\x07replica\x18\x07 \x01(\x06\">\n\x10HeartbeatRequest\x12*\n\x04node\x18\x01 \x01(\x0b\x32\x1c.ndml.internal.v1.NodeRecord\"5\n\x11HeartbeatResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x11\n\tis_member\x18\x02 \x01(\x08\"f\n\tPlacement\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12.\n\x05nodes\x18\x02 \x03(\x0b\x32\x1f.ndml.internal.v1.PlacementNode\x12\x1a\n\x12replication_factor\x18\x03 \x01(\x05\"b\n\rPlacementNode\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.ndml.internal.v1.NodeRecord\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.ndml.v1.MemberState\"(\n\x15WatchPlacementRequest\x12\x0f\n\x07watcher\x18\x01 \x01(\t\"H\n\x16WatchPlacementResponse\x12.\n\tplacement\x18\x01 \x01(\x0b\x32\x1b.ndml.internal.v1.Placement\"W\n\x15\x45xchangeRosterRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12-\n\x07records\x18\x02 \x03(\x0b\x32\x1c.ndml.internal.v1.NodeRecord\"G\n\x16\x45xchangeRosterResponse\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.ndml.internal.v1.NodeRecord\"g\n\nDeltaHello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07replica\x18\x02 \x01(\x06\x12\x0c\n\x04zone\x18\x03 \x01(\t\x12)\n\tpositions\x18\x04 \x03(\x0b\x32\x16.ndml.internal.v1.Head\"^\n\nDeltaOffer\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0f\n\x07replica\x18\x03 \x01(\x06\x12\x10\n\x08previous\x18\x04 \x01(\x04\x12\x0f\n\x07\x63ounter\x18\x05 \x01(\x04\"?\n\x0b\x44\x65ltaAnswer\x12\x0f\n\x07replica\x18\x01 \x01(\x06\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\x12\x0e\n\x06wanted\x18\x03 \x01(\x08\"\xc6\x02\n\x15\x45xchangeDeltasRequest\x12+\n\x05hello\x18\x01 \x01(\x0b\x32\x1c.ndml.internal.v1.DeltaHello\x12.\n\x07updates\x18\x02 \x03(\x0b\x32\x1d.ndml.internal.v1.OwnerUpdate\x12.\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x1d.ndml.internal.v1.DeltaAnswer\x12%\n\x05\x61\x63ked\x18\x04 \x03(\x0b\x32\x16.ndml.internal.v1.Head\x12\x32\n\tdelivered\x18\x05 \x03(\x0b\x32\x1f.ndml.internal.v1.NodePositions\x12\x0e\n\x06proofs\x18\x06 \x03(\x0c\x12\x0f\n\x07vouches\x18\x07 \x03(\x0c\x12$\n\x04lost\x18\x08 \x03(\x0b\x32\x16.ndml.internal.v1.Head\"\\\n\rNodePositions\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07replica\x18\x02 \x01(\x06\x12)\n\tpositions\x18\x03 \x03(\x0b\x32\x16.ndml.internal.v1.Head\"\xc5\x02\n\x16\x45xchangeDeltasResponse\x12+\n\x05hello\x18\x01 \x01(\x0b\x32\x1c.ndml.internal.v1.DeltaHello\x12,\n\x06offers\x18\x02 \x03(\x0b\x32\x1c.ndml.internal.v1.DeltaOffer\x12.\n\x07updates\x18\x03 \x03(\x0b\x32\x1d.ndml.internal.v1.OwnerUpdate\x12%\n\x05\x61\x63ked\x18\x04 \x03(\x0b\x32\x16.ndml.internal.v1.Head\x12\x32\n\tdelivered\x18\x05 \x03(\x0b\x32\x1f.ndml.internal.v1.NodePositions\x12$\n\x04lost\x18\x06 \x03(\x0b\x32\x16.ndml.internal.v1.Head\x12\x0e\n\x06proofs\x18\x07 \x03(\x0c\x12\x0f\n\x07vouches\x18\x08 \x03(\x0c\"\x1b\n\x19GetConsensusStatusRequest\"\xc0\x03\n\x1aGetConsensusStatusResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x17\n\x0fpeers_reachable\x18\x05 \x01(\x05\x12\x13\n\x0bpeers_total\x18\x06 \x01(\x05\x12\x10\n\x08watchers\x18\x07 \x01(\x05\x12\x15\n\rroster_digest\x18\x08 \x01(\t\x12\x13\n\x0blog_entries\x18\t \x01(\x03\x12\x11\n\tlog_bytes\x18\n \x01(\x03\x12\x15\n\rupdates_taken\x18\x0b \x01(\x03\x12\x10\n\x08\x61ttached\x18\x0c \x01(\x05\x12\x13\n\x0bquarantined\x18\r \x03(\t\x12\x14\n\x0czone_gateway\x18\x0e \x01(\x08\x12\x42\n\x03lag\x18\x0f \x03(\x0b\x32\x35.ndml.internal.v1.GetConsensusStatusResponse.LagEntry\x1a*\n\x08LagEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\x8e\x04\n\x10\x43onsensusService\x12T\n\tHeartbeat\x12\".ndml.internal.v1.HeartbeatRequest\x1a#.ndml.internal.v1.HeartbeatResponse\x12\x65\n\x0eWatchPlacement\x12\'.ndml.internal.v1.WatchPlacementRequest\x1a(.ndml.internal.v1.WatchPlacementResponse0\x01\x12\x63\n\x0e\x45xchangeRoster\x12\'.ndml.internal.v1.ExchangeRosterRequest\x1a(.ndml.internal.v1.ExchangeRosterResponse\x12g\n\x0e\x45xchangeDeltas\x12\'.ndml.internal.v1.ExchangeDeltasRequest\x1a(.ndml.internal.v1.ExchangeDeltasResponse(\x01\x30\x01\x12o\n\x12GetConsensusStatus\x12+.ndml.internal.v1.GetConsensusStatusRequest\x1a,.ndml.internal.v1.GetConsensusStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ndml.internal.v1.consensus_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODERECORD']._serialized_start=108
-  _globals['_NODERECORD']._serialized_end=206
-  _globals['_HEARTBEATREQUEST']._serialized_start=208
-  _globals['_HEARTBEATREQUEST']._serialized_end=270
-  _globals['_HEARTBEATRESPONSE']._serialized_start=272
-  _globals['_HEARTBEATRESPONSE']._serialized_end=325
-  _globals['_PLACEMENT']._serialized_start=327
-  _globals['_PLACEMENT']._serialized_end=429
-  _globals['_PLACEMENTNODE']._serialized_start=431
-  _globals['_PLACEMENTNODE']._serialized_end=529
-  _globals['_WATCHPLACEMENTREQUEST']._serialized_start=531
-  _globals['_WATCHPLACEMENTREQUEST']._serialized_end=571
-  _globals['_WATCHPLACEMENTRESPONSE']._serialized_start=573
-  _globals['_WATCHPLACEMENTRESPONSE']._serialized_end=645
-  _globals['_EXCHANGEROSTERREQUEST']._serialized_start=647
-  _globals['_EXCHANGEROSTERREQUEST']._serialized_end=734
-  _globals['_EXCHANGEROSTERRESPONSE']._serialized_start=736
-  _globals['_EXCHANGEROSTERRESPONSE']._serialized_end=807
-  _globals['_GETCONSENSUSSTATUSREQUEST']._serialized_start=809
-  _globals['_GETCONSENSUSSTATUSREQUEST']._serialized_end=836
-  _globals['_GETCONSENSUSSTATUSRESPONSE']._serialized_start=839
-  _globals['_GETCONSENSUSSTATUSRESPONSE']._serialized_end=1051
-  _globals['_CONSENSUSSERVICE']._serialized_start=1054
-  _globals['_CONSENSUSSERVICE']._serialized_end=1475
+  _globals['_GETCONSENSUSSTATUSRESPONSE_LAGENTRY']._loaded_options = None
+  _globals['_GETCONSENSUSSTATUSRESPONSE_LAGENTRY']._serialized_options = b'8\001'
+  _globals['_NODERECORD']._serialized_start=145
+  _globals['_NODERECORD']._serialized_end=297
+  _globals['_HEARTBEATREQUEST']._serialized_start=299
+  _globals['_HEARTBEATREQUEST']._serialized_end=361
+  _globals['_HEARTBEATRESPONSE']._serialized_start=363
+  _globals['_HEARTBEATRESPONSE']._serialized_end=416
+  _globals['_PLACEMENT']._serialized_start=418
+  _globals['_PLACEMENT']._serialized_end=520
+  _globals['_PLACEMENTNODE']._serialized_start=522
+  _globals['_PLACEMENTNODE']._serialized_end=620
+  _globals['_WATCHPLACEMENTREQUEST']._serialized_start=622
+  _globals['_WATCHPLACEMENTREQUEST']._serialized_end=662
+  _globals['_WATCHPLACEMENTRESPONSE']._serialized_start=664
+  _globals['_WATCHPLACEMENTRESPONSE']._serialized_end=736
+  _globals['_EXCHANGEROSTERREQUEST']._serialized_start=738
+  _globals['_EXCHANGEROSTERREQUEST']._serialized_end=825
+  _globals['_EXCHANGEROSTERRESPONSE']._serialized_start=827
+  _globals['_EXCHANGEROSTERRESPONSE']._serialized_end=898
+  _globals['_DELTAHELLO']._serialized_start=900
+  _globals['_DELTAHELLO']._serialized_end=1003
+  _globals['_DELTAOFFER']._serialized_start=1005
+  _globals['_DELTAOFFER']._serialized_end=1099
+  _globals['_DELTAANSWER']._serialized_start=1101
+  _globals['_DELTAANSWER']._serialized_end=1164
+  _globals['_EXCHANGEDELTASREQUEST']._serialized_start=1167
+  _globals['_EXCHANGEDELTASREQUEST']._serialized_end=1493
+  _globals['_NODEPOSITIONS']._serialized_start=1495
+  _globals['_NODEPOSITIONS']._serialized_end=1587
+  _globals['_EXCHANGEDELTASRESPONSE']._serialized_start=1590
+  _globals['_EXCHANGEDELTASRESPONSE']._serialized_end=1915
+  _globals['_GETCONSENSUSSTATUSREQUEST']._serialized_start=1917
+  _globals['_GETCONSENSUSSTATUSREQUEST']._serialized_end=1944
+  _globals['_GETCONSENSUSSTATUSRESPONSE']._serialized_start=1947
+  _globals['_GETCONSENSUSSTATUSRESPONSE']._serialized_end=2395
+  _globals['_GETCONSENSUSSTATUSRESPONSE_LAGENTRY']._serialized_start=2353
+  _globals['_GETCONSENSUSSTATUSRESPONSE_LAGENTRY']._serialized_end=2395
+  _globals['_CONSENSUSSERVICE']._serialized_start=2398
+  _globals['_CONSENSUSSERVICE']._serialized_end=2924
 # @@protoc_insertion_point(module_scope)

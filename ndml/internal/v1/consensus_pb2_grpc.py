@@ -50,6 +50,11 @@ class ConsensusServiceStub:
                 request_serializer=ndml_dot_internal_dot_v1_dot_consensus__pb2.ExchangeRosterRequest.SerializeToString,
                 response_deserializer=ndml_dot_internal_dot_v1_dot_consensus__pb2.ExchangeRosterResponse.FromString,
                 _registered_method=True)
+        self.ExchangeDeltas = channel.stream_stream(
+                '/ndml.internal.v1.ConsensusService/ExchangeDeltas',
+                request_serializer=ndml_dot_internal_dot_v1_dot_consensus__pb2.ExchangeDeltasRequest.SerializeToString,
+                response_deserializer=ndml_dot_internal_dot_v1_dot_consensus__pb2.ExchangeDeltasResponse.FromString,
+                _registered_method=True)
         self.GetConsensusStatus = channel.unary_unary(
                 '/ndml.internal.v1.ConsensusService/GetConsensusStatus',
                 request_serializer=ndml_dot_internal_dot_v1_dot_consensus__pb2.GetConsensusStatusRequest.SerializeToString,
@@ -82,6 +87,13 @@ class ConsensusServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExchangeDeltas(self, request_iterator, context):
+        """ExchangeDeltas carries deltas both ways between a memory node and its consensus node, and between consensus nodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConsensusStatus(self, request, context):
         """GetConsensusStatus describes the node.
         """
@@ -106,6 +118,11 @@ def add_ConsensusServiceServicer_to_server(servicer, server):
                     servicer.ExchangeRoster,
                     request_deserializer=ndml_dot_internal_dot_v1_dot_consensus__pb2.ExchangeRosterRequest.FromString,
                     response_serializer=ndml_dot_internal_dot_v1_dot_consensus__pb2.ExchangeRosterResponse.SerializeToString,
+            ),
+            'ExchangeDeltas': grpc.stream_stream_rpc_method_handler(
+                    servicer.ExchangeDeltas,
+                    request_deserializer=ndml_dot_internal_dot_v1_dot_consensus__pb2.ExchangeDeltasRequest.FromString,
+                    response_serializer=ndml_dot_internal_dot_v1_dot_consensus__pb2.ExchangeDeltasResponse.SerializeToString,
             ),
             'GetConsensusStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConsensusStatus,
@@ -195,6 +212,33 @@ class ConsensusService:
             '/ndml.internal.v1.ConsensusService/ExchangeRoster',
             ndml_dot_internal_dot_v1_dot_consensus__pb2.ExchangeRosterRequest.SerializeToString,
             ndml_dot_internal_dot_v1_dot_consensus__pb2.ExchangeRosterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExchangeDeltas(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/ndml.internal.v1.ConsensusService/ExchangeDeltas',
+            ndml_dot_internal_dot_v1_dot_consensus__pb2.ExchangeDeltasRequest.SerializeToString,
+            ndml_dot_internal_dot_v1_dot_consensus__pb2.ExchangeDeltasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,73 +24,87 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from ndml.internal.v1 import replication_pb2 as ndml_dot_internal_dot_v1_dot_replication__pb2
+from ndml.v1 import admin_pb2 as ndml_dot_v1_dot_admin__pb2
 from ndml.v1 import memory_pb2 as ndml_dot_v1_dot_memory__pb2
 from ndml.v1 import types_pb2 as ndml_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ndml/internal/v1/memory_node.proto\x12\x10ndml.internal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x14ndml/v1/memory.proto\x1a\x13ndml/v1/types.proto\"b\n\x0e\x45xecuteRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12/\n\noperations\x18\x03 \x03(\x0b\x32\x1b.ndml.internal.v1.Operation\"W\n\x0f\x45xecuteResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x32\n\x07results\x18\x02 \x03(\x0b\x32!.ndml.internal.v1.OperationResult\"\xf7\x03\n\tOperation\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x13\n\x0btraceparent\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x04 \x01(\r\x12\x14\n\x0cmin_sequence\x18\x05 \x01(\x04\x12*\n\x03put\x18\x06 \x01(\x0b\x32\x1b.ndml.internal.v1.PutActionH\x00\x12\x30\n\x06search\x18\x07 \x01(\x0b\x32\x1e.ndml.internal.v1.SearchActionH\x00\x12*\n\x03get\x18\x08 \x01(\x0b\x32\x1b.ndml.internal.v1.GetActionH\x00\x12,\n\x04list\x18\t \x01(\x0b\x32\x1c.ndml.internal.v1.ListActionH\x00\x12\x30\n\x06update\x18\n \x01(\x0b\x32\x1e.ndml.internal.v1.UpdateActionH\x00\x12\x30\n\x06\x64\x65lete\x18\x0b \x01(\x0b\x32\x1e.ndml.internal.v1.DeleteActionH\x00\x12.\n\x05stats\x18\x0c \x01(\x0b\x32\x1d.ndml.internal.v1.StatsActionH\x00\x12\x36\n\treinforce\x18\r \x01(\x0b\x32!.ndml.internal.v1.ReinforceActionH\x00\x42\x08\n\x06\x61\x63tion\"\xaf\x03\n\x0fOperationResult\x12#\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12*\n\x03put\x18\x02 \x01(\x0b\x32\x1b.ndml.internal.v1.PutResultH\x00\x12\x30\n\x06search\x18\x03 \x01(\x0b\x32\x1e.ndml.internal.v1.SearchResultH\x00\x12.\n\x05trace\x18\x04 \x01(\x0b\x32\x1d.ndml.internal.v1.TraceResultH\x00\x12,\n\x04list\x18\x05 \x01(\x0b\x32\x1c.ndml.internal.v1.ListResultH\x00\x12\x30\n\x06\x64\x65lete\x18\x06 \x01(\x0b\x32\x1e.ndml.internal.v1.DeleteResultH\x00\x12\x30\n\x05stats\x18\x07 \x01(\x0b\x32\x1f.ndml.v1.GetMemoryStatsResponseH\x00\x12<\n\treinforce\x18\t \x01(\x0b\x32\'.ndml.internal.v1.ReinforceActionResultH\x00\x12\x0f\n\x07\x62usy_ms\x18\x08 \x01(\x02\x42\x08\n\x06result\"]\n\tPutAction\x12$\n\x06traces\x18\x01 \x03(\x0b\x32\x14.ndml.v1.MemoryTrace\x12\x15\n\rskip_existing\x18\x02 \x01(\x08\x12\x13\n\x0b\x64\x65\x64uplicate\x18\x03 \x01(\x08\"M\n\tPutResult\x12.\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1c.ndml.internal.v1.PutOutcome\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\xab\x01\n\nPutOutcome\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\x12.\n\nlearned_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\x12#\n\x04gate\x18\x04 \x01(\x0b\x32\x15.ndml.v1.GateDecision\x12\x14\n\x0c\x64uplicate_of\x18\x05 \x01(\t\"\x81\x02\n\x0cSearchAction\x12\x0f\n\x07vectors\x18\x01 \x01(\x0c\x12\t\n\x01k\x18\x02 \x01(\x05\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x1f\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x0f.ndml.v1.Filter\x12\x16\n\tmin_score\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x19\n\x11include_embedding\x18\x07 \x01(\x08\x12\x0f\n\x07\x65xplain\x18\x08 \x01(\x08\x12(\n\x07weights\x18\t \x01(\x0b\x32\x17.ndml.v1.RankingWeights\x12\x18\n\x10include_strength\x18\n \x01(\x08\x42\x0c\n\n_min_score\"!\n\x0cSearchResult\x12\x11\n\tresponses\x18\x01 \x03(\x0c\"k\n\tGetAction\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x19\n\x11include_embedding\x18\x02 \x01(\x08\x12\x18\n\x10include_strength\x18\x03 \x01(\x08\x12\x17\n\x0finclude_history\x18\x04 \x01(\x08\"\xaa\x01\n\nListAction\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x17\n\x0f\x62\x65\x66ore_sequence\x18\x02 \x01(\x04\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x1f\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x0f.ndml.v1.Filter\x12\x19\n\x11include_embedding\x18\x06 \x01(\x08\x12\x18\n\x10include_archived\x18\x07 \x01(\x08\"P\n\nListResult\x12$\n\x06traces\x18\x01 \x03(\x0b\x32\x14.ndml.v1.MemoryTrace\x12\x1c\n\x14next_before_sequence\x18\x02 \x01(\x04\"]\n\x0cUpdateAction\x12#\n\x05trace\x18\x01 \x01(\x0b\x32\x14.ndml.v1.MemoryTrace\x12\x0e\n\x06\x66ields\x18\x02 \x03(\t\x12\x18\n\x10\x65xpected_version\x18\x03 \x01(\x04\"D\n\x0bTraceResult\x12#\n\x05trace\x18\x01 \x01(\x0b\x32\x14.ndml.v1.MemoryTrace\x12\x10\n\x08sequence\x18\x02 \x01(\x04\" \n\x0c\x44\x65leteAction\x12\x10\n\x08trace_id\x18\x01 \x01(\t\"1\n\x0c\x44\x65leteResult\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\r\n\x0bStatsAction\"0\n\rTraceFeedback\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\r\n\x05grade\x18\x02 \x01(\x02\"\x83\x01\n\x0fReinforceAction\x12\x16\n\x0erequest_digest\x18\x01 \x01(\x0c\x12\x31\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x03(\x0b\x32\x1f.ndml.internal.v1.TraceFeedback\x12%\n\x06spread\x18\x03 \x01(\x0b\x32\x15.ndml.v1.CreditSpread\"x\n\x15ReinforceActionResult\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.ndml.v1.ReinforceResult\x12\x10\n\x08\x63redited\x18\x02 \x01(\x05\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"~\n\x12\x43onsolidateRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x12\n\nmax_traces\x18\x04 \x01(\x05\x12\x16\n\x0etime_budget_ms\x18\x05 \x01(\x03\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"M\n\x13\x43onsolidateResponse\x12\x36\n\x08progress\x18\x01 \x01(\x0b\x32$.ndml.v1.ConsolidateMemoriesResponse\"w\n\rExportRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x19\n\x11include_embedding\x18\x05 \x01(\x08\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\"E\n\x0e\x45xportResponse\x12$\n\x06traces\x18\x01 \x03(\x0b\x32\x14.ndml.v1.MemoryTrace\x12\r\n\x05total\x18\x02 \x01(\x03\"\x17\n\x15\x43reateSnapshotRequest\"\x8a\x01\n\x16\x43reateSnapshotResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06traces\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x16\n\x14GetNodeStatusRequest\"\xed\x01\n\x15GetNodeStatusResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06traces\x18\x04 \x01(\x03\x12\x0e\n\x06owners\x18\x05 \x01(\x03\x12\x17\n\x0fresident_traces\x18\x06 \x01(\x03\x12\x13\n\x0bindex_bytes\x18\x07 \x01(\x03\x12\x13\n\x0bstore_bytes\x18\x08 \x01(\x03\x12\r\n\x05\x65poch\x18\t \x01(\x04\x12\x10\n\x08sequence\x18\n \x01(\x04\x32\xdb\x03\n\x11MemoryNodeService\x12R\n\x07\x45xecute\x12 .ndml.internal.v1.ExecuteRequest\x1a!.ndml.internal.v1.ExecuteResponse(\x01\x30\x01\x12M\n\x06\x45xport\x12\x1f.ndml.internal.v1.ExportRequest\x1a .ndml.internal.v1.ExportResponse0\x01\x12\\\n\x0b\x43onsolidate\x12$.ndml.internal.v1.ConsolidateRequest\x1a%.ndml.internal.v1.ConsolidateResponse0\x01\x12\x63\n\x0e\x43reateSnapshot\x12\'.ndml.internal.v1.CreateSnapshotRequest\x1a(.ndml.internal.v1.CreateSnapshotResponse\x12`\n\rGetNodeStatus\x12&.ndml.internal.v1.GetNodeStatusRequest\x1a\'.ndml.internal.v1.GetNodeStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ndml/internal/v1/memory_node.proto\x12\x10ndml.internal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\"ndml/internal/v1/replication.proto\x1a\x13ndml/v1/admin.proto\x1a\x14ndml/v1/memory.proto\x1a\x13ndml/v1/types.proto\"b\n\x0e\x45xecuteRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12/\n\noperations\x18\x03 \x03(\x0b\x32\x1b.ndml.internal.v1.Operation\"h\n\x0f\x45xecuteResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x32\n\x07results\x18\x02 \x03(\x0b\x32!.ndml.internal.v1.OperationResult\x12\x0f\n\x07replica\x18\x03 \x01(\x06\"\xcc\x05\n\tOperation\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x13\n\x0btraceparent\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x04 \x01(\r\x12$\n\x04seen\x18\x0e \x03(\x0b\x32\x16.ndml.internal.v1.Head\x12\x13\n\x0bwant_update\x18\x0f \x01(\x08\x12\x12\n\nwant_heads\x18\x13 \x01(\x08\x12*\n\x03put\x18\x06 \x01(\x0b\x32\x1b.ndml.internal.v1.PutActionH\x00\x12\x30\n\x06search\x18\x07 \x01(\x0b\x32\x1e.ndml.internal.v1.SearchActionH\x00\x12*\n\x03get\x18\x08 \x01(\x0b\x32\x1b.ndml.internal.v1.GetActionH\x00\x12,\n\x04list\x18\t \x01(\x0b\x32\x1c.ndml.internal.v1.ListActionH\x00\x12\x30\n\x06update\x18\n \x01(\x0b\x32\x1e.ndml.internal.v1.UpdateActionH\x00\x12\x30\n\x06\x64\x65lete\x18\x0b \x01(\x0b\x32\x1e.ndml.internal.v1.DeleteActionH\x00\x12.\n\x05stats\x18\x0c \x01(\x0b\x32\x1d.ndml.internal.v1.StatsActionH\x00\x12\x36\n\treinforce\x18\r \x01(\x0b\x32!.ndml.internal.v1.ReinforceActionH\x00\x12.\n\x05merge\x18\x10 \x01(\x0b\x32\x1d.ndml.internal.v1.MergeActionH\x00\x12\x32\n\x07resolve\x18\x11 \x01(\x0b\x32\x1f.ndml.internal.v1.ResolveActionH\x00\x12\x30\n\x06record\x18\x12 \x01(\x0b\x32\x1e.ndml.internal.v1.RecordActionH\x00\x42\x08\n\x06\x61\x63tionJ\x04\x08\x05\x10\x06\"\x9c\x05\n\x0fOperationResult\x12#\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12*\n\x03put\x18\x02 \x01(\x0b\x32\x1b.ndml.internal.v1.PutResultH\x00\x12\x30\n\x06search\x18\x03 \x01(\x0b\x32\x1e.ndml.internal.v1.SearchResultH\x00\x12.\n\x05trace\x18\x04 \x01(\x0b\x32\x1d.ndml.internal.v1.TraceResultH\x00\x12,\n\x04list\x18\x05 \x01(\x0b\x32\x1c.ndml.internal.v1.ListResultH\x00\x12\x30\n\x06\x64\x65lete\x18\x06 \x01(\x0b\x32\x1e.ndml.internal.v1.DeleteResultH\x00\x12\x30\n\x05stats\x18\x07 \x01(\x0b\x32\x1f.ndml.v1.GetMemoryStatsResponseH\x00\x12<\n\treinforce\x18\t \x01(\x0b\x32\'.ndml.internal.v1.ReinforceActionResultH\x00\x12.\n\x05merge\x18\n \x01(\x0b\x32\x1d.ndml.internal.v1.MergeResultH\x00\x12\x30\n\x06record\x18\x0b \x01(\x0b\x32\x1e.ndml.internal.v1.RecordResultH\x00\x12\x0f\n\x07\x62usy_ms\x18\x08 \x01(\x02\x12-\n\x06update\x18\x0c \x01(\x0b\x32\x1d.ndml.internal.v1.OwnerUpdate\x12\x33\n\x0cmore_updates\x18\x0e \x03(\x0b\x32\x1d.ndml.internal.v1.OwnerUpdate\x12%\n\x05heads\x18\r \x03(\x0b\x32\x16.ndml.internal.v1.HeadB\x08\n\x06result\"]\n\tPutAction\x12$\n\x06traces\x18\x01 \x03(\x0b\x32\x14.ndml.v1.MemoryTrace\x12\x15\n\rskip_existing\x18\x02 \x01(\x08\x12\x13\n\x0b\x64\x65\x64uplicate\x18\x03 \x01(\x08\"M\n\tPutResult\x12.\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1c.ndml.internal.v1.PutOutcome\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\xab\x01\n\nPutOutcome\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\x12.\n\nlearned_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\x12#\n\x04gate\x18\x04 \x01(\x0b\x32\x15.ndml.v1.GateDecision\x12\x14\n\x0c\x64uplicate_of\x18\x05 \x01(\t\"\x81\x02\n\x0cSearchAction\x12\x0f\n\x07vectors\x18\x01 \x01(\x0c\x12\t\n\x01k\x18\x02 \x01(\x05\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x1f\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x0f.ndml.v1.Filter\x12\x16\n\tmin_score\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x19\n\x11include_embedding\x18\x07 \x01(\x08\x12\x0f\n\x07\x65xplain\x18\x08 \x01(\x08\x12(\n\x07weights\x18\t \x01(\x0b\x32\x17.ndml.v1.RankingWeights\x12\x18\n\x10include_strength\x18\n \x01(\x08\x42\x0c\n\n_min_score\"!\n\x0cSearchResult\x12\x11\n\tresponses\x18\x01 \x03(\x0c\"\x85\x01\n\tGetAction\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x19\n\x11include_embedding\x18\x02 \x01(\x08\x12\x18\n\x10include_strength\x18\x03 \x01(\x08\x12\x17\n\x0finclude_history\x18\x04 \x01(\x08\x12\x18\n\x10include_siblings\x18\x05 \x01(\x08\"\xc4\x01\n\nListAction\x12\r\n\x05limit\x18\x01 \x01(\x05\x12+\n\x06\x62\x65\x66ore\x18\x08 \x01(\x0b\x32\x1b.ndml.internal.v1.ListPlace\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x1f\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x0f.ndml.v1.Filter\x12\x19\n\x11include_embedding\x18\x06 \x01(\x08\x12\x18\n\x10include_archived\x18\x07 \x01(\x08J\x04\x08\x02\x10\x03\"1\n\tListPlace\x12\x12\n\nlearned_us\x18\x01 \x01(\x03\x12\x10\n\x08trace_id\x18\x02 \x01(\x0c\"c\n\nListResult\x12$\n\x06traces\x18\x01 \x03(\x0b\x32\x14.ndml.v1.MemoryTrace\x12)\n\x04next\x18\x03 \x01(\x0b\x32\x1b.ndml.internal.v1.ListPlaceJ\x04\x08\x02\x10\x03\"]\n\x0cUpdateAction\x12#\n\x05trace\x18\x01 \x01(\x0b\x32\x14.ndml.v1.MemoryTrace\x12\x0e\n\x06\x66ields\x18\x02 \x03(\t\x12\x18\n\x10\x65xpected_version\x18\x03 \x01(\x04\"D\n\x0bTraceResult\x12#\n\x05trace\x18\x01 \x01(\x0b\x32\x14.ndml.v1.MemoryTrace\x12\x10\n\x08sequence\x18\x02 \x01(\x04\" \n\x0c\x44\x65leteAction\x12\x10\n\x08trace_id\x18\x01 \x01(\t\"1\n\x0c\x44\x65leteResult\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\r\n\x0bStatsAction\"0\n\rTraceFeedback\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\r\n\x05grade\x18\x02 \x01(\x02\"\x83\x01\n\x0fReinforceAction\x12\x16\n\x0erequest_digest\x18\x01 \x01(\x0c\x12\x31\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x03(\x0b\x32\x1f.ndml.internal.v1.TraceFeedback\x12%\n\x06spread\x18\x03 \x01(\x0b\x32\x15.ndml.v1.CreditSpread\"x\n\x15ReinforceActionResult\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.ndml.v1.ReinforceResult\x12\x10\n\x08\x63redited\x18\x02 \x01(\x05\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"\x94\x01\n\x0bMergeAction\x12.\n\x07updates\x18\x01 \x03(\x0b\x32\x1d.ndml.internal.v1.OwnerUpdate\x12.\n\x07records\x18\x02 \x03(\x0b\x32\x1d.ndml.internal.v1.TraceRecord\x12%\n\x05heads\x18\x03 \x03(\x0b\x32\x16.ndml.internal.v1.Head\"W\n\x0bMergeResult\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x05\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12%\n\x05heads\x18\x03 \x03(\x0b\x32\x16.ndml.internal.v1.Head\"5\n\rResolveAction\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x12\n\nsibling_id\x18\x02 \x01(\t\" \n\x0cRecordAction\x12\x10\n\x08trace_id\x18\x01 \x01(\t\"=\n\x0cRecordResult\x12-\n\x06record\x18\x01 \x01(\x0b\x32\x1d.ndml.internal.v1.TraceRecord\"~\n\x12\x43onsolidateRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x12\n\nmax_traces\x18\x04 \x01(\x05\x12\x16\n\x0etime_budget_ms\x18\x05 \x01(\x03\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"M\n\x13\x43onsolidateResponse\x12\x36\n\x08progress\x18\x01 \x01(\x0b\x32$.ndml.v1.ConsolidateMemoriesResponse\"w\n\rExportRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x19\n\x11include_embedding\x18\x05 \x01(\x08\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\"E\n\x0e\x45xportResponse\x12$\n\x06traces\x18\x01 \x03(\x0b\x32\x14.ndml.v1.MemoryTrace\x12\r\n\x05total\x18\x02 \x01(\x03\"\x17\n\x15\x43reateSnapshotRequest\"\x8a\x01\n\x16\x43reateSnapshotResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06traces\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x16\n\x14GetNodeStatusRequest\"\xa4\x03\n\x15GetNodeStatusResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06traces\x18\x04 \x01(\x03\x12\x0e\n\x06owners\x18\x05 \x01(\x03\x12\x17\n\x0fresident_traces\x18\x06 \x01(\x03\x12\x13\n\x0bindex_bytes\x18\x07 \x01(\x03\x12\x13\n\x0bstore_bytes\x18\x08 \x01(\x03\x12\r\n\x05\x65poch\x18\t \x01(\x04\x12\x10\n\x08sequence\x18\n \x01(\x04\x12\x0f\n\x07replica\x18\x0b \x01(\x06\x12#\n\x05phase\x18\x0c \x01(\x0e\x32\x14.ndml.v1.MemberPhase\x12\x10\n\x08siblings\x18\r \x01(\x03\x12\x13\n\x0bunpublished\x18\x0e \x01(\x03\x12\x15\n\rowners_behind\x18\x0f \x01(\x03\x12\x14\n\x0clast_round_s\x18\x10 \x01(\x01\x12\x13\n\x0bquarantined\x18\x11 \x03(\t\x12\x16\n\x0eowners_to_move\x18\x12 \x01(\x03\x32\xdb\x03\n\x11MemoryNodeService\x12R\n\x07\x45xecute\x12 .ndml.internal.v1.ExecuteRequest\x1a!.ndml.internal.v1.ExecuteResponse(\x01\x30\x01\x12M\n\x06\x45xport\x12\x1f.ndml.internal.v1.ExportRequest\x1a .ndml.internal.v1.ExportResponse0\x01\x12\\\n\x0b\x43onsolidate\x12$.ndml.internal.v1.ConsolidateRequest\x1a%.ndml.internal.v1.ConsolidateResponse0\x01\x12\x63\n\x0e\x43reateSnapshot\x12\'.ndml.internal.v1.CreateSnapshotRequest\x1a(.ndml.internal.v1.CreateSnapshotResponse\x12`\n\rGetNodeStatus\x12&.ndml.internal.v1.GetNodeStatusRequest\x1a\'.ndml.internal.v1.GetNodeStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ndml.internal.v1.memory_node_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXECUTEREQUEST']._serialized_start=157
-  _globals['_EXECUTEREQUEST']._serialized_end=255
-  _globals['_EXECUTERESPONSE']._serialized_start=257
-  _globals['_EXECUTERESPONSE']._serialized_end=344
-  _globals['_OPERATION']._serialized_start=347
-  _globals['_OPERATION']._serialized_end=850
-  _globals['_OPERATIONRESULT']._serialized_start=853
-  _globals['_OPERATIONRESULT']._serialized_end=1284
-  _globals['_PUTACTION']._serialized_start=1286
-  _globals['_PUTACTION']._serialized_end=1379
-  _globals['_PUTRESULT']._serialized_start=1381
-  _globals['_PUTRESULT']._serialized_end=1458
-  _globals['_PUTOUTCOME']._serialized_start=1461
-  _globals['_PUTOUTCOME']._serialized_end=1632
-  _globals['_SEARCHACTION']._serialized_start=1635
-  _globals['_SEARCHACTION']._serialized_end=1892
-  _globals['_SEARCHRESULT']._serialized_start=1894
-  _globals['_SEARCHRESULT']._serialized_end=1927
-  _globals['_GETACTION']._serialized_start=1929
-  _globals['_GETACTION']._serialized_end=2036
-  _globals['_LISTACTION']._serialized_start=2039
-  _globals['_LISTACTION']._serialized_end=2209
-  _globals['_LISTRESULT']._serialized_start=2211
-  _globals['_LISTRESULT']._serialized_end=2291
-  _globals['_UPDATEACTION']._serialized_start=2293
-  _globals['_UPDATEACTION']._serialized_end=2386
-  _globals['_TRACERESULT']._serialized_start=2388
-  _globals['_TRACERESULT']._serialized_end=2456
-  _globals['_DELETEACTION']._serialized_start=2458
-  _globals['_DELETEACTION']._serialized_end=2490
-  _globals['_DELETERESULT']._serialized_start=2492
-  _globals['_DELETERESULT']._serialized_end=2541
-  _globals['_STATSACTION']._serialized_start=2543
-  _globals['_STATSACTION']._serialized_end=2556
-  _globals['_TRACEFEEDBACK']._serialized_start=2558
-  _globals['_TRACEFEEDBACK']._serialized_end=2606
-  _globals['_REINFORCEACTION']._serialized_start=2609
-  _globals['_REINFORCEACTION']._serialized_end=2740
-  _globals['_REINFORCEACTIONRESULT']._serialized_start=2742
-  _globals['_REINFORCEACTIONRESULT']._serialized_end=2862
-  _globals['_CONSOLIDATEREQUEST']._serialized_start=2864
-  _globals['_CONSOLIDATEREQUEST']._serialized_end=2990
-  _globals['_CONSOLIDATERESPONSE']._serialized_start=2992
-  _globals['_CONSOLIDATERESPONSE']._serialized_end=3069
-  _globals['_EXPORTREQUEST']._serialized_start=3071
-  _globals['_EXPORTREQUEST']._serialized_end=3190
-  _globals['_EXPORTRESPONSE']._serialized_start=3192
-  _globals['_EXPORTRESPONSE']._serialized_end=3261
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=3263
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=3286
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=3289
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=3427
-  _globals['_GETNODESTATUSREQUEST']._serialized_start=3429
-  _globals['_GETNODESTATUSREQUEST']._serialized_end=3451
-  _globals['_GETNODESTATUSRESPONSE']._serialized_start=3454
-  _globals['_GETNODESTATUSRESPONSE']._serialized_end=3691
-  _globals['_MEMORYNODESERVICE']._serialized_start=3694
-  _globals['_MEMORYNODESERVICE']._serialized_end=4169
+  _globals['_EXECUTEREQUEST']._serialized_start=214
+  _globals['_EXECUTEREQUEST']._serialized_end=312
+  _globals['_EXECUTERESPONSE']._serialized_start=314
+  _globals['_EXECUTERESPONSE']._serialized_end=418
+  _globals['_OPERATION']._serialized_start=421
+  _globals['_OPERATION']._serialized_end=1137
+  _globals['_OPERATIONRESULT']._serialized_start=1140
+  _globals['_OPERATIONRESULT']._serialized_end=1808
+  _globals['_PUTACTION']._serialized_start=1810
+  _globals['_PUTACTION']._serialized_end=1903
+  _globals['_PUTRESULT']._serialized_start=1905
+  _globals['_PUTRESULT']._serialized_end=1982
+  _globals['_PUTOUTCOME']._serialized_start=1985
+  _globals['_PUTOUTCOME']._serialized_end=2156
+  _globals['_SEARCHACTION']._serialized_start=2159
+  _globals['_SEARCHACTION']._serialized_end=2416
+  _globals['_SEARCHRESULT']._serialized_start=2418
+  _globals['_SEARCHRESULT']._serialized_end=2451
+  _globals['_GETACTION']._serialized_start=2454
+  _globals['_GETACTION']._serialized_end=2587
+  _globals['_LISTACTION']._serialized_start=2590
+  _globals['_LISTACTION']._serialized_end=2786
+  _globals['_LISTPLACE']._serialized_start=2788
+  _globals['_LISTPLACE']._serialized_end=2837
+  _globals['_LISTRESULT']._serialized_start=2839
+  _globals['_LISTRESULT']._serialized_end=2938
+  _globals['_UPDATEACTION']._serialized_start=2940
+  _globals['_UPDATEACTION']._serialized_end=3033
+  _globals['_TRACERESULT']._serialized_start=3035
+  _globals['_TRACERESULT']._serialized_end=3103
+  _globals['_DELETEACTION']._serialized_start=3105
+  _globals['_DELETEACTION']._serialized_end=3137
+  _globals['_DELETERESULT']._serialized_start=3139
+  _globals['_DELETERESULT']._serialized_end=3188
+  _globals['_STATSACTION']._serialized_start=3190
+  _globals['_STATSACTION']._serialized_end=3203
+  _globals['_TRACEFEEDBACK']._serialized_start=3205
+  _globals['_TRACEFEEDBACK']._serialized_end=3253
+  _globals['_REINFORCEACTION']._serialized_start=3256
+  _globals['_REINFORCEACTION']._serialized_end=3387
+  _globals['_REINFORCEACTIONRESULT']._serialized_start=3389
+  _globals['_REINFORCEACTIONRESULT']._serialized_end=3509
+  _globals['_MERGEACTION']._serialized_start=3512
+  _globals['_MERGEACTION']._serialized_end=3660
+  _globals['_MERGERESULT']._serialized_start=3662
+  _globals['_MERGERESULT']._serialized_end=3749
+  _globals['_RESOLVEACTION']._serialized_start=3751
+  _globals['_RESOLVEACTION']._serialized_end=3804
+  _globals['_RECORDACTION']._serialized_start=3806
+  _globals['_RECORDACTION']._serialized_end=3838
+  _globals['_RECORDRESULT']._serialized_start=3840
+  _globals['_RECORDRESULT']._serialized_end=3901
+  _globals['_CONSOLIDATEREQUEST']._serialized_start=3903
+  _globals['_CONSOLIDATEREQUEST']._serialized_end=4029
+  _globals['_CONSOLIDATERESPONSE']._serialized_start=4031
+  _globals['_CONSOLIDATERESPONSE']._serialized_end=4108
+  _globals['_EXPORTREQUEST']._serialized_start=4110
+  _globals['_EXPORTREQUEST']._serialized_end=4229
+  _globals['_EXPORTRESPONSE']._serialized_start=4231
+  _globals['_EXPORTRESPONSE']._serialized_end=4300
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=4302
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=4325
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=4328
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=4466
+  _globals['_GETNODESTATUSREQUEST']._serialized_start=4468
+  _globals['_GETNODESTATUSREQUEST']._serialized_end=4490
+  _globals['_GETNODESTATUSRESPONSE']._serialized_start=4493
+  _globals['_GETNODESTATUSRESPONSE']._serialized_end=4913
+  _globals['_MEMORYNODESERVICE']._serialized_start=4916
+  _globals['_MEMORYNODESERVICE']._serialized_end=5391
 # @@protoc_insertion_point(module_scope)

@@ -2,6 +2,8 @@ import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.rpc import status_pb2 as _status_pb2
+from ndml.internal.v1 import replication_pb2 as _replication_pb2
+from ndml.v1 import admin_pb2 as _admin_pb2
 from ndml.v1 import memory_pb2 as _memory_pb2
 from ndml.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
@@ -23,20 +25,24 @@ class ExecuteRequest(_message.Message):
     def __init__(self, batch_id: _Optional[int] = ..., epoch: _Optional[int] = ..., operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ...) -> None: ...
 
 class ExecuteResponse(_message.Message):
-    __slots__ = ("batch_id", "results")
+    __slots__ = ("batch_id", "results", "replica")
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
     batch_id: int
     results: _containers.RepeatedCompositeFieldContainer[OperationResult]
-    def __init__(self, batch_id: _Optional[int] = ..., results: _Optional[_Iterable[_Union[OperationResult, _Mapping]]] = ...) -> None: ...
+    replica: int
+    def __init__(self, batch_id: _Optional[int] = ..., results: _Optional[_Iterable[_Union[OperationResult, _Mapping]]] = ..., replica: _Optional[int] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("tenant", "user", "traceparent", "deadline_ms", "min_sequence", "put", "search", "get", "list", "update", "delete", "stats", "reinforce")
+    __slots__ = ("tenant", "user", "traceparent", "deadline_ms", "seen", "want_update", "want_heads", "put", "search", "get", "list", "update", "delete", "stats", "reinforce", "merge", "resolve", "record")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
-    MIN_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    WANT_UPDATE_FIELD_NUMBER: _ClassVar[int]
+    WANT_HEADS_FIELD_NUMBER: _ClassVar[int]
     PUT_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     GET_FIELD_NUMBER: _ClassVar[int]
@@ -45,11 +51,16 @@ class Operation(_message.Message):
     DELETE_FIELD_NUMBER: _ClassVar[int]
     STATS_FIELD_NUMBER: _ClassVar[int]
     REINFORCE_FIELD_NUMBER: _ClassVar[int]
+    MERGE_FIELD_NUMBER: _ClassVar[int]
+    RESOLVE_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     user: str
     traceparent: str
     deadline_ms: int
-    min_sequence: int
+    seen: _containers.RepeatedCompositeFieldContainer[_replication_pb2.Head]
+    want_update: bool
+    want_heads: bool
     put: PutAction
     search: SearchAction
     get: GetAction
@@ -58,10 +69,13 @@ class Operation(_message.Message):
     delete: DeleteAction
     stats: StatsAction
     reinforce: ReinforceAction
-    def __init__(self, tenant: _Optional[str] = ..., user: _Optional[str] = ..., traceparent: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., min_sequence: _Optional[int] = ..., put: _Optional[_Union[PutAction, _Mapping]] = ..., search: _Optional[_Union[SearchAction, _Mapping]] = ..., get: _Optional[_Union[GetAction, _Mapping]] = ..., list: _Optional[_Union[ListAction, _Mapping]] = ..., update: _Optional[_Union[UpdateAction, _Mapping]] = ..., delete: _Optional[_Union[DeleteAction, _Mapping]] = ..., stats: _Optional[_Union[StatsAction, _Mapping]] = ..., reinforce: _Optional[_Union[ReinforceAction, _Mapping]] = ...) -> None: ...
+    merge: MergeAction
+    resolve: ResolveAction
+    record: RecordAction
+    def __init__(self, tenant: _Optional[str] = ..., user: _Optional[str] = ..., traceparent: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., seen: _Optional[_Iterable[_Union[_replication_pb2.Head, _Mapping]]] = ..., want_update: _Optional[bool] = ..., want_heads: _Optional[bool] = ..., put: _Optional[_Union[PutAction, _Mapping]] = ..., search: _Optional[_Union[SearchAction, _Mapping]] = ..., get: _Optional[_Union[GetAction, _Mapping]] = ..., list: _Optional[_Union[ListAction, _Mapping]] = ..., update: _Optional[_Union[UpdateAction, _Mapping]] = ..., delete: _Optional[_Union[DeleteAction, _Mapping]] = ..., stats: _Optional[_Union[StatsAction, _Mapping]] = ..., reinforce: _Optional[_Union[ReinforceAction, _Mapping]] = ..., merge: _Optional[_Union[MergeAction, _Mapping]] = ..., resolve: _Optional[_Union[ResolveAction, _Mapping]] = ..., record: _Optional[_Union[RecordAction, _Mapping]] = ...) -> None: ...
 
 class OperationResult(_message.Message):
-    __slots__ = ("error", "put", "search", "trace", "list", "delete", "stats", "reinforce", "busy_ms")
+    __slots__ = ("error", "put", "search", "trace", "list", "delete", "stats", "reinforce", "merge", "record", "busy_ms", "update", "more_updates", "heads")
     ERROR_FIELD_NUMBER: _ClassVar[int]
     PUT_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
@@ -70,7 +84,12 @@ class OperationResult(_message.Message):
     DELETE_FIELD_NUMBER: _ClassVar[int]
     STATS_FIELD_NUMBER: _ClassVar[int]
     REINFORCE_FIELD_NUMBER: _ClassVar[int]
+    MERGE_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
     BUSY_MS_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    MORE_UPDATES_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
     error: _status_pb2.Status
     put: PutResult
     search: SearchResult
@@ -79,8 +98,13 @@ class OperationResult(_message.Message):
     delete: DeleteResult
     stats: _memory_pb2.GetMemoryStatsResponse
     reinforce: ReinforceActionResult
+    merge: MergeResult
+    record: RecordResult
     busy_ms: float
-    def __init__(self, error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., put: _Optional[_Union[PutResult, _Mapping]] = ..., search: _Optional[_Union[SearchResult, _Mapping]] = ..., trace: _Optional[_Union[TraceResult, _Mapping]] = ..., list: _Optional[_Union[ListResult, _Mapping]] = ..., delete: _Optional[_Union[DeleteResult, _Mapping]] = ..., stats: _Optional[_Union[_memory_pb2.GetMemoryStatsResponse, _Mapping]] = ..., reinforce: _Optional[_Union[ReinforceActionResult, _Mapping]] = ..., busy_ms: _Optional[float] = ...) -> None: ...
+    update: _replication_pb2.OwnerUpdate
+    more_updates: _containers.RepeatedCompositeFieldContainer[_replication_pb2.OwnerUpdate]
+    heads: _containers.RepeatedCompositeFieldContainer[_replication_pb2.Head]
+    def __init__(self, error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., put: _Optional[_Union[PutResult, _Mapping]] = ..., search: _Optional[_Union[SearchResult, _Mapping]] = ..., trace: _Optional[_Union[TraceResult, _Mapping]] = ..., list: _Optional[_Union[ListResult, _Mapping]] = ..., delete: _Optional[_Union[DeleteResult, _Mapping]] = ..., stats: _Optional[_Union[_memory_pb2.GetMemoryStatsResponse, _Mapping]] = ..., reinforce: _Optional[_Union[ReinforceActionResult, _Mapping]] = ..., merge: _Optional[_Union[MergeResult, _Mapping]] = ..., record: _Optional[_Union[RecordResult, _Mapping]] = ..., busy_ms: _Optional[float] = ..., update: _Optional[_Union[_replication_pb2.OwnerUpdate, _Mapping]] = ..., more_updates: _Optional[_Iterable[_Union[_replication_pb2.OwnerUpdate, _Mapping]]] = ..., heads: _Optional[_Iterable[_Union[_replication_pb2.Head, _Mapping]]] = ...) -> None: ...
 
 class PutAction(_message.Message):
     __slots__ = ("traces", "skip_existing", "deduplicate")
@@ -145,42 +169,52 @@ class SearchResult(_message.Message):
     def __init__(self, responses: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class GetAction(_message.Message):
-    __slots__ = ("trace_id", "include_embedding", "include_strength", "include_history")
+    __slots__ = ("trace_id", "include_embedding", "include_strength", "include_history", "include_siblings")
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_HISTORY_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_SIBLINGS_FIELD_NUMBER: _ClassVar[int]
     trace_id: str
     include_embedding: bool
     include_strength: bool
     include_history: bool
-    def __init__(self, trace_id: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., include_strength: _Optional[bool] = ..., include_history: _Optional[bool] = ...) -> None: ...
+    include_siblings: bool
+    def __init__(self, trace_id: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., include_strength: _Optional[bool] = ..., include_history: _Optional[bool] = ..., include_siblings: _Optional[bool] = ...) -> None: ...
 
 class ListAction(_message.Message):
-    __slots__ = ("limit", "before_sequence", "agent", "session", "filter", "include_embedding", "include_archived")
+    __slots__ = ("limit", "before", "agent", "session", "filter", "include_embedding", "include_archived")
     LIMIT_FIELD_NUMBER: _ClassVar[int]
-    BEFORE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_ARCHIVED_FIELD_NUMBER: _ClassVar[int]
     limit: int
-    before_sequence: int
+    before: ListPlace
     agent: str
     session: str
     filter: _types_pb2.Filter
     include_embedding: bool
     include_archived: bool
-    def __init__(self, limit: _Optional[int] = ..., before_sequence: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., include_embedding: _Optional[bool] = ..., include_archived: _Optional[bool] = ...) -> None: ...
+    def __init__(self, limit: _Optional[int] = ..., before: _Optional[_Union[ListPlace, _Mapping]] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., include_embedding: _Optional[bool] = ..., include_archived: _Optional[bool] = ...) -> None: ...
+
+class ListPlace(_message.Message):
+    __slots__ = ("learned_us", "trace_id")
+    LEARNED_US_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    learned_us: int
+    trace_id: bytes
+    def __init__(self, learned_us: _Optional[int] = ..., trace_id: _Optional[bytes] = ...) -> None: ...
 
 class ListResult(_message.Message):
-    __slots__ = ("traces", "next_before_sequence")
+    __slots__ = ("traces", "next")
     TRACES_FIELD_NUMBER: _ClassVar[int]
-    NEXT_BEFORE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
     traces: _containers.RepeatedCompositeFieldContainer[_types_pb2.MemoryTrace]
-    next_before_sequence: int
-    def __init__(self, traces: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., next_before_sequence: _Optional[int] = ...) -> None: ...
+    next: ListPlace
+    def __init__(self, traces: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., next: _Optional[_Union[ListPlace, _Mapping]] = ...) -> None: ...
 
 class UpdateAction(_message.Message):
     __slots__ = ("trace", "fields", "expected_version")
@@ -247,6 +281,46 @@ class ReinforceActionResult(_message.Message):
     replayed: bool
     sequence: int
     def __init__(self, results: _Optional[_Iterable[_Union[_memory_pb2.ReinforceResult, _Mapping]]] = ..., credited: _Optional[int] = ..., replayed: _Optional[bool] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class MergeAction(_message.Message):
+    __slots__ = ("updates", "records", "heads")
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    updates: _containers.RepeatedCompositeFieldContainer[_replication_pb2.OwnerUpdate]
+    records: _containers.RepeatedCompositeFieldContainer[_replication_pb2.TraceRecord]
+    heads: _containers.RepeatedCompositeFieldContainer[_replication_pb2.Head]
+    def __init__(self, updates: _Optional[_Iterable[_Union[_replication_pb2.OwnerUpdate, _Mapping]]] = ..., records: _Optional[_Iterable[_Union[_replication_pb2.TraceRecord, _Mapping]]] = ..., heads: _Optional[_Iterable[_Union[_replication_pb2.Head, _Mapping]]] = ...) -> None: ...
+
+class MergeResult(_message.Message):
+    __slots__ = ("changed", "sequence", "heads")
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    changed: int
+    sequence: int
+    heads: _containers.RepeatedCompositeFieldContainer[_replication_pb2.Head]
+    def __init__(self, changed: _Optional[int] = ..., sequence: _Optional[int] = ..., heads: _Optional[_Iterable[_Union[_replication_pb2.Head, _Mapping]]] = ...) -> None: ...
+
+class ResolveAction(_message.Message):
+    __slots__ = ("trace_id", "sibling_id")
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    SIBLING_ID_FIELD_NUMBER: _ClassVar[int]
+    trace_id: str
+    sibling_id: str
+    def __init__(self, trace_id: _Optional[str] = ..., sibling_id: _Optional[str] = ...) -> None: ...
+
+class RecordAction(_message.Message):
+    __slots__ = ("trace_id",)
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    trace_id: str
+    def __init__(self, trace_id: _Optional[str] = ...) -> None: ...
+
+class RecordResult(_message.Message):
+    __slots__ = ("record",)
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    record: _replication_pb2.TraceRecord
+    def __init__(self, record: _Optional[_Union[_replication_pb2.TraceRecord, _Mapping]] = ...) -> None: ...
 
 class ConsolidateRequest(_message.Message):
     __slots__ = ("tenant", "user", "epoch", "max_traces", "time_budget_ms", "dry_run")
@@ -317,7 +391,7 @@ class GetNodeStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetNodeStatusResponse(_message.Message):
-    __slots__ = ("node_id", "version", "started_at", "traces", "owners", "resident_traces", "index_bytes", "store_bytes", "epoch", "sequence")
+    __slots__ = ("node_id", "version", "started_at", "traces", "owners", "resident_traces", "index_bytes", "store_bytes", "epoch", "sequence", "replica", "phase", "siblings", "unpublished", "owners_behind", "last_round_s", "quarantined", "owners_to_move")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -328,6 +402,14 @@ class GetNodeStatusResponse(_message.Message):
     STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    SIBLINGS_FIELD_NUMBER: _ClassVar[int]
+    UNPUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    OWNERS_BEHIND_FIELD_NUMBER: _ClassVar[int]
+    LAST_ROUND_S_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    OWNERS_TO_MOVE_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     version: str
     started_at: _timestamp_pb2.Timestamp
@@ -338,4 +420,12 @@ class GetNodeStatusResponse(_message.Message):
     store_bytes: int
     epoch: int
     sequence: int
-    def __init__(self, node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., traces: _Optional[int] = ..., owners: _Optional[int] = ..., resident_traces: _Optional[int] = ..., index_bytes: _Optional[int] = ..., store_bytes: _Optional[int] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+    replica: int
+    phase: _admin_pb2.MemberPhase
+    siblings: int
+    unpublished: int
+    owners_behind: int
+    last_round_s: float
+    quarantined: _containers.RepeatedScalarFieldContainer[str]
+    owners_to_move: int
+    def __init__(self, node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., traces: _Optional[int] = ..., owners: _Optional[int] = ..., resident_traces: _Optional[int] = ..., index_bytes: _Optional[int] = ..., store_bytes: _Optional[int] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., replica: _Optional[int] = ..., phase: _Optional[_Union[_admin_pb2.MemberPhase, str]] = ..., siblings: _Optional[int] = ..., unpublished: _Optional[int] = ..., owners_behind: _Optional[int] = ..., last_round_s: _Optional[float] = ..., quarantined: _Optional[_Iterable[str]] = ..., owners_to_move: _Optional[int] = ...) -> None: ...

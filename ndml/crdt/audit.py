@@ -177,6 +177,25 @@ class Auditor:
             self._pending.release(*owner)
         return taken
 
+    def inspect(self, envelope: Envelope) -> Admission:
+        """Judge an update that comes by repair: ACCEPT, EQUIVOCATION or REJECT. What stands before it is not asked for.
+
+        Authors, signatures, and contradictions of what is kept are judged as ever. It is kept itself where nothing before it is missing.
+        """
+        if self._store.has(*envelope.owner, envelope.replica, envelope.counter, envelope.hash):
+            return _ACCEPT
+        reason = self._refusal(envelope, False)
+        if reason:
+            return Admission(Kind.REJECT, reason)
+        rival = self._rival(envelope)
+        if rival is not None and not conflict(rival, envelope):
+            return Admission(Kind.REJECT, Reason.FOREIGN_REPLICA)
+        proof = self._contradiction(envelope, rival)
+        if not self._knows(envelope, envelope.dep) and not self._missing(envelope):
+            self._store.put(row_of(envelope))
+            self._pending.arrived(envelope.hash)
+        return Admission(Kind.EQUIVOCATION, proof=proof) if proof else _ACCEPT
+
     def replace_roster(self, roster: Roster) -> None:
         """Put a newer roster in force. A quarantine ends where its author has another key, for the proof is of the old one.
 

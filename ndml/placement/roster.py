@@ -1,17 +1,19 @@
 """The roster: what each memory node last said of itself, as a join-semilattice.
 
-A record has a single writer, the node, which counts `incarnation` up whenever its address, zone or profile change. The join of two
-rosters keeps the record with the largest incarnation for each node, so it is commutative, associative and idempotent: consensus nodes
-that exchange rosters in any order, any number of times, end with the same one, without a leader.
+A record has a single writer, the node, which counts `incarnation` up whenever anything else in it changes. The join of two rosters
+keeps the record with the largest incarnation for each node, so it is commutative, associative and idempotent: consensus nodes that
+exchange rosters in any order, any number of times, end with the same one, without a leader.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from enum import IntEnum
 from hashlib import sha256
 from struct import pack
+from typing import Any
 
 from ndml.errors import FieldInvalid, FieldViolation
 
@@ -19,23 +21,48 @@ MAX_NODE_ID_BYTES = 128
 MAX_ADDRESS_BYTES = 261  # a DNS name of 255 bytes, a colon, a port
 MAX_LABEL_BYTES = 64
 MAX_INCARNATION = 1 << 48  # 1024 members at this bound still sum to less than the uint64 of an epoch
+MAX_REPLICA = (1 << 63) - 1  # SQLite's integers have a sign
 _ADDRESS = re.compile(r"(?:[^\s:\[\]]+|\[[^\s\[\]]+\]):(?P<port>[0-9]{1,5})")
+
+
+class MemberPhase(IntEnum):
+    """How a member takes part. The numbers are those of ndml.v1.MemberPhase (a test holds them together)."""
+
+    UNSPECIFIED = 0
+    JOINING = 1
+    ACTIVE = 2
+    LEAVING = 3
+    LEFT = 4
 
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """What a memory node says of itself. `address` is host:port, empty only in the record of a member never heard of."""
+    """What a memory node says of itself. `address` is host:port, empty only in the record of a member never heard of.
+
+    `replica` is the number of its store, 0 where it did not say. A record never has the phase UNSPECIFIED: who says nothing is ACTIVE.
+    """
 
     node_id: str
     address: str = ""
     zone: str = ""
     profile: str = "general"
     incarnation: int = 0
+    phase: MemberPhase = MemberPhase.ACTIVE
+    replica: int = 0
 
     def to_bytes(self) -> bytes:
         """Canonical bytes, every text with its length: equal bytes, equal records; larger incarnation, larger bytes."""
         texts = [text.encode() for text in (self.node_id, self.address, self.zone, self.profile)]
-        return pack(">Q", self.incarnation) + b"".join(pack(">I", len(text)) + text for text in texts)
+        return pack(">QBQ", self.incarnation, self.phase, self.replica) + b"".join(pack(">I", len(text)) + text for text in texts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        return asdict(self) | {"phase": int(self.phase)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> NodeRecord:
+        """What `to_json` gave, or an older release, which knew no phases. Raises TypeError, ValueError."""
+        return cls(**{**values, "phase": MemberPhase(values.get("phase", MemberPhase.ACTIVE))})
 
 
 Roster = Mapping[str, NodeRecord]
@@ -87,6 +114,10 @@ def _faults(record: NodeRecord) -> Iterable[tuple[str, str]]:
         yield "profile", f"must have 1 to {MAX_LABEL_BYTES} bytes, such as 'general'"
     if not 1 <= record.incarnation <= MAX_INCARNATION:
         yield "incarnation", f"must be 1 to {MAX_INCARNATION}: the node counts it up from 1"
+    if record.phase is MemberPhase.UNSPECIFIED:
+        yield "phase", "must be said: JOINING, ACTIVE, LEAVING or LEFT"
+    if not 0 <= record.replica <= MAX_REPLICA:
+        yield "replica", f"must be 0 to {MAX_REPLICA}: the number that the store was given when it was made"
 
 
 def is_address(address: str) -> bool:

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from ndml.placement.rendezvous import Ring
-from ndml.placement.roster import NodeRecord, epoch_of, join
+from ndml.placement.roster import MemberPhase, NodeRecord, epoch_of, join
+
+_SERVING = frozenset({MemberPhase.ACTIVE, MemberPhase.LEAVING})
+_JOINED = frozenset({MemberPhase.JOINING})
+_STAYING = frozenset({MemberPhase.ACTIVE, MemberPhase.JOINING})
 
 
 class MemberState(IntEnum):
@@ -40,6 +44,10 @@ class PlacementNode:
         return self.record.zone
 
     @property
+    def phase(self) -> MemberPhase:
+        return self.record.phase
+
+    @property
     def is_member(self) -> bool:
         return self.state is not MemberState.STANDBY
 
@@ -47,12 +55,19 @@ class PlacementNode:
 class Placement:
     """Who owns what. Equal rosters of members give equal epochs and equal owners; liveness is advice and belongs to neither.
 
+    An owner's reads and writes go to its `owners`: the best of the members that are ACTIVE or LEAVING. Writes go to its `coming` owners
+    too: those of the best of ACTIVE and JOINING that are not among them. Where no member is ACTIVE or LEAVING, nobody has anything that
+    a JOINING one could wait for, and the JOINING ones are the owners.
+
     nodes    members and standbys, by node_id
-    members  those that own data
+    members  those that take part, whatever their phase
     epoch    sum of the members' incarnations
     """
 
-    __slots__ = ("_by_id", "_ring", "epoch", "members", "nodes", "replication_factor")
+    __slots__ = ("_by_id", "_next", "_ring", "epoch", "members", "nodes", "replication_factor")
+
+    _ring: Ring
+    _next: Ring
 
     def __init__(self, nodes: Iterable[PlacementNode], replication_factor: int, *, like: Placement | None = None) -> None:
         self.nodes = tuple(sorted(nodes, key=lambda node: node.node_id))
@@ -60,16 +75,38 @@ class Placement:
         self.replication_factor = replication_factor
         self.epoch = epoch_of(member.record for member in self.members)
         self._by_id = {node.node_id: node for node in self.nodes}
-        self._ring = _ring(self.members, replication_factor, like)
+        serving = _shape(self.members, _SERVING) or _shape(self.members, _JOINED)
+        staying = _shape(self.members, _STAYING)
+        lent = () if like is None else (like._ring, like._next)
+        self._ring = _ring(serving, replication_factor, lent)
+        self._next = self._ring if staying == serving else _ring(staying, replication_factor, lent)
 
     def owners(self, tenant: str, user: str) -> tuple[PlacementNode, ...]:
         """Owners of (tenant, user), first choice first, dead ones included: their data is on their disks. Empty without members."""
-        members = self.members
-        return tuple([members[index] for index in self._ring.rank(tenant, user)])
+        return tuple([self._by_id[node_id] for node_id in _ids(self._ring, tenant, user)])
+
+    def coming(self, tenant: str, user: str) -> tuple[PlacementNode, ...]:
+        """Those that will own (tenant, user) when all who join have joined and all who leave have left, and do not yet."""
+        return self.copies(tenant, user)[len(self._ring.rank(tenant, user)) :]
+
+    def copies(self, tenant: str, user: str) -> tuple[PlacementNode, ...]:
+        """Owners, then coming owners: whoever gets the writes of (tenant, user)."""
+        return tuple([self._by_id[node_id] for node_id in self.copy_ids(tenant, user)])
+
+    def copy_ids(self, tenant: str, user: str) -> tuple[str, ...]:
+        """Node ids of `copies`."""
+        owners = _ids(self._ring, tenant, user)
+        if self._next is self._ring:
+            return owners
+        return owners + tuple([node_id for node_id in _ids(self._next, tenant, user) if node_id not in owners])
 
     def owns(self, node_id: str, tenant: str, user: str) -> bool:
-        """True when the node is among the owners of (tenant, user)."""
-        return any(self.members[index].node_id == node_id for index in self._ring.rank(tenant, user))
+        """True when the node is among the owners of (tenant, user): it serves them."""
+        return node_id in _ids(self._ring, tenant, user)
+
+    def takes(self, node_id: str, tenant: str, user: str) -> bool:
+        """True when the node gets the writes of (tenant, user), as an owner or as a coming one."""
+        return self.owns(node_id, tenant, user) or (self._next is not self._ring and node_id in _ids(self._next, tenant, user))
 
     def node(self, node_id: str) -> PlacementNode | None:
         """The node of this name, if the placement has it."""
@@ -95,9 +132,18 @@ def _state(report: Placement, node_id: str) -> MemberState:
     return node.state if node is not None and node.is_member else MemberState.UNKNOWN
 
 
-def _ring(members: tuple[PlacementNode, ...], replication_factor: int, like: Placement | None) -> Ring:
-    # Owners depend on ids, zones and factor only: liveness and addresses change without losing the cached look-ups.
-    shape = tuple((member.node_id, member.zone) for member in members)
-    if like is not None and like._ring.nodes == shape and like._ring.replication_factor == replication_factor:
-        return like._ring
+def _ids(ring: Ring, tenant: str, user: str) -> tuple[str, ...]:
+    nodes = ring.nodes
+    return tuple([nodes[index][0] for index in ring.rank(tenant, user)])
+
+
+def _shape(members: tuple[PlacementNode, ...], phases: frozenset[MemberPhase]) -> tuple[tuple[str, str], ...]:
+    return tuple((member.node_id, member.zone) for member in members if member.phase in phases)
+
+
+def _ring(shape: tuple[tuple[str, str], ...], replication_factor: int, lent: Iterable[Ring]) -> Ring:
+    # Owners depend on ids, zones, phases and factor only: liveness and addresses change without losing the cached look-ups.
+    for ring in lent:
+        if ring.nodes == shape and ring.replication_factor == replication_factor:
+            return ring
     return Ring(shape, replication_factor)

@@ -43,6 +43,8 @@ RESIDENT_TRACES = Gauge(names.METRIC_RESIDENT_TRACES, "Traces whose vectors are 
 EMBED_CACHE = Counter(names.METRIC_EMBED_CACHE, "Look-ups in the embedding cache", ["result"])
 HEDGES = Counter(names.METRIC_HEDGES, "Second attempts that a hedged read started", ["outcome"])
 STALE_EPOCH_RETRIES = Counter(names.METRIC_STALE_EPOCH_RETRIES, "Operations repeated because the placement had moved on")
+REPLICA_WRITES = Counter(names.METRIC_REPLICA_WRITES, "Writes carried to an owner's other copies", ["outcome"])
+READ_REPAIRS = Counter(names.METRIC_READ_REPAIRS, "Traces in which a quorum read found copies that differed, and mended them")
 
 # llm
 EMBEDDED_TEXTS = Counter(names.METRIC_EMBEDDED_TEXTS, "Texts embedded")
@@ -50,6 +52,26 @@ EMBEDDED_TEXTS = Counter(names.METRIC_EMBEDDED_TEXTS, "Texts embedded")
 # Placement
 PLACEMENT_EPOCH = Gauge(names.METRIC_PLACEMENT_EPOCH, "Placement epoch as this process sees it")
 MEMBERS = Gauge(names.METRIC_MEMBERS, "Memory nodes by liveness, as this consensus node sees them", ["state"])
+
+# Replication in memory nodes
+REPLICATION_UNPUBLISHED = Gauge(names.METRIC_REPLICATION_UNPUBLISHED, "Updates of this node that no consensus node has yet")
+OWNERS_BEHIND = Gauge(names.METRIC_OWNERS_BEHIND, "Owners whose copies are known to differ from this node's")
+RECORDS_JOINED = Counter(names.METRIC_RECORDS_JOINED, "Records from other nodes that said something new", ["source"])
+REPAIR_BYTES = Counter(names.METRIC_REPAIR_BYTES, "Bytes by which anti-entropy mended copies", ["way"])
+REPLICATION_ROUNDS = Counter(names.METRIC_REPLICATION_ROUNDS, "Rounds of anti-entropy", ["outcome"])
+SIBLINGS = Gauge(names.METRIC_SIBLINGS, "Traces with contents that were written without knowledge of each other")
+QUARANTINED_AUTHORS = Gauge(names.METRIC_QUARANTINED_AUTHORS, "Authors that signed two things for one place: nothing of theirs is joined")
+
+# Deltas in consensus nodes
+DELTA_LOG_ENTRIES = Gauge(names.METRIC_DELTA_LOG_ENTRIES, "Updates in the delta log")
+DELTA_LOG_BYTES = Gauge(names.METRIC_DELTA_LOG_BYTES, "Bytes of the updates in the delta log")
+DELTAS_TAKEN = Counter(names.METRIC_DELTAS_TAKEN, "Updates that were new to this consensus node, on disk")
+DELTAS_DELIVERED = Counter(names.METRIC_DELTAS_DELIVERED, "Offers that a memory node answered with having the update on disk")
+DELTAS_DROPPED = Counter(names.METRIC_DELTAS_DROPPED, "Updates given up before every copy had them: at a bound, by age, or damaged")
+DELTAS_REFUSED = Counter(names.METRIC_DELTAS_REFUSED, "Updates whose signature does not hold, or whose author is not trusted")
+DELTAS_CROSS_ZONE = Counter(names.METRIC_DELTAS_CROSS_ZONE, "Updates sent to consensus nodes of other zones")
+DELTA_LAG = Gauge(names.METRIC_DELTA_LAG, "Updates in the log that a memory node has yet to take", ["node"])
+DELTA_STREAMS = Gauge(names.METRIC_DELTA_STREAMS, "Exchanges that are open", ["kind"])
 
 
 def serve_metrics(host: str, port: int) -> WSGIServer:

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from ndml.errors import FieldInvalid, OwnerUnavailable
 from ndml.internal.v1 import consensus_pb2 as pb2
 from ndml.internal.v1 import consensus_pb2_grpc
-from ndml.placement import MemberState, NodeRecord, Placement, PlacementNode, is_address
+from ndml.placement import MemberPhase, MemberState, NodeRecord, Placement, PlacementNode, is_address
 from ndml.runtime import metrics
 from ndml.runtime.channel import open_channel
 from ndml.runtime.log import get_logger
@@ -24,6 +24,7 @@ from ndml.v1 import admin_pb2
 log = get_logger(__name__)
 
 _STATES = frozenset(MemberState)
+_PHASES = frozenset(MemberPhase)
 
 
 def check_addresses(addresses: list[str]) -> list[str]:
@@ -105,19 +106,24 @@ class PlacementWatcher:
     def owners(self, tenant: str, user: str) -> tuple[PlacementNode, ...]:
         """Owners of (tenant, user), first choice first; an address is empty until that node's first heartbeat.
 
-        Raises OwnerUnavailable while no placement is known, or when it has no members.
+        Raises OwnerUnavailable while no placement is known, or when it has no members that serve.
         """
-        if self._placement is None:
-            asked = ", ".join(self._addresses) or "none configured: set placement.consensus"
-            raise OwnerUnavailable(f"no placement is known yet (consensus nodes: {asked}): come back shortly")
-        owners = self._placement.owners(tenant, user)
+        owners = self._known().owners(tenant, user)
         if not owners:
-            raise OwnerUnavailable("the cluster has no members: list the memory nodes in `cluster.members` of the consensus nodes")
+            raise OwnerUnavailable("no member owns data: list the memory nodes in `cluster.members` of the consensus nodes")
         return owners
+
+    def copies(self, tenant: str, user: str) -> tuple[PlacementNode, ...]:
+        """Owners of (tenant, user), then coming owners: all of them get its writes. Raises OwnerUnavailable while none is known."""
+        return self._known().copies(tenant, user)
 
     def owns(self, node_id: str, tenant: str, user: str) -> bool:
         """True when the node is an owner of (tenant, user) as far as is known; False before the first placement."""
         return self._placement is not None and self._placement.owns(node_id, tenant, user)
+
+    def takes(self, node_id: str, tenant: str, user: str) -> bool:
+        """True when the node gets the writes of (tenant, user), as owner or as a coming one; False before the first placement."""
+        return self._placement is not None and self._placement.takes(node_id, tenant, user)
 
     def view_of(self, node_id: str) -> NodeView:
         """What a memory node asks of the placement: its own share."""
@@ -151,6 +157,12 @@ class PlacementWatcher:
             self._task.cancel()
             await asyncio.wait({task for task in (self._task, self._session) if task is not None})
             self._task = self._session = None
+
+    def _known(self) -> Placement:
+        if self._placement is None:
+            asked = ", ".join(self._addresses) or "none configured: set placement.consensus"
+            raise OwnerUnavailable(f"no placement is known yet (consensus nodes: {asked}): come back shortly")
+        return self._placement
 
     async def _newer_within(self, epoch: int, timeout_s: float) -> bool:
         with suppress(TimeoutError):
@@ -231,7 +243,7 @@ class PlacementWatcher:
 
 
 class NodeView:
-    """A watcher as one memory node needs it: is this owner mine, and as of which epoch?"""
+    """A watcher as one memory node needs it: is this owner mine, and as of which epoch? Look-ups may come from any thread."""
 
     def __init__(self, watcher: PlacementWatcher, node_id: str) -> None:
         self._watcher = watcher
@@ -241,8 +253,24 @@ class NodeView:
     def epoch(self) -> int:
         return self._watcher.epoch
 
+    @property
+    def replication_factor(self) -> int:
+        """Owners of each (tenant, user) where there are members enough; 1 before the first placement."""
+        placement = self._watcher.placement
+        return 1 if placement is None else placement.replication_factor
+
     def owns(self, tenant: str, user: str) -> bool:
+        """This node serves (tenant, user)."""
         return self._watcher.owns(self._node_id, tenant, user)
+
+    def takes(self, tenant: str, user: str) -> bool:
+        """This node gets the writes of (tenant, user): it owns it, or is coming to."""
+        return self._watcher.takes(self._node_id, tenant, user)
+
+    def copies(self, tenant: str, user: str) -> tuple[str, ...]:
+        """Node ids of the owners of (tenant, user), then of the coming ones; empty before the first placement."""
+        placement = self._watcher.placement
+        return () if placement is None else placement.copy_ids(tenant, user)
 
 
 def fixed_placement(members: Iterable[str], replication_factor: int) -> Placement:
@@ -263,12 +291,19 @@ def _fixed_record(entry: str) -> NodeRecord:
 
 def record_to_proto(record: NodeRecord) -> pb2.NodeRecord:
     return pb2.NodeRecord(
-        node_id=record.node_id, address=record.address, zone=record.zone, profile=record.profile, incarnation=record.incarnation
-    )
+        node_id=record.node_id, address=record.address, zone=record.zone, profile=record.profile, incarnation=record.incarnation,
+        phase=cast("admin_pb2.MemberPhase", record.phase.value), replica=record.replica,
+    )  # fmt: skip
 
 
 def record_from_proto(record: pb2.NodeRecord) -> NodeRecord:
-    return NodeRecord(record.node_id, record.address, record.zone, record.profile, record.incarnation)
+    phase = phase_from_proto(record.phase)
+    return NodeRecord(record.node_id, record.address, record.zone, record.profile, record.incarnation, phase, record.replica)
+
+
+def phase_from_proto(number: int) -> MemberPhase:
+    """Unspecified, and a phase that only a newer release knows, read as ACTIVE: no owner moves on a word that we do not understand."""
+    return MemberPhase(number) if number in _PHASES and number else MemberPhase.ACTIVE
 
 
 def records_from_proto(records: Sequence[pb2.NodeRecord]) -> list[NodeRecord]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -33,13 +33,23 @@ class SuiteOptions:
     gateways: int = 1
     """Gateways, 1 to 10. With two a client rides through the restart of one."""
     memory_nodes: int = 2
-    """Memory nodes, 1 to 10. Changing it moves owners, and moving data comes with replication: keep it for one data_dir."""
+    """Memory nodes, 1 to 10. One more than a data_dir was made with comes JOINING and copies its share; one less is drained first."""
     consensus_nodes: int = 3
     """Consensus nodes, 1 to 10. Any one of them is enough to serve."""
+    replication_factor: int = 0
+    """Copies of each owner's traces, up to the memory nodes there are. 0: three where there are three, one below."""
+    write_copies: int = 0
+    """Copies that have a write on disk before it is answered. 0: as the gateway chooses, two of three."""
+    zones: Sequence[str] = ()
+    """Failure domains, dealt out to memory nodes and to consensus nodes in turn. Empty: all are in one."""
     llm: bool = True
     """False: no embedding service; writes and searches must bring their vectors."""
     host: str = "127.0.0.1"
     """Address that everything listens on."""
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """Another address for single processes, by name: for those that run in a network of their own."""
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What stands before a process's command, by name: ("ip", "netns", "exec", …) runs it in a network of its own."""
     usual_ports: bool = False
     """True: gateway 7700 (REST 7780), memory nodes 7710…, consensus 7720…, llm 7730, metrics 1000 above. False: any free ports."""
     otlp_endpoint: str = ""
@@ -66,6 +76,7 @@ class ProcessSpec:
     metrics_port: int
     rest_port: int
     environment: Mapping[str, str]
+    command: Sequence[str] = ()
 
     @property
     def address(self) -> str:
@@ -95,6 +106,11 @@ def plan(options: SuiteOptions) -> Layout:
     for name in ("gateways", "memory_nodes", "consensus_nodes"):
         if not 1 <= getattr(options, name) <= _LIMIT:
             raise FieldInvalid(f"{name} is {getattr(options, name)}; a suite has 1 to {_LIMIT}", field=name)
+    if not 0 <= options.replication_factor <= options.memory_nodes:
+        what = f"replication_factor is {options.replication_factor}: 0 to {options.memory_nodes}, the memory nodes there are"
+        raise FieldInvalid(what, field="replication_factor")
+    if not 0 <= options.write_copies <= copies_of(options):
+        raise FieldInvalid(f"write_copies is {options.write_copies}; there are {copies_of(options)} copies", field="write_copies")
     data_dir = options.data_dir.expanduser().resolve()
     seats = _seats(options)
     consensus = [seat.address for seat in seats if seat.role == "consensus"]
@@ -106,21 +122,27 @@ def plan(options: SuiteOptions) -> Layout:
         if seat.role == "llm" and not options.llm:
             continue
         own = _own_settings(seat, data_dir / seat.name, consensus, members, llm)
-        settings = {**_common_settings(options, seat), **own, **options.settings.get(seat.role, {})}
+        settings = {**_common_settings(options, seat), **own, **_copies(options, seat), **options.settings.get(seat.role, {})}
         prefix = f"NDML_{seat.role.replace('-', '_').upper()}__"
         processes.append(
             ProcessSpec(
                 name=seat.name,
                 role=seat.role,
                 module=_MODULES[seat.role],
-                host=options.host,
+                host=seat.host,
                 port=seat.port,
                 metrics_port=seat.metrics_port,
                 rest_port=seat.rest_port,
                 environment={prefix + key: value for key, value in settings.items()},
+                command=options.commands.get(seat.name, ()),
             )
         )
     return Layout(data_dir, tuple(processes))
+
+
+def copies_of(options: SuiteOptions) -> int:
+    """Copies of each owner's traces in a suite of these options."""
+    return options.replication_factor or (3 if options.memory_nodes >= 3 else 1)
 
 
 @dataclass(frozen=True)
@@ -133,6 +155,7 @@ class _Seat:
     port: int
     metrics_port: int
     rest_port: int = 0
+    zone: str = ""
 
     @property
     def address(self) -> str:
@@ -156,7 +179,8 @@ def _seats(options: SuiteOptions) -> list[_Seat]:
             rest_port = 0
             if role == "gateway":
                 rest_port = usual + 80 if options.usual_ports else next(free)
-            seats.append(_Seat(name, role, options.host, port, metrics_port, rest_port))
+            zone = options.zones[index % len(options.zones)] if options.zones else ""
+            seats.append(_Seat(name, role, options.hosts.get(name, options.host), port, metrics_port, rest_port, zone))
     return seats
 
 
@@ -170,6 +194,16 @@ def _common_settings(options: SuiteOptions, seat: _Seat) -> dict[str, str]:
         "LOGGING__FORMAT": "json",
         "TELEMETRY__OTLP_ENDPOINT": options.otlp_endpoint,
     }
+
+
+def _copies(options: SuiteOptions, seat: _Seat) -> dict[str, str]:
+    """Copies and failure domains."""
+    if seat.role == "gateway":
+        return {"QUORUM__WRITE": str(options.write_copies)}
+    settings = {"SERVER__ZONE": seat.zone} if seat.role in ("memory-node", "consensus") else {}
+    if seat.role == "consensus":
+        settings["CLUSTER__REPLICATION_FACTOR"] = str(copies_of(options))
+    return settings
 
 
 def _own_settings(seat: _Seat, directory: Path, consensus: list[str], members: list[str], llm: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # A log that grew past this is moved to `<name>.log.1` at the next start, so a data directory that is restarted for months stays bounded.
@@ -20,10 +20,10 @@ class ManagedProcess:
     `terminate` ends the process at once, without a drain.
     """
 
-    def __init__(self, name: str, module: str, environment: Mapping[str, str], log_path: Path) -> None:
+    def __init__(self, name: str, module: str, environment: Mapping[str, str], log_path: Path, before: Sequence[str] = ()) -> None:
         self.name = name
         self.log_path = log_path
-        self._command = [sys.executable, "-m", "ndml.testing.child", module]
+        self._command = [*before, sys.executable, "-m", "ndml.testing.child", module]
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
 

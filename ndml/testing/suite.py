@@ -40,7 +40,7 @@ class Suite:
         self.options = options or SuiteOptions()
         self.layout: Layout = plan(self.options)
         self._processes = {
-            spec.name: ManagedProcess(spec.name, spec.module, spec.environment, self.layout.logs / f"{spec.name}.log")
+            spec.name: ManagedProcess(spec.name, spec.module, spec.environment, self.layout.logs / f"{spec.name}.log", spec.command)
             for spec in self.layout.processes
         }
 

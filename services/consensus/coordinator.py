@@ -80,6 +80,7 @@ class Coordinator:
 
     async def start(self) -> None:
         """Raises OSError where the roster cannot be read. Waits for no peer."""
+        self.membership.found(await asyncio.to_thread(self._store.founders, self.membership.listed))
         self.membership.join((await asyncio.to_thread(self._store.load)).values())
         self._saved_version = self.membership.version
         self._publish()

@@ -6,21 +6,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ndml.errors import Overloaded, StaleEpoch
-from ndml.placement import MemberState, NodeRecord, Placement, PlacementNode, check_record, epoch_of, join
+from ndml.placement import MemberPhase, MemberState, NodeRecord, Placement, PlacementNode, check_record, epoch_of, join
 
 INCARNATION_KEY = "incarnation"
-"""Key of the known incarnation in the metadata of the StaleEpoch that answers a heartbeat from the past."""
+"""Key of the known incarnation in the metadata of the StaleEpoch that answers a heartbeat from the past ..."""
+REPLICA_KEY = "replica"
+"""... and of the number of the store that the node had then: with another one now, the node has lost what it stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the operator decides.
 
-    members            ids of the nodes that own data
+    members            ids of the nodes that own data; those among them that came later than the roster have to join
     replication_factor copies of each owner's traces
     suspect_after_s    age of the last heartbeat at which a node is suspect ...
     down_after_s       ... and down
     max_standbys       other nodes remembered at once
+    admit              nodes that are not listed and say that they join become members ...
+    max_members        ... as long as there are fewer than these, listed ones included
     """
 
     members: Sequence[str]
@@ -28,6 +32,8 @@ class Policy:
     suspect_after_s: float = 3.0
     down_after_s: float = 10.0
     max_standbys: int = 256
+    admit: bool = False
+    max_members: int = 1024
 
 
 @dataclass(slots=True)
@@ -44,7 +50,7 @@ class Membership:
 
     def __init__(self, policy: Policy, now: float) -> None:
         self._policy = policy
-        self._members = frozenset(policy.members)
+        self._listed = self._founders = frozenset(policy.members)
         self._roster: dict[str, NodeRecord] = {}
         self._heard_at: dict[str, float] = {}
         self._standbys: dict[str, _Standby] = {}
@@ -61,8 +67,18 @@ class Membership:
         """A copy of the members' records."""
         return dict(self._roster)
 
+    @property
+    def listed(self) -> list[str]:
+        """Ids that the operator gave."""
+        return sorted(self._listed)
+
+    def found(self, founders: Iterable[str]) -> None:
+        """These were listed when the roster was begun: they own data whether they have been heard of or not."""
+        self._founders = self._listed & frozenset(founders)
+
     def is_member(self, node_id: str) -> bool:
-        return node_id in self._members
+        """A founder, or admitted: the roster has none but members."""
+        return node_id in self._founders or node_id in self._roster
 
     def heartbeat(self, record: NodeRecord, now: float) -> None:
         """Take a node's word that it lives. Raises FieldInvalid, StaleEpoch, Overloaded.
@@ -71,9 +87,10 @@ class Membership:
         metadata say which incarnation to count past. The sender lives all the same, so its age starts anew.
         """
         check_record(record)
-        if not self.is_member(record.node_id):
+        if not self.is_member(record.node_id) and not self._admissible(record):
             self._hear_standby(record, now)
             return
+        self._standbys.pop(record.node_id, None)
         self._heard_at[record.node_id] = now
         known = self._roster.get(record.node_id)
         if known == record:
@@ -83,15 +100,24 @@ class Membership:
                 f"node {record.node_id!r} is known at {known.address} with incarnation {known.incarnation}: count past it; "
                 "if another process runs under this id, give each its own",
                 field="node.incarnation",
-                metadata={INCARNATION_KEY: str(known.incarnation)},
+                metadata={INCARNATION_KEY: str(known.incarnation), REPLICA_KEY: str(known.replica)},
             )
         self._merge([record])
 
     def join(self, records: Iterable[NodeRecord]) -> None:
-        """Join what a peer knows; nodes that are not members here are passed over. Raises FieldInvalid, changing nothing."""
-        ours = [record for record in records if self.is_member(record.node_id)]
-        for record in ours:
-            check_record(record, "records")
+        """Join what a peer knows, or what was saved. Raises FieldInvalid, changing nothing.
+
+        Nodes that are neither listed nor admitted here are passed over. What a peer has admitted is a member here too where `admit` is
+        set, whatever phase it has reached since.
+        """
+        room = self._policy.max_members - self._total() if self._policy.admit else 0
+        ours = []
+        for record in records:
+            known = self.is_member(record.node_id)
+            if known or record.node_id in self._listed or room > 0:
+                check_record(record, "records")
+                ours.append(record)
+                room -= not known
         self._merge(ours)
 
     def forgive(self, seconds: float, now: float) -> None:
@@ -104,9 +130,18 @@ class Membership:
     def placement(self, now: float, like: Placement | None = None) -> Placement:
         """Members and living standbys at `now`. Standbys that are down are forgotten; `like` lends its cached look-ups."""
         self._forget_standbys(now)
-        members = [PlacementNode(self._roster.get(node_id) or NodeRecord(node_id), self._state(node_id, now)) for node_id in self._members]
+        listed = self._founders | self._roster.keys()
+        members = [PlacementNode(self._roster.get(node_id) or NodeRecord(node_id), self._state(node_id, now)) for node_id in listed]
         standbys = [PlacementNode(standby.record, MemberState.STANDBY) for standby in self._standbys.values()]
         return Placement([*members, *standbys], self._policy.replication_factor, like=like)
+
+    def _total(self) -> int:
+        return len(self._listed | self._roster.keys())
+
+    def _admissible(self, record: NodeRecord) -> bool:
+        # An ACTIVE one that nobody listed would be read from before it has anything.
+        welcome = record.node_id in self._listed or (self._policy.admit and self._total() < self._policy.max_members)
+        return welcome and record.phase is MemberPhase.JOINING
 
     def _merge(self, records: Iterable[NodeRecord]) -> None:
         joined = join(self._roster, records)

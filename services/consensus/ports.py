@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from ndml.placement import NodeRecord, Roster
@@ -16,6 +16,10 @@ class RosterStore(Protocol):
 
     def load(self) -> dict[str, NodeRecord]:
         """The roster saved last; empty where there is none, or none that can be trusted."""
+        ...
+
+    def founders(self, listed: Sequence[str]) -> list[str]:
+        """The nodes that were listed when the roster was begun, durably; begins it with `listed` where there is none. Raises OSError."""
         ...
 
     def save(self, roster: Roster) -> None:

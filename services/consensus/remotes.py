@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 import grpc
 
+from ndml.errors import OwnerUnavailable
 from ndml.internal.v1 import consensus_pb2 as pb2
 from ndml.internal.v1 import consensus_pb2_grpc
 from ndml.placement import NodeRecord
 from ndml.runtime.channel import open_channel
 from ndml.runtime.placement import record_to_proto, records_from_proto
 from ndml.wire import rpc_error_to_ndml
+from services.consensus.deltas.ports import Message
 
 
 class PeerLink:
@@ -35,3 +39,51 @@ class PeerLink:
 
     async def close(self) -> None:
         await self._channel.close(None)
+
+
+class PeerDialer:
+    """Dialer of the consensus node at host:port. Needs a running event loop."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = open_channel(address, retries=False)
+        self._stub: consensus_pb2_grpc.ConsensusServiceAsyncStub = consensus_pb2_grpc.ConsensusServiceStub(self._channel)
+
+    async def open(self) -> CallingWire:
+        """Never fails: an address where nobody answers shows in the first message."""
+        return CallingWire(self._stub.ExchangeDeltas(None))
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+
+
+class CallingWire:
+    """The calling end of a gRPC stream."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._turn = asyncio.Lock()  # gRPC takes one write at a time
+
+    def message(self) -> pb2.ExchangeDeltasRequest:
+        return pb2.ExchangeDeltasRequest()
+
+    async def send(self, message: Message) -> None:
+        """Waits while the other side is slow. Raises NdmlError."""
+        try:
+            async with self._turn:
+                await self._call.write(message)
+        except grpc.aio.AioRpcError as error:
+            raise rpc_error_to_ndml(error) from error
+        except asyncio.InvalidStateError as error:
+            raise OwnerUnavailable("the peer has ended the exchange") from error
+
+    async def receive(self) -> Message | None:
+        """Raises NdmlError."""
+        try:
+            message = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise rpc_error_to_ndml(error) from error
+        return message if isinstance(message, pb2.ExchangeDeltasResponse) else None
+
+    async def close(self) -> None:
+        self._call.cancel()

@@ -10,13 +10,17 @@ from ndml.runtime import metrics
 from ndml.runtime.call import Call
 from ndml.runtime.placement import placement_to_proto, record_from_proto, record_to_proto, records_from_proto
 from services.consensus.coordinator import Coordinator
+from services.consensus.deltas.exchange import DeltaExchange
+from services.consensus.deltas.wires import ServerWire
+from services.consensus.status import describe
 
 
 class ConsensusServicer:
     """node_id, version, started_at (Unix seconds): what GetConsensusStatus says of this process."""
 
-    def __init__(self, coordinator: Coordinator, node_id: str, version: str, started_at: float) -> None:
+    def __init__(self, coordinator: Coordinator, deltas: DeltaExchange, node_id: str, version: str, started_at: float) -> None:
         self._coordinator = coordinator
+        self._deltas = deltas
         self._node_id = node_id
         self._version = version
         self._started_at = started_at
@@ -35,12 +39,17 @@ class ConsensusServicer:
         records = await self._coordinator.exchange(records_from_proto(request.records))
         return pb2.ExchangeRosterResponse(records=[record_to_proto(record) for record in records])
 
+    async def ExchangeDeltas(
+        self, requests: AsyncIterator[pb2.ExchangeDeltasRequest], call: Call
+    ) -> AsyncIterator[pb2.ExchangeDeltasResponse]:
+        metrics.CONSENSUS_OPERATIONS.labels("deltas").inc()
+        wire = ServerWire(requests)
+        async with aclosing(wire.responses(self._deltas.serve(wire))) as responses:
+            async for response in responses:
+                yield response
+
     async def GetConsensusStatus(self, request: pb2.GetConsensusStatusRequest, call: Call) -> pb2.GetConsensusStatusResponse:
-        coordinator = self._coordinator
-        status = pb2.GetConsensusStatusResponse(
-            node_id=self._node_id, version=self._version, watchers=coordinator.feed.watchers,
-            epoch=coordinator.epoch, roster_digest=coordinator.digest,
-            peers_reachable=coordinator.peers_reachable, peers_total=coordinator.peers_total,
-        )  # fmt: skip
+        status = describe(self._coordinator, self._deltas)
+        status.node_id, status.version = self._node_id, self._version
         status.started_at.FromMilliseconds(int(self._started_at * 1000))
         return status

@@ -20,8 +20,15 @@ class ClusterSection(Section):
     """Who belongs to the cluster. The same on every consensus node."""
 
     members: list[str] = Field(
-        [], max_length=1024, description="Ids of the memory nodes that own data. Adding one moves owners: see ADR 0002 before you do."
+        [],
+        max_length=1024,
+        description="Ids of the memory nodes that own data. One added later joins: it copies its share before it is read from.",
     )
+    admit: bool = Field(
+        False,
+        description="Let nodes that are not listed join by their heartbeats. Before it is turned off again, list those that have joined.",
+    )
+    max_members: int = Field(1024, ge=1, le=1024, description="No more are admitted than this: placement and epochs are made for so many.")
     replication_factor: int = Field(1, ge=1, le=16, description="Copies of each owner's traces, on as many members, zones spread first.")
     peers: list[str] = Field(
         [], max_length=64, description="host:port of the consensus nodes; this one may stand in the list, so that all share one list."
@@ -78,9 +85,81 @@ class WatchSection(Section):
 
 
 class StoreSection(Section):
-    """The durable roster."""
+    """The durable roster and the delta log."""
 
-    data_dir: Path = Field(Path("data/consensus"), description="Directory of roster.json; one consensus node, one directory.")
+    data_dir: Path = Field(Path("data/consensus"), description="Directory of roster.json and deltas.db; one node, one directory.")
+
+
+class DeltasSection(Section):
+    """The log of updates, and the streams on which they come and go."""
+
+    max_entries: int = Field(
+        100_000, ge=100, description="Updates held; 200 B of memory each. At the bound the oldest go, and who lacks them reconciles."
+    )
+    max_bytes: int = Field(256 << 20, ge=1 << 20, description="Bytes of updates held: an hour of a busy cluster with a node down.")
+    max_age_s: float = Field(86_400.0, gt=0, description="No update lies here longer: what is erased from memory must end here too.")
+    grace_s: float = Field(60.0, ge=0, description="An update that nobody needs now is kept so long: its owner may be getting a copy.")
+    max_authors: int = Field(
+        4096, ge=1, description="Stores whose positions are remembered: one for each node and each time it was replaced."
+    )
+    max_attached: int = Field(1024, ge=1, description="Memory nodes on a stream at once: as many as there can be members.")
+    max_update_bytes: int = Field(24 << 20, ge=1 << 20, description="Largest update; below server.max_message_bytes with its vectors.")
+    message_bytes: int = Field(
+        4 << 20, ge=1 << 16, description="Updates sent in one message: large enough to be cheap, small enough to share."
+    )
+    queue_bytes: int = Field(64 << 20, ge=1 << 20, description="Updates that wait for the disk; more is refused, and comes again.")
+    recent_bytes: int = Field(
+        16 << 20, ge=0, description="Newest updates kept in memory: as a rule they are passed on before they are read."
+    )
+    offers_in_flight: int = Field(1024, ge=1, description="Offers that a memory node has yet to answer; one that is slow holds up itself.")
+    offer_after_s: float = Field(0.05, ge=0, description="An offer waits so long: most copies have the update from the gateway by then.")
+    answer_timeout_s: float = Field(10.0, gt=0, description="An offer that was not answered, or not taken when it came, is made again.")
+    peer_in_flight: int = Field(1024, ge=1, description="Updates that a peer has yet to acknowledge.")
+    relay_after_s: float = Field(
+        2.0, ge=0, description="What a peer brought goes on to peers that do not have it by then: all of a zone have it from its author's."
+    )
+    gossip_interval_s: float = Field(
+        0.25, gt=0, description="How often peers tell what they and the memory nodes have; well below relay_after_s."
+    )
+    compact_interval_s: float = Field(1.0, gt=0, description="How often updates that every copy has are removed.")
+    compact_scan: int = Field(5_000, ge=1, description="Updates looked at one by one in a pass: some 20 ms of the event loop.")
+
+
+class MeshSection(Section):
+    """Which consensus nodes exchange updates: all of a zone, and one of each zone with those of the others."""
+
+    retry_s: float = Field(2.0, gt=0, description="Between attempts at a peer (+-50 %): a zone's new gateway is found within this time.")
+    hello_timeout_s: float = Field(5.0, gt=0, description="A peer or node that says no hello within this time is given up.")
+    settle_s: float = Field(1.0, ge=0, description="A node that starts speaks for no zone so long: it has to see its neighbours first.")
+    lease_name: str = Field(
+        "",
+        max_length=200,
+        description="Kubernetes: elect the zone's gateway by a Lease of this name, the zone appended. Empty: smallest name.",
+    )
+    lease_namespace: str = Field("default", min_length=1, description="Namespace of the Lease.")
+    lease_duration_s: float = Field(
+        15.0, ge=1, description="A gateway that died is replaced after so long; as Kubernetes' own controllers."
+    )
+    lease_renew_s: float = Field(
+        5.0, gt=0, description="How often the gateway renews and the others look: three tries within the duration."
+    )
+    lease_kubeconfig: Path | None = Field(None, description="Outside the cluster: path of a kubeconfig. Unset: the pod's service account.")
+
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> MeshSection:
+        if self.lease_renew_s * 2 > self.lease_duration_s:
+            raise ValueError("lease_renew_s must be at most half of lease_duration_s")
+        return self
+
+
+class SigningSection(Section):
+    """Signatures of updates; the same roster as in the memory nodes."""
+
+    roster: Path | None = Field(None, description="File with the authors' public keys and trust. Unset: every member is believed.")
+    operator: str = Field("", description="Hexadecimal public key that must have signed the roster. Empty: the file is taken as it is.")
+    owners: int = Field(
+        8192, ge=1, description="Owners whose newest signatures are remembered, 8 KB each, to find authors that contradict themselves."
+    )
 
 
 class ConsensusSettings(ServiceSettings):
@@ -92,4 +171,7 @@ class ConsensusSettings(ServiceSettings):
     liveness: LivenessSection = Field(default_factory=LivenessSection, description="When silence means something.")
     exchange: ExchangeSection = Field(default_factory=ExchangeSection, description="Rosters among consensus nodes.")
     watch: WatchSection = Field(default_factory=WatchSection, description="Placement watches.")
-    store: StoreSection = Field(default_factory=StoreSection, description="The durable roster.")
+    store: StoreSection = Field(default_factory=StoreSection, description="The durable roster and the delta log.")
+    deltas: DeltasSection = Field(default_factory=DeltasSection, description="Updates between memory nodes.")
+    mesh: MeshSection = Field(default_factory=MeshSection, description="Which consensus nodes exchange updates.")
+    signing: SigningSection = Field(default_factory=SigningSection, description="Signatures of updates.")

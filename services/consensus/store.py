@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ log = get_logger(__name__)
 
 _FORMAT = 1
 _FILE = "roster.json"
+_FOUNDERS = "founders.json"
 
 
 class RosterFile:
@@ -43,12 +44,28 @@ class RosterFile:
             log.warning("roster_corrupt", path=str(self.path), kept_as=str(aside), error=str(error))
             return {}
 
+    def founders(self, listed: Sequence[str]) -> list[str]:
+        """A list that cannot be read counts as lost with the roster: it begins anew. An empty one begins nothing."""
+        path = self.path.with_name(_FOUNDERS)
+        try:
+            known = json.loads(path.read_bytes())
+            if isinstance(known, list) and all(isinstance(node_id, str) for node_id in known):
+                return known
+            log.warning("founders_corrupt", path=str(path))
+        except FileNotFoundError:
+            log.info("roster_begun", founders=list(listed))
+        except (ValueError, RecursionError) as error:
+            log.warning("founders_corrupt", path=str(path), error=str(error))
+        if listed:
+            write_durably(path, json.dumps(list(listed)).encode())
+        return list(listed)
+
     def save(self, roster: Roster) -> None:
         write_durably(self.path, _encode(roster))
 
 
 def _encode(roster: Roster) -> bytes:
-    body = {"format": _FORMAT, "nodes": [asdict(roster[node_id]) for node_id in sorted(roster)]}
+    body = {"format": _FORMAT, "nodes": [roster[node_id].to_json() for node_id in sorted(roster)]}
     return json.dumps({"sha256": _checksum(body), **body}, indent=1).encode()
 
 
@@ -60,7 +77,7 @@ def _decode(data: bytes) -> dict[str, NodeRecord]:
         raise ValueError("the checksum does not match")
     if body["format"] != _FORMAT:
         raise ValueError(f"format {body['format']}, this release reads {_FORMAT}")
-    records = [NodeRecord(**node) for node in body["nodes"]]
+    records = [NodeRecord.from_json(node) for node in body["nodes"]]
     for record in records:
         check_record(record)
     return {record.node_id: record for record in records}

@@ -1,7 +1,10 @@
 """Tells every consensus node that this memory node lives, where it is and what it is for.
 
-The node is the only writer of its record. Its incarnation is kept in the data directory and counted up whenever address, zone or profile
-change, so that the newest word wins wherever it arrives first.
+The node is the only writer of its record. It is kept in the data directory and its incarnation counted up whenever anything else in it
+changes, so that the newest word wins wherever it arrives first.
+
+A node whose store is not the one that is known of it says JOINING by itself: it gets writes and is not read from until it has copied what
+it lacks. So does one that the consensus nodes do not count among the members.
 """
 
 from __future__ import annotations
@@ -9,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -18,7 +23,7 @@ from pydantic import Field, field_validator
 from ndml.errors import FieldInvalid, NdmlError, StaleEpoch
 from ndml.internal.v1 import consensus_pb2 as pb2
 from ndml.internal.v1 import consensus_pb2_grpc
-from ndml.placement import NodeRecord, check_record
+from ndml.placement import MemberPhase, NodeRecord, check_record
 from ndml.runtime.channel import open_channel
 from ndml.runtime.files import write_durably
 from ndml.runtime.log import get_logger
@@ -29,7 +34,9 @@ from ndml.wire import rpc_error_to_ndml
 log = get_logger(__name__)
 
 _FILE = "identity.json"
-_INCARNATION_KEY = "incarnation"  # in the metadata of the StaleEpoch that a consensus node answers
+# In the metadata of the StaleEpoch that a consensus node answers.
+_INCARNATION_KEY = "incarnation"
+_REPLICA_KEY = "replica"
 
 
 class HeartbeatSettings(Section):
@@ -51,33 +58,58 @@ class HeartbeatSettings(Section):
 
 
 class Identity:
-    """This node's record and its place on disk."""
+    """This node's record and its place on disk. `replica` gives the number of the store, asked when the store is open; 0: unknown."""
 
-    def __init__(self, directory: Path, node_id: str, address: str, zone: str, profile: str) -> None:
+    def __init__(
+        self, directory: Path, node_id: str, address: str, zone: str, profile: str, replica: Callable[[], int] = lambda: 0
+    ) -> None:
         self._path = directory / _FILE
+        self._replica = replica
+        self._begun = False
         self.record = NodeRecord(node_id, address, zone, profile, 1)
 
     def restore(self) -> None:
         """Go on from the incarnation on disk, one past it where the record changed. Raises FieldInvalid, OSError."""
         known = self._read()
+        self._begun = known is None
+        self.record = replace(self.record, replica=self._replica())
         if known is not None:
-            same = replace(self.record, incarnation=known.incarnation) == known
-            self.record = known if same else replace(self.record, incarnation=known.incarnation + 1)
+            phase = MemberPhase.JOINING if self._other_store(known.replica) else known.phase
+            record = replace(self.record, incarnation=known.incarnation, phase=phase)
+            self.record = known if record == known else replace(record, incarnation=known.incarnation + 1)
         check_record(self.record)
         if self.record != known:
             self._write()
 
-    def count_past(self, incarnation: int) -> None:
-        """Make the record newer than `incarnation`; nothing where it is already. Raises FieldInvalid, OSError."""
+    def count_past(self, incarnation: int, replica: int = 0) -> None:
+        """Make the record newer than `incarnation`; nothing where it is already. Raises FieldInvalid, OSError.
+
+        `replica` is the store that the record of `incarnation` had: with another one now, what it held is to be copied from others.
+        """
         if incarnation >= self.record.incarnation:
-            newer = replace(self.record, incarnation=incarnation + 1)
-            check_record(newer)
-            self.record = newer
+            lost = self._other_store(replica) or (self._begun and replica == 0 != self.record.replica)
+            self._replace(replace(self.record, incarnation=incarnation + 1, phase=MemberPhase.JOINING if lost else self.record.phase))
+
+    def set_phase(self, phase: MemberPhase) -> None:
+        """Say `phase` from now on, durably. Raises FieldInvalid, OSError."""
+        if phase is not self.record.phase:
+            self._replace(replace(self.record, incarnation=self.record.incarnation + 1, phase=phase))
+
+    def _other_store(self, replica: int) -> bool:
+        return replica not in (0, self.record.replica) and self.record.replica != 0
+
+    def _replace(self, record: NodeRecord) -> None:
+        check_record(record)
+        before, self.record = self.record, record
+        try:
             self._write()
+        except OSError:
+            self.record = before
+            raise
 
     def _read(self) -> NodeRecord | None:
         try:
-            known = NodeRecord(**json.loads(self._path.read_bytes()))
+            known = NodeRecord.from_json(json.loads(self._path.read_bytes()))
             check_record(known)
             return known
         except FileNotFoundError:
@@ -88,7 +120,7 @@ class Identity:
             return None
 
     def _write(self) -> None:
-        write_durably(self._path, json.dumps(asdict(self.record), indent=1).encode())
+        write_durably(self._path, json.dumps(self.record.to_json(), indent=1).encode())
 
 
 @dataclass(slots=True)
@@ -109,6 +141,7 @@ class Heartbeat:
         self._rng = rng or random.Random()
         self._links = [_Link(address) for address in settings.consensus]
         self._renaming = asyncio.Lock()
+        self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -126,6 +159,24 @@ class Heartbeat:
         """True when a consensus node lists this node among the owners."""
         return any(link.member is True for link in self._links)
 
+    @property
+    def phase(self) -> MemberPhase:
+        """How this node takes part, by its own word."""
+        return self._identity.record.phase
+
+    async def set_phase(self, phase: MemberPhase) -> NodeRecord:
+        """Take part as `phase` says: on disk when this returns, and on its way to every consensus node. Raises FieldInvalid, OSError.
+
+        Returns the record as it is now; the placement shows when it has arrived.
+        """
+        async with self._renaming:
+            before = self._identity.record
+            await asyncio.to_thread(self._identity.set_phase, phase)
+            if self._identity.record != before:
+                log.info("phase", phase=phase.name, was=before.phase.name, incarnation=self._identity.record.incarnation)
+                self._tell()
+            return self._identity.record
+
     async def start(self) -> None:
         """Raises FieldInvalid where the node's address, zone or profile cannot be told to others, OSError from the data directory."""
         await asyncio.to_thread(self._identity.restore)
@@ -142,9 +193,26 @@ class Heartbeat:
         async with open_channel(link.address) as channel:
             stub: consensus_pb2_grpc.ConsensusServiceAsyncStub = consensus_pb2_grpc.ConsensusServiceStub(channel)
             while True:
+                news = self._news
                 if await self._beat(stub, link):
                     await self._beat(stub, link)  # once: two processes under one id must not race each other faster than the interval
-                await asyncio.sleep(self._settings.interval_s * self._rng.uniform(0.9, 1.1))
+                await self._join_if_stranger()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.interval_s * self._rng.uniform(0.9, 1.1)):
+                        await news.wait()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _join_if_stranger(self) -> None:
+        """More than half of the consensus nodes say that this node is no member, and none that it is: what it would own is elsewhere."""
+        strange = 2 * sum(link.member is False for link in self._links) > len(self._links) and not self.is_member
+        if strange and self.phase is MemberPhase.ACTIVE and not self._renaming.locked():
+            try:
+                await self.set_phase(MemberPhase.JOINING)
+            except (OSError, FieldInvalid) as fault:
+                log.error("phase_not_set", error=str(fault))
 
     async def _beat(self, stub: consensus_pb2_grpc.ConsensusServiceAsyncStub, link: _Link) -> bool:
         """One heartbeat; True when it should be repeated at once, under a newer incarnation."""
@@ -164,11 +232,13 @@ class Heartbeat:
             if self._identity.record != sent:
                 return True  # raised since on another consensus node's word: what this one knows may be that very record
             try:
-                await asyncio.to_thread(self._identity.count_past, int(error.metadata.get(_INCARNATION_KEY, "0")))
-            except (OSError, FieldInvalid) as fault:
+                known, replica = (int(error.metadata.get(key, "0")) for key in (_INCARNATION_KEY, _REPLICA_KEY))
+                await asyncio.to_thread(self._identity.count_past, known, replica)
+            except (OSError, ValueError, FieldInvalid) as fault:
                 log.error("incarnation_not_raised", consensus=link.address, error=str(fault))
                 return False
-        log.warning("incarnation_raised", incarnation=self._identity.record.incarnation, reason=error.message)
+        raised = self._identity.record
+        log.warning("incarnation_raised", incarnation=raised.incarnation, phase=raised.phase.name, reason=error.message)
         return self._identity.record != sent
 
     def _note(self, link: _Link, up: bool, *, member: bool | None = None, error: str = "") -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -17,12 +17,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ndml.errors import FieldInvalid, NdmlError, Overloaded, OwnerUnavailable, StaleEpoch
 from ndml.internal.v1 import consensus_pb2 as pb2
 from ndml.internal.v1 import consensus_pb2_grpc
-from ndml.placement import MemberState, Placement
+from ndml.placement import MemberPhase, MemberState, Placement
 from ndml.runtime.placement import PlacementSettings, PlacementWatcher
 from ndml.testing.ports import free_ports
 from ndml.testing.process import ManagedProcess
 from ndml.wire import rpc_error_to_ndml
+from services.consensus.remotes import PeerDialer
 from services.memory_node.heartbeat import Heartbeat, HeartbeatSettings, Identity
+from tests.unit.consensus.delta_harness import Member, update
 
 BOUND_S = 60.0  # of every wait; none needs a tenth of it on a quiet machine
 USERS = [str(user) for user in range(60)]
@@ -40,8 +42,9 @@ async def eventually(reached: Callable[[], bool], what: str) -> None:
 class Cluster:
     """`size` consensus processes that know each other, members m0 and m1."""
 
-    def __init__(self, directory: Path, size: int, settings: dict[str, str]) -> None:
+    def __init__(self, directory: Path, size: int, settings: dict[str, str], zones: Sequence[str] = ()) -> None:
         self.directory = directory
+        self.zones = zones or [""] * size
         self.addresses = [f"127.0.0.1:{port}" for port in free_ports(size)]
         self.processes = [self._process(index, settings) for index in range(size)]
 
@@ -52,12 +55,17 @@ class Cluster:
             "SERVER__METRICS_PORT": "-1",
             "SERVER__INSTANCE": name,
             "SERVER__DRAIN_S": "0",
+            "SERVER__ZONE": self.zones[index],
             "STORE__DATA_DIR": str(self.data_dir(index)),
             "CLUSTER__MEMBERS": '["m0", "m1"]',
             "CLUSTER__PEERS": json.dumps(self.addresses),
             "LIVENESS__SUSPECT_AFTER_S": "1.5",
             "LIVENESS__DOWN_AFTER_S": "3",
             "EXCHANGE__INTERVAL_S": "0.3",
+            "MESH__RETRY_S": "0.2",
+            "MESH__SETTLE_S": "0.5",
+            "DELTAS__COMPACT_INTERVAL_S": "0.1",
+            "DELTAS__GRACE_S": "0",
             **settings,
         }
         environment = {f"NDML_CONSENSUS__{key}": value for key, value in own.items()}
@@ -116,8 +124,8 @@ async def stub_of(address: str) -> AsyncIterator[consensus_pb2_grpc.ConsensusSer
 
 
 @asynccontextmanager
-async def cluster_of(directory: Path, size: int, **settings: str) -> AsyncIterator[Cluster]:
-    cluster = Cluster(directory, size, settings)
+async def cluster_of(directory: Path, size: int, zones: Sequence[str] = (), **settings: str) -> AsyncIterator[Cluster]:
+    cluster = Cluster(directory, size, settings, zones)
     try:
         await cluster.start(*range(size))
         yield cluster
@@ -139,9 +147,12 @@ async def watching(addresses: list[str], name: str = "test", *, first: str | Non
 
 
 @asynccontextmanager
-async def beating(directory: Path, addresses: list[str], node_id: str, port: int, zone: str = "z") -> AsyncIterator[Heartbeat]:
+async def beating(
+    directory: Path, addresses: list[str], node_id: str, port: int, zone: str = "z", replica: int = 0
+) -> AsyncIterator[Heartbeat]:
     settings = HeartbeatSettings(consensus=addresses, interval_s=0.2)
-    heartbeat = Heartbeat(settings, Identity(directory / node_id, node_id, f"127.0.0.1:{port}", zone, settings.profile))
+    identity = Identity(directory / node_id, node_id, f"127.0.0.1:{port}", zone, settings.profile, lambda: replica)
+    heartbeat = Heartbeat(settings, identity)
     await heartbeat.start()
     try:
         yield heartbeat
@@ -283,7 +294,7 @@ async def test_bad_requests_get_their_reason_and_bounds_hold(tmp_path: Path) -> 
         assert {violation.field for violation in bad.violations} == {"node.node_id", "node.address", "node.incarnation"}
         assert (await beat("m0", incarnation=5)).is_member
         stale = await refusal(beat("m0", incarnation=4))
-        assert isinstance(stale, StaleEpoch) and stale.metadata == {"incarnation": "5"}
+        assert isinstance(stale, StaleEpoch) and stale.metadata == {"incarnation": "5", "replica": "0"}
         assert not (await beat("x1")).is_member
         assert isinstance(await refusal(beat("x2")), Overloaded)
         peer = pb2.ExchangeRosterRequest(node_id="peer", records=[pb2.NodeRecord(node_id="m1", incarnation=1)])
@@ -331,3 +342,117 @@ async def test_nothing_to_follow(tmp_path: Path) -> None:
             PlacementSettings(fixed=wrong)
     with pytest.raises(ValueError, match="host:port"):
         PlacementSettings(consensus=["localhost"])
+
+
+def phase(watcher: PlacementWatcher, node_id: str) -> MemberPhase | None:
+    node = watcher.placement.node(node_id) if watcher.placement is not None else None
+    return None if node is None or not node.is_member else node.phase
+
+
+async def test_a_node_whose_store_was_lost_is_not_read_from_until_it_says_so(tmp_path: Path) -> None:
+    async with AsyncExitStack() as rest:
+        cluster = await rest.enter_async_context(cluster_of(tmp_path, 2, CLUSTER__REPLICATION_FACTOR="2"))
+        watcher = await rest.enter_async_context(watching(cluster.addresses))
+        await rest.enter_async_context(beating(tmp_path, cluster.addresses, "m1", 9001, replica=11))
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(beating(tmp_path, cluster.addresses, "m0", 9000, replica=10))
+            await eventually(lambda: watcher.epoch == 2, "both are known")
+            assert all(watcher.owns(node_id, "acme", user) for node_id in ("m0", "m1") for user in USERS)
+            await stack.aclose()
+            shutil.rmtree(tmp_path / "m0")
+            wiped = await stack.enter_async_context(beating(tmp_path, cluster.addresses, "m0", 9000, replica=99))
+            await eventually(lambda: phase(watcher, "m0") is MemberPhase.JOINING, "it joins by itself")
+            view = watcher.view_of("m0")
+            for user in USERS:
+                assert (view.owns("acme", user), view.takes("acme", user)) == (False, True)
+                assert view.copies("acme", user) == ("m1", "m0"), "the other one serves, and both get the writes"
+            assert view.replication_factor == 2
+            await wiped.set_phase(MemberPhase.ACTIVE)
+            await eventually(lambda: phase(watcher, "m0") is MemberPhase.ACTIVE, "it has copied everything")
+            assert all(watcher.owns("m0", "acme", user) for user in USERS)
+            assert watcher.epoch == wiped.record.incarnation + 1
+
+
+async def test_a_new_node_joins_and_leaves_where_nodes_are_admitted(tmp_path: Path) -> None:
+    async with cluster_of(tmp_path, 2, CLUSTER__ADMIT="true") as cluster, watching(cluster.addresses) as watcher:
+        async with (
+            beating(tmp_path, cluster.addresses, "m0", 9000, replica=10) as founder,
+            beating(tmp_path, cluster.addresses, "new", 9002, replica=12) as new,
+        ):
+            await eventually(lambda: phase(watcher, "new") is MemberPhase.JOINING, "it is admitted, and says that it joins")
+            await eventually(lambda: new.is_member and founder.phase is MemberPhase.ACTIVE, "it knows, and the founder stays what it was")
+            assert "new" not in set(owners(watcher)) and any("new" in watcher.view_of("m0").copies("acme", user) for user in USERS)
+            await new.set_phase(MemberPhase.ACTIVE)
+            await eventually(lambda: "new" in set(owners(watcher)), "it owns its share")
+            await cluster.kill(0, 1)
+            await cluster.start(0, 1)
+            await cluster.converged(watcher.epoch)
+            assert "new" in set(owners(watcher)), "admitted for good"
+            await new.set_phase(MemberPhase.LEAVING)
+            await eventually(lambda: phase(watcher, "new") is MemberPhase.LEAVING, "it leaves")
+            moving = [user for user in USERS if watcher.owners("acme", user)[0].node_id == "new"]
+            assert moving and all(len(watcher.copies("acme", user)) == 2 for user in moving), "those that take over get the writes already"
+            await new.set_phase(MemberPhase.LEFT)
+            await eventually(lambda: "new" not in set(owners(watcher)), "it has left")
+        async with beating(tmp_path, cluster.addresses, "new", 9002, replica=12) as back:
+            await eventually(lambda: back.reachable == 2, "heard again")
+            assert back.phase is MemberPhase.LEFT, "a restart does not bring it back"
+
+
+async def attach(member: Member, address: str) -> None:
+    await member.attach_to(await PeerDialer(address).open())
+
+
+async def test_deltas_survive_the_death_of_the_node_that_took_them(tmp_path: Path) -> None:
+    """The author's consensus node is killed and comes back; what it took reaches the reader at another one, once and whole."""
+    author, reader = Member(10, "m0"), Member(11, "m1")
+    sent = [update(10, counter, previous=counter - 1, node="m0") for counter in range(1, 301)]
+    async with cluster_of(tmp_path, 3, CLUSTER__REPLICATION_FACTOR="2") as cluster:
+        await attach(reader, cluster.addresses[2])
+        await attach(author, cluster.addresses[0])
+        await author.write_durably(*sent[:100])
+        await cluster.kill(0)
+        await eventually(lambda: not author.attached, "the author notices")
+        await attach(author, cluster.addresses[1])
+        await author.write_durably(*sent[author.position : 200])
+        await eventually(lambda: len(reader.has.get(10, ())) == 200, "the reader has what both took")
+        await cluster.start(0)
+        await attach(author, cluster.addresses[0])
+        await eventually(lambda: author.attached, "back at the first")
+        await author.write_durably(*sent[author.position :])
+        await eventually(lambda: len(reader.has.get(10, ())) == 300, "the reader has everything")
+        assert [reader.bodies[10, u.counter] for u in sent] == sent and reader.lost == {}
+        found = [await cluster.status(index) for index in range(3)]
+        assert sum(status.attached for status in found) == 2 and sum(status.updates_taken for status in found) >= 600
+        await eventually_empty(cluster)
+        for member in (author, reader):
+            await member.detach()
+        for process in cluster.processes:
+            assert "rpc_fault" not in process.log_path.read_text()
+
+
+async def eventually_empty(cluster: Cluster) -> None:
+    async with asyncio.timeout(BOUND_S):
+        while any([(await cluster.status(index)).log_entries for index in range(len(cluster.processes))]):
+            await asyncio.sleep(0.05)
+
+
+async def test_zones_exchange_deltas_through_their_gateways_and_a_lagging_reader_shows(tmp_path: Path) -> None:
+    author, reader = Member(10, "m0"), Member(11, "m1")
+    settings = {"CLUSTER__REPLICATION_FACTOR": "2", "DELTAS__MAX_ENTRIES": "100"}
+    async with cluster_of(tmp_path, 3, ["a", "a", "b"], **settings) as cluster:
+        await attach(author, cluster.addresses[1])
+        await author.write_durably(*(update(10, counter, node="m0") for counter in range(1, 51)))
+        async with asyncio.timeout(BOUND_S):
+            while (await cluster.status(2)).log_entries < 50 or not (await cluster.status(2)).lag.get("m1"):
+                await asyncio.sleep(0.05)
+        found = [await cluster.status(index) for index in range(3)]
+        assert [status.zone_gateway for status in found] == [True, False, True], "one for each zone"
+        assert found[2].lag["m1"] == 50 and found[2].log_bytes > 0
+        await author.write_durably(*(update(10, counter, node="m0") for counter in range(51, 301)))
+        await attach(reader, cluster.addresses[2])
+        rest = "it gets what is left, and hears up to where it has missed something"
+        await eventually(lambda: 10 in reader.lost and reader.has.get(10, set()) >= set(range(reader.lost[10] + 1, 301)), rest)
+        await eventually_empty(cluster)
+        for member in (author, reader):
+            await member.detach()

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from ndml.errors import FieldInvalid
+from ndml.placement import MemberPhase
 from services.consensus.settings import ClusterSection, ConsensusSettings, LivenessSection
 from services.memory_node.heartbeat import HeartbeatSettings, Identity
 
@@ -35,6 +36,52 @@ def test_it_counts_past_what_is_known_once(tmp_path: Path) -> None:
     node.count_past(3)
     assert node.record.incarnation == 8
     assert identity(tmp_path).record == node.record
+
+
+def with_store(path: Path, replica: int) -> Identity:
+    made = Identity(path, "m0", "h:1", "a", "general", lambda: replica)
+    made.restore()
+    return made
+
+
+def test_the_phase_survives_restarts_and_counts_as_a_change(tmp_path: Path) -> None:
+    node = with_store(tmp_path, 5)
+    assert (node.record.phase, node.record.incarnation, node.record.replica) == (MemberPhase.ACTIVE, 1, 5)
+    node.set_phase(MemberPhase.LEAVING)
+    node.set_phase(MemberPhase.LEAVING)
+    assert (node.record.phase, node.record.incarnation) == (MemberPhase.LEAVING, 2)
+    assert with_store(tmp_path, 5).record == node.record
+    with pytest.raises(FieldInvalid):
+        node.set_phase(MemberPhase.UNSPECIFIED)
+    assert node.record.phase is MemberPhase.LEAVING
+
+
+def test_an_older_identity_learns_its_store_and_stays_active(tmp_path: Path) -> None:
+    identity(tmp_path)
+    node = with_store(tmp_path, 5)
+    assert (node.record.phase, node.record.incarnation, node.record.replica) == (MemberPhase.ACTIVE, 2, 5)
+
+
+def test_a_store_that_was_replaced_under_its_identity_joins(tmp_path: Path) -> None:
+    with_store(tmp_path, 5)
+    node = with_store(tmp_path, 6)
+    assert (node.record.phase, node.record.incarnation, node.record.replica) == (MemberPhase.JOINING, 2, 6)
+    assert with_store(tmp_path, 6).record == node.record, "and goes on joining after a restart"
+
+
+@pytest.mark.parametrize(
+    ("own", "known", "phase"),
+    [
+        (6, 5, MemberPhase.JOINING),  # the disk is new
+        (5, 5, MemberPhase.ACTIVE),  # only identity.json was lost
+        (6, 0, MemberPhase.JOINING),  # known from before stores had numbers, and forgotten here: the disk was lost
+        (0, 5, MemberPhase.ACTIVE),  # a node that does not know its store cannot tell
+    ],
+)
+def test_what_is_known_of_a_node_tells_whether_its_store_is_new(tmp_path: Path, own: int, known: int, phase: MemberPhase) -> None:
+    node = with_store(tmp_path, own)
+    node.count_past(8, known)
+    assert (node.record.phase, node.record.incarnation) == (phase, 9)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "null", '{"node_id": 5}', '{"node_id": "m0", "incarnation": "x"}', '{"node_id": "m0"}'])

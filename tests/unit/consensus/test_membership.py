@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ndml.errors import FieldInvalid, Overloaded, StaleEpoch
-from ndml.placement import MemberState, NodeRecord, digest_of
-from services.consensus.membership import INCARNATION_KEY, Membership, Policy
+from ndml.placement import MemberPhase, MemberState, NodeRecord, digest_of
+from services.consensus.membership import INCARNATION_KEY, REPLICA_KEY, Membership, Policy
 
 POLICY = Policy(["n1", "n2"], suspect_after_s=3, down_after_s=10, max_standbys=2)
 
@@ -83,7 +84,7 @@ def test_a_record_from_the_past_is_told_what_to_count_past(incarnation: int, por
     membership.heartbeat(record("n1", 5), now=0)
     with pytest.raises(StaleEpoch) as refused:
         membership.heartbeat(record("n1", incarnation, port), now=5)
-    assert refused.value.metadata == {INCARNATION_KEY: "5"}
+    assert refused.value.metadata == {INCARNATION_KEY: "5", REPLICA_KEY: "0"}
     assert membership.roster["n1"] == record("n1", 5)
     assert state(membership, "n1", 5) is MemberState.ALIVE
 
@@ -123,6 +124,63 @@ def test_peers_cannot_bring_in_members_that_are_not_configured() -> None:
     membership = Membership(POLICY, now=0)
     membership.join([record("n1"), record("n7")])
     assert list(membership.roster) == ["n1"]
+
+
+OPEN = Policy(["n1"], suspect_after_s=3, down_after_s=10, max_standbys=2, admit=True, max_members=3)
+
+
+def joining(node_id: str, incarnation: int = 1, phase: MemberPhase = MemberPhase.JOINING) -> NodeRecord:
+    return replace(record(node_id, incarnation), phase=phase)
+
+
+def test_a_node_that_joins_is_admitted_for_good_and_everywhere() -> None:
+    membership, other = Membership(OPEN, now=0), Membership(OPEN, now=0)
+    membership.heartbeat(record("n2"), now=1)
+    assert state(membership, "n2", 1) is MemberState.STANDBY, "one that says it is ACTIVE has data from elsewhere, or is mistaken"
+    membership.heartbeat(joining("n2", 2), now=2)
+    assert state(membership, "n2", 2) is MemberState.ALIVE and membership.is_member("n2") and membership.epoch == 2
+    assert state(membership, "n2", 1000) is MemberState.DOWN, "it is a member: silence does not remove it"
+    membership.heartbeat(joining("n2", 3, MemberPhase.ACTIVE), now=1001)
+    other.join(membership.roster.values())
+    assert other.is_member("n2") and other.roster == membership.roster, "peers take it, whatever its phase is by now"
+
+
+def test_admitted_members_are_bounded_and_the_listed_ones_have_their_places() -> None:
+    membership = Membership(OPEN, now=0)
+    for node_id in ("n2", "n3", "n4"):
+        membership.heartbeat(joining(node_id), now=0)
+    assert set(membership.roster) == {"n2", "n3"}, "n1 is listed, and has not come yet"
+    assert state(membership, "n4", 0) is MemberState.STANDBY
+    membership.join([joining("n5"), joining("n1")])
+    assert set(membership.roster) == {"n1", "n2", "n3"}
+
+
+def test_a_node_that_was_listed_later_joins_before_it_owns() -> None:
+    membership = Membership(Policy(["n1", "n2", "n3"]), now=0)
+    membership.found(["n1", "n2", "n0"])
+    assert [node.node_id for node in membership.placement(0).members] == ["n1", "n2"], "nobody counts on it, and n0 is not listed any more"
+    membership.heartbeat(record("n3"), now=0)
+    assert state(membership, "n3", 0) is MemberState.STANDBY, "it is told that it is no member, so it says that it joins"
+    membership.heartbeat(joining("n3", 2), now=0)
+    assert state(membership, "n3", 0) is MemberState.ALIVE
+    again = Membership(Policy(["n1", "n2", "n3"]), now=0)
+    again.found(["n1", "n2"])
+    again.join(membership.roster.values())
+    assert again.is_member("n3")
+
+
+def test_where_nobody_is_admitted_one_that_joins_stands_by() -> None:
+    membership = Membership(POLICY, now=0)
+    membership.heartbeat(joining("n9"), now=0)
+    assert state(membership, "n9", 0) is MemberState.STANDBY and membership.epoch == 0
+
+
+def test_a_founder_with_another_store_is_told_of_the_one_that_is_known() -> None:
+    membership = Membership(POLICY, now=0)
+    membership.heartbeat(replace(record("n1", 3), replica=11), now=0)
+    with pytest.raises(StaleEpoch) as refused:
+        membership.heartbeat(replace(record("n1", 1), replica=12), now=1)
+    assert refused.value.metadata == {INCARNATION_KEY: "3", REPLICA_KEY: "11"}
 
 
 @settings(max_examples=60, deadline=None)

@@ -25,6 +25,16 @@ def test_a_saved_roster_comes_back(tmp_path: Path) -> None:
     assert RosterFile(tmp_path / "deep" / "down").load() == ROSTER
 
 
+def test_the_founders_are_those_of_the_first_start(tmp_path: Path) -> None:
+    store = RosterFile(tmp_path / "new")
+    assert store.founders([]) == []
+    assert store.founders(["n1", "n2"]) == ["n1", "n2"]
+    assert RosterFile(tmp_path / "new").founders(["n1", "n2", "n3"]) == ["n1", "n2"]
+    for damage in ("", "{}", "[1]", "[" * 5000):
+        (tmp_path / "new" / "founders.json").write_text(damage)
+        assert store.founders(["n3"]) == ["n3"] == RosterFile(tmp_path / "new").founders([])
+
+
 @pytest.mark.parametrize("cut", [0, 1, 40, -1])
 def test_a_truncated_file_is_kept_aside(tmp_path: Path, cut: int) -> None:
     store = RosterFile(tmp_path)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ndml.errors import FieldInvalid
-from ndml.placement import MemberState, NodeRecord, Placement, PlacementNode, check_record, digest_of, epoch_of, join
+from ndml.placement import MemberPhase, MemberState, NodeRecord, Placement, PlacementNode, check_record, digest_of, epoch_of, join
 from ndml.v1 import admin_pb2
 
 records = st.builds(
@@ -18,6 +18,8 @@ records = st.builds(
     address=st.sampled_from(["h:1", "h:2"]),
     zone=st.sampled_from(["", "z"]),
     incarnation=st.integers(1, 4),
+    phase=st.sampled_from([MemberPhase.JOINING, MemberPhase.ACTIVE, MemberPhase.LEAVING, MemberPhase.LEFT]),
+    replica=st.sampled_from([0, 7, 2**63 - 1]),
 )
 rosters = st.lists(records, max_size=6).map(lambda items: join({}, items))
 
@@ -68,6 +70,9 @@ def test_joining_changes_neither_argument() -> None:
         ({"profile": ""}, "node.profile"),
         ({"incarnation": 0}, "node.incarnation"),
         ({"incarnation": 2**60}, "node.incarnation"),
+        ({"phase": MemberPhase.UNSPECIFIED}, "node.phase"),
+        ({"replica": 2**63}, "node.replica"),
+        ({"replica": -1}, "node.replica"),
     ],
 )
 def test_a_bad_record_is_refused_by_field(change: dict[str, object], field: str) -> None:

@@ -104,6 +104,16 @@ class AdminSample:
     async def CreateSnapshot(self, _: admin_pb2.CreateSnapshotRequest, call: Call) -> admin_pb2.CreateSnapshotResponse:
         return admin_pb2.CreateSnapshotResponse()
 
+    async def DrainNode(self, request: admin_pb2.DrainNodeRequest, call: Call) -> AsyncIterator[admin_pb2.DrainNodeResponse]:
+        for left in (2, 1, 0):
+            yield admin_pb2.DrainNodeResponse(owners_left=left, owners_total=2)
+
+    async def Backup(self, _: admin_pb2.BackupRequest, call: Call) -> AsyncIterator[admin_pb2.BackupResponse]:
+        yield admin_pb2.BackupResponse(owners_done=1, owners_total=1)
+
+    async def Restore(self, requests: AsyncIterator[admin_pb2.RestoreRequest], call: Call) -> admin_pb2.RestoreResponse:
+        return admin_pb2.RestoreResponse(records=sum([len(request.part.records) async for request in requests]))
+
 
 class MarkerSettings(Section):
     """Files by which the test sees the process."""

@@ -10,7 +10,7 @@ import pytest
 
 from ndml.errors import FieldInvalid
 from ndml.testing import Suite, SuiteOptions, free_ports
-from ndml.testing.layout import plan
+from ndml.testing.layout import copies_of, plan
 
 
 def test_free_ports_differ_and_can_be_bound() -> None:
@@ -74,3 +74,28 @@ def test_an_unknown_process_is_refused_with_the_known_names(tmp_path: Path) -> N
     suite = Suite(SuiteOptions(data_dir=tmp_path, llm=False))
     with pytest.raises(FieldInvalid, match="memory-node-2"):
         suite.kill("memory-node-9")
+
+
+def test_copies_and_zones_are_dealt_out(tmp_path: Path) -> None:
+    options = SuiteOptions(data_dir=tmp_path, memory_nodes=3, replication_factor=2, write_copies=1, zones=["a", "b"])
+    layout = plan(options)
+    zones = {spec.name: spec.environment.get(f"NDML_{spec.role.replace('-', '_').upper()}__SERVER__ZONE") for spec in layout.processes}
+    assert [zones[f"memory-node-{n}"] for n in (1, 2, 3)] == ["a", "b", "a"] == [zones[f"consensus-{n}"] for n in (1, 2, 3)]
+    assert zones["gateway-1"] is None
+    assert {spec.environment["NDML_CONSENSUS__CLUSTER__REPLICATION_FACTOR"] for spec in layout.of_role("consensus")} == {"2"}
+    assert layout.of_role("gateway")[0].environment["NDML_GATEWAY__QUORUM__WRITE"] == "1"
+    assert [copies_of(SuiteOptions(memory_nodes=nodes)) for nodes in (1, 2, 3, 5)] == [1, 1, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (SuiteOptions(memory_nodes=2, replication_factor=3), "replication_factor"),
+        (SuiteOptions(memory_nodes=3, replication_factor=-1), "replication_factor"),
+        (SuiteOptions(memory_nodes=2, write_copies=2), "write_copies"),
+    ],
+)
+def test_more_copies_than_nodes_are_refused(options: SuiteOptions, field: str) -> None:
+    with pytest.raises(FieldInvalid) as caught:
+        plan(options)
+    assert caught.value.violations[0].field == field

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from google.protobuf.message import Message
 from opentelemetry.util.types import AttributeValue
 
 from ndml.errors import DeadlinePassed, NdmlError, Overloaded
 from ndml.internal.v1 import memory_node_pb2 as pb
+from ndml.internal.v1 import replication_pb2 as rpb
 from ndml.runtime import semconv
 from ndml.runtime.telemetry import server_span_at
 from ndml.wire import error_to_status
 from services.memory_node import wire
+from services.memory_node.commit import WriteResult
 from services.memory_node.records import Owner
 
 Deliver = Callable[[bytes], None]
@@ -28,6 +30,9 @@ _SPANS = {
     "delete": semconv.SPAN_DELETE_MEMORY,
     "stats": semconv.SPAN_MEMORY_STATS,
     "reinforce": semconv.SPAN_UPDATE_MEMORY,
+    "merge": semconv.SPAN_UPDATE_MEMORY,
+    "resolve": semconv.SPAN_UPDATE_MEMORY,
+    "record": semconv.SPAN_GET_MEMORY,
 }
 
 
@@ -72,20 +77,23 @@ class Batch:
         attributes: dict[str, AttributeValue] = {semconv.GEN_AI_OPERATION_NAME: name, semconv.BATCH_SIZE: len(self.operations)}
         server_span_at(name, operation.traceparent, self._arrived_ns, time.time_ns(), attributes, error)
 
-    def encode(self, limit_bytes: int) -> bytes:
-        """The serialised ExecuteResponse; results that would make it longer than `limit_bytes` become OVERLOADED."""
+    def encode(self, limit_bytes: int, replica: int = 0) -> bytes:
+        """The serialised ExecuteResponse; results that would make it longer than `limit_bytes` become OVERLOADED.
+
+        `replica`: number of the store.
+        """
         total = 0
         for i, result in enumerate(self._results):
             if total + len(result) > limit_bytes and total:
                 self._results[i] = result = _error_bytes(_crowded_out(limit_bytes))
             total += len(result)
-        return wire.execute_response(self.request.batch_id, self._results)
+        return wire.execute_response(self.request.batch_id, self._results, replica)
 
 
 class Slot:
     """One operation of a batch."""
 
-    __slots__ = ("action", "batch", "operation", "owner", "position")
+    __slots__ = ("action", "batch", "operation", "owner", "position", "tries")
 
     def __init__(self, batch: Batch, position: int) -> None:
         self.batch = batch
@@ -93,22 +101,29 @@ class Slot:
         self.operation = operation = batch.operations[position]
         self.owner = Owner(operation.tenant, operation.user)
         self.action = operation.WhichOneof("action")
+        self.tries = 0
 
     def finish(self, result: Message | bytes | NdmlError) -> None:
         self.batch.finish(self.position, result)
 
-    def written(self, result: pb.PutResult | pb.TraceResult | pb.DeleteResult | pb.ReinforceActionResult | NdmlError) -> None:
-        """The outcome of a write."""
+    def written(self, result: WriteResult | NdmlError, update: rpb.OwnerUpdate | None = None, more: Sequence[rpb.OwnerUpdate] = ()) -> None:
+        """The outcome of a write, and what it changed where the caller wants to know; `more`: signed updates beside that."""
         if isinstance(result, NdmlError):
             self.finish(result)
-        elif isinstance(result, pb.PutResult):
-            self.finish(pb.OperationResult(put=result))
+            return
+        if update is not None:
+            update.traceparent = self.operation.traceparent
+        if isinstance(result, pb.PutResult):
+            self.finish(pb.OperationResult(put=result, update=update, more_updates=more))
         elif isinstance(result, pb.TraceResult):
-            self.finish(pb.OperationResult(trace=result))
+            self.finish(pb.OperationResult(trace=result, update=update, more_updates=more))
         elif isinstance(result, pb.DeleteResult):
-            self.finish(pb.OperationResult(delete=result))
+            self.finish(pb.OperationResult(delete=result, update=update, more_updates=more))
+        elif isinstance(result, pb.MergeResult):
+            self.finish(pb.OperationResult(merge=result))
         else:
-            self.finish(pb.OperationResult(reinforce=result))
+            assert isinstance(result, pb.ReinforceActionResult), result
+            self.finish(pb.OperationResult(reinforce=result, update=update, more_updates=more))
 
     def check_deadline(self) -> None:
         """Raises DeadlinePassed."""

@@ -6,7 +6,7 @@ capture, archived by age or for room. An archived trace stays in the store; its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -74,7 +74,7 @@ class Caretaker:
         for row, (state, why) in moves.items():
             events.append((int(first[row]), TraceEvent(at=at, kind="state", why=why, state=lifecycle_of(state))))
             partition.states.set_lifecycle([row], int(state))
-        change = change_of(partition, sorted(moves), events)
+        change = replace(change_of(partition, sorted(moves), events), feedback=False)
         archived = np.array([row for row, (state, _) in moves.items() if state == State.ARCHIVED], np.int64)
         partition.archive(archived)
         _ARCHIVED.inc(len(archived))

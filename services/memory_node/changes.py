@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,8 +17,11 @@ FEEDBACK_KEPT_US = 7 * 24 * 3600 * 1_000_000
 """How long a request_id of feedback is recognised: longer than any client retries."""
 
 # A trace that was deleted meanwhile gets no state back.
-_STILL_THERE = "WHERE EXISTS (SELECT 1 FROM traces WHERE owner_id = ?1 AND first_sequence = ?2)"
-_SET_STATE = f"INSERT OR REPLACE INTO states SELECT ?1, ?2, ?3, ?4 {_STILL_THERE}"
+# Its row has its first sequence number, or is one of those that index traces_versions lists.
+_STILL_THERE = """WHERE EXISTS (SELECT 1 FROM traces WHERE sequence = ?2 AND owner_id = ?1 AND first_sequence = ?2
+  UNION ALL SELECT 1 FROM traces WHERE owner_id = ?1 AND first_sequence = ?2 AND first_sequence <> sequence)"""
+_SET_STATE = f"""INSERT INTO states SELECT ?1, ?2, ?3, ?4, ?5 {_STILL_THERE}
+  ON CONFLICT DO UPDATE SET lifecycle = excluded.lifecycle, state = excluded.state, changed = max(changed, excluded.changed)"""
 _SET_EVENT = f"INSERT INTO history SELECT ?1, ?2, ?3, ?4 {_STILL_THERE}"
 _NEXT = "SELECT coalesce(max(number), 0) + 1 FROM history WHERE owner_id = ? AND first_sequence = ?"
 
@@ -28,28 +32,57 @@ class StateRow(NamedTuple):
     first_sequence: int
     lifecycle: int
     state: bytes
+    trace_id: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """States, one event for each of some traces, the digest of the request that caused them, the protein that it made (empty: none)."""
+    """States, one event for each of some traces, the digest of the request that caused them, the protein that it made (empty: none).
+
+    `basis`: sequence number up to which others' feedback was in memory when the states were made; of later one the writer says Outdated.
+    `feedback`: somebody's use of the traces, which other copies learn; else a move in their lives, which is this node's alone.
+    """
 
     states: tuple[StateRow, ...]
     events: tuple[tuple[int, TraceEvent], ...] = ()
     digest: bytes = b""
     protein: bytes = b""
+    basis: int = 0
+    feedback: bool = True
 
 
-def write_change(connection: sqlite3.Connection, owner_id: int, change: StateChange, now_us: int) -> None:
-    """Inside the writer's transaction."""
-    connection.executemany(_SET_STATE, [(owner_id, *row) for row in change.states])
+@dataclass(slots=True)
+class Outdated:
+    """A state change was made from states that others' feedback has changed since: read them anew and decide again."""
+
+    sequence: int = 0
+
+
+def write_change(connection: sqlite3.Connection, owner_id: int, change: StateChange, now_us: int, changed: int) -> None:
+    """Inside the writer's transaction. `changed`: sequence number of the feedback; 0: it was none."""
+    write_states(connection, owner_id, change.states, changed)
     for first_sequence, event in change.events:
         _append(connection, owner_id, first_sequence, event)
     if change.protein:
         connection.execute("INSERT OR REPLACE INTO proteins VALUES (?, ?)", (owner_id, change.protein))
     if change.digest:
-        connection.execute("DELETE FROM feedback WHERE owner_id = ? AND at_us < ?", (owner_id, now_us - FEEDBACK_KEPT_US))
-        connection.execute("INSERT OR IGNORE INTO feedback VALUES (?, ?, ?)", (owner_id, change.digest, now_us))
+        write_requests(connection, owner_id, [change.digest], now_us)
+
+
+def knows_request(connection: sqlite3.Connection, owner_id: int, digest: bytes) -> bool:
+    """Whether it was carried out lately, here or at another copy."""
+    return connection.execute("SELECT 1 FROM feedback WHERE owner_id = ? AND digest = ?", (owner_id, digest)).fetchone() is not None
+
+
+def write_requests(connection: sqlite3.Connection, owner_id: int, digests: Sequence[bytes], now_us: int) -> None:
+    """Requests of feedback and of updates that were carried out, here or at another copy."""
+    connection.execute("DELETE FROM feedback WHERE owner_id = ? AND at_us < ?", (owner_id, now_us - FEEDBACK_KEPT_US))
+    connection.executemany("INSERT OR IGNORE INTO feedback VALUES (?, ?, ?)", [(owner_id, digest, now_us) for digest in digests])
+
+
+def write_states(connection: sqlite3.Connection, owner_id: int, states: Sequence[StateRow], changed: int) -> None:
+    """`changed` as in `write_change`."""
+    connection.executemany(_SET_STATE, [(owner_id, *row[:3], changed) for row in states])
 
 
 def write_event(

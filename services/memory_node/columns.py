@@ -21,6 +21,8 @@ _TYPES: dict[str, DTypeLike] = {
     "agent": np.int32,
     "session": np.int32,
     "speaker": np.int32,
+    "id_high": np.uint64,
+    "id_low": np.uint64,
     "alive": np.bool_,
 }
 ROW_BYTES = sum(np.dtype(kind).itemsize for kind in _TYPES.values())
@@ -90,6 +92,7 @@ class Columns:
                 "agent": [number(row.agent) for row in rows],
                 "session": [number(row.session) for row in rows],
                 "speaker": [number(row.speaker) for row in rows],
+                **_ids(b"".join([row.trace_id for row in rows])),
             },
             len(rows),
         )
@@ -108,6 +111,7 @@ class Columns:
                 "agent": self.strings.numbers(rows.agent),
                 "session": self.strings.numbers(rows.session),
                 "speaker": self.strings.numbers(rows.speaker),
+                **_ids(rows.trace_ids),
             },
             len(rows.sequence),
         )
@@ -125,9 +129,28 @@ class Columns:
         self._arrays["alive"][self._size : end] = True
         self._size = end
 
+    def trace_ids(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """Of some rows."""
+        halves = np.stack([self._arrays["id_high"][rows], self._arrays["id_low"][rows]], axis=1).astype(">u8")
+        data = halves.tobytes()
+        return [data[at : at + 16] for at in range(0, len(data), 16)]
+
+    def listed_before(self, learned_at_us: int, trace_id: bytes) -> NDArray[np.bool_]:
+        """[n] True where the row's place in the list is an older one: by when it was learned, then by id."""
+        learned, high, low = (self.ints(name) for name in ("learned_at_us", "id_high", "id_low"))
+        first, second = np.frombuffer(trace_id, ">u8")
+        older: NDArray[np.bool_] = (learned < learned_at_us) | (
+            (learned == learned_at_us) & ((high < first) | ((high == first) & (low < second)))
+        )
+        return older
+
+    def newest_first(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows in the order of lists."""
+        learned, high, low = (self.ints(name)[rows] for name in ("learned_at_us", "id_high", "id_low"))
+        return rows[np.lexsort((low, high, learned))[::-1]]
+
     def row_of_trace(self, first_sequence: int) -> int | None:
         """The live row of the trace whose first row had this sequence number."""
-        # Rows come in order of their first sequence, but for updates, which are few and at the end.
         found = np.nonzero((self.ints("first_sequence") == first_sequence) & self.alive)[0]
         return int(found[-1]) if len(found) else None
 
@@ -141,3 +164,9 @@ class Columns:
         order = kept[np.argsort(new_rows[kept], kind="stable")]
         self._arrays = {name: array[: self._size][order] for name, array in self._arrays.items()}
         self._size = len(order)
+
+
+def _ids(joined: bytes) -> dict[str, NDArray[np.generic]]:
+    """Ids as two numbers each, which sort as they do."""
+    halves = np.frombuffer(joined, ">u8").reshape(-1, 2)
+    return {"id_high": halves[:, 0], "id_low": halves[:, 1]}

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeVar
 
@@ -103,6 +103,7 @@ class Consolidations:
                 progress.stopped_because = "the caller left" if left.is_set() else f"the time budget of {budget_s:g} s is used up"
                 break
             assert work is not None
+            cluster = self._under_a_free_id(owner, cluster)
             self._count(progress, cluster, self._outcome(owner, cluster, work, request.dry_run))
             if time.monotonic() - told > _PROGRESS_S:
                 yield progress
@@ -162,6 +163,14 @@ class Consolidations:
         matrix = np.frombuffer(b"".join(vectors[i] for i in chosen), "<f4").reshape(-1, self._store.identity.dimension)
         episodes = Episodes(ids, [trace.text for trace in traces], matrix, np.array(urgency)[chosen])
         return _Work(episodes, dict(zip(ids, traces, strict=True)), dict(zip(ids, picked, strict=True)))
+
+    def _under_a_free_id(self, owner: Owner, cluster: Cluster) -> Cluster:
+        """Where a semantic trace of the same members ended with a source that was corrected since, its id is used up."""
+        semantic = cluster.semantic
+        if semantic is None:
+            return cluster
+        trace_id = self._read(owner, lambda reader, owner_id: reader.free_id(owner_id, semantic.trace_id))
+        return replace(cluster, semantic=replace(semantic, trace_id=trace_id or semantic.trace_id))
 
     def _outcome(self, owner: Owner, cluster: Cluster, work: _Work, dry_run: bool) -> Merged:
         """What becomes of one cluster. Raises NdmlError when the node cannot write."""

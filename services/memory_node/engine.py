@@ -16,38 +16,45 @@ import asyncio
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec
 
-from ndml.errors import Draining, FieldInvalid, InternalFault, NdmlError, Overloaded, OwnerUnavailable
+from ndml.errors import Draining, FieldInvalid, InternalFault, NdmlError, Overloaded, TraceNotFound
 from ndml.internal.v1 import memory_node_pb2 as pb
+from ndml.internal.v1 import replication_pb2 as rpb
 from ndml.runtime import metrics
 from ndml.runtime.log import get_logger
+from ndml.wire import error_to_status
 from services.memory_node.batch import Batch, Deliver, Slot, refusal
 from services.memory_node.care import Caretaker
-from services.memory_node.changes import StateChange
-from services.memory_node.commit import Commit, Done, WriteJob, WriteResult
+from services.memory_node.changes import Outdated, StateChange
+from services.memory_node.commit import Commit, Done, Signatures, WriteAction, WriteJob, WriteResult
 from services.memory_node.feedback import FeedbackDesk
 from services.memory_node.gate import WriteGate
+from services.memory_node.heads import Heads
+from services.memory_node.housekeeping import DropOwner, JournalPrune
 from services.memory_node.inbox import Inbox
 from services.memory_node.merges import Merge
 from services.memory_node.partition import Partition
 from services.memory_node.payloads import PayloadCache
-from services.memory_node.ports import PlacementView, check_owner
+from services.memory_node.ports import PlacementView, check_owner, check_taker
+from services.memory_node.positions import joined_update
 from services.memory_node.reads import Reads
-from services.memory_node.records import Owner
+from services.memory_node.records import Judgement, Owner
 from services.memory_node.residents import Loaded, Residents
 from services.memory_node.search import GroupKey, Searcher, group_key
 from services.memory_node.writer import Writer
 
 log = get_logger(__name__)
 
-_WRITES = {"put", "update", "delete"}
+_WRITES = {"put", "update", "delete", "resolve", "merge"}
 _RATES = {action: metrics.MEMORY_UPDATE_RATE.labels(action) for action in ("add", "update", "delete")}
 _SEARCH_BATCH = metrics.BATCH_SIZE.labels("search")
 _IDLE_S = 0.25
 # Looking after traces: how often, and how long at a time.
 _CARE_S, _CARE_BUDGET_S = 0.25, 0.005
+# Feedback that others' feedback overtook is done again, so often: each time somebody else got on.
+_TRIES = 8
 # Stopping waits for what was let in, which is bounded; longer than this means a fault, and the process must end all the same.
 _STOP_S = 20.0
 
@@ -73,8 +80,12 @@ class Engine:
         caretaker: Caretaker,
         response_bytes: int,
         applied: int,
+        heads: Heads,
+        signatures: Signatures | None = None,
     ) -> None:
+        self._signatures = signatures
         self.applied = applied
+        self._heads = heads
         self._gate = gate
         self._feedback = feedback
         self._caretaker = caretaker
@@ -130,12 +141,18 @@ class Engine:
 
     def merge(self, owner: Owner, merge: Merge, done: Done) -> None:
         """Have a cluster merged; a consolidation asks for one at a time. `done` is called on the engine's thread, on refusal at once."""
+        self.join(owner, merge, done)
+
+    def join(self, owner: Owner, action: Merge | pb.MergeAction | JournalPrune | DropOwner, done: Done) -> None:
+        """Have a component's write done, bounded as callers' are. `done` is called on the engine's thread, on refusal at once."""
 
         def written(result: WriteResult | NdmlError) -> None:
-            self._inbox.release(1)
+            self._inbox.release(job.weight)
             done(result)
 
-        if not self._inbox.offer(WriteJob(owner, merge, written), 1):
+        job = WriteJob(owner, action, written)
+        job.checked = True
+        if not self._inbox.offer(job, job.weight):
             done(self._refused())
 
     def _refused(self) -> NdmlError:
@@ -192,6 +209,7 @@ class Engine:
             self._cache.forget(sequences)
         self._residents.apply(commit)
         self.applied = commit.last_sequence
+        self._heads.follow(commit)
         _count(commit)
         for job, result in zip(commit.jobs, commit.results, strict=True):
             job.done(result)
@@ -229,7 +247,7 @@ class Engine:
         elif action == "reinforce":
             writes += self._reinforce(slot)
         elif action in _WRITES:
-            writes.append(WriteJob(slot.owner, getattr(slot.operation, action), slot.written))
+            writes.append(self._job(slot, getattr(slot.operation, action)))
         elif action is None:
             raise FieldInvalid("the operation says nothing to do", field="action")
         else:
@@ -241,26 +259,47 @@ class Engine:
         if self._gate is None and action.deduplicate:
             raise FieldInvalid("deduplicate needs the write gate, which is off here (gate.enabled, gate.profile)", field="deduplicate")
         if self._gate is None:
-            return [WriteJob(slot.owner, action, slot.written)]
+            return [self._job(slot, action)]
         if action.skip_existing:
-            weighed = self._gate.weigh(self._residents.get(slot.owner), action.traces)
-            return [WriteJob(slot.owner, action, slot.written, weighed)]
+            return [self._job(slot, action, self._gate.weigh(self._residents.get(slot.owner), action.traces))]
         if self._awaits(slot.owner, [slot]):
             return []
         judged = self._gate.judge(slot.owner, self._residents.get(slot.owner), action.traces, action.deduplicate)
-        return [WriteJob(slot.owner, action, lambda result: self._stored(slot, result), judged)]
+        job = self._job(slot, action, judged)
+        job.done = lambda result: self._stored(slot, job, result)
+        return [job]
 
-    def _stored(self, slot: Slot, result: WriteResult | NdmlError) -> None:
+    def _job(self, slot: Slot, action: WriteAction, judged: Sequence[Judgement | None] = ()) -> WriteJob:
+        """The slot's write; its result is the slot's."""
+        job = WriteJob(slot.owner, action, judged=judged)
+        job.wanted = slot.operation.want_update
+        job.done = lambda result: slot.written(result, job.update, job.more)
+        return job
+
+    def _stored(self, slot: Slot, job: WriteJob, result: WriteResult | NdmlError) -> None:
         """The put is on disk. What was said again is strengthened by it, and that too is on disk before the answer goes."""
         partition = self._residents.get(slot.owner)
         if partition is None or not isinstance(result, pb.PutResult):
-            slot.written(result)
+            slot.written(result, job.update, job.more)
             return
         change = self._feedback.restated(partition, result.outcomes)
         if change is None:
-            slot.written(result)
-        else:
-            self._write([self._changed(partition, change, lambda outcome: slot.written(result))])
+            slot.written(result, job.update, job.more)
+            return
+
+        def strengthened(outcome: WriteResult | NdmlError) -> None:
+            # Where the state had moved on meanwhile it is not strengthened: what was said again is stored by itself all the same.
+            if not isinstance(outcome, NdmlError | Outdated):
+                result.sequence = max(result.sequence, outcome.sequence)
+            if self._signatures is None:
+                slot.written(result, joined_update(job.update, again.update))
+                return
+            signed = [*([job.update] if job.update else []), *job.more, *([again.update] if again.update else []), *again.more]
+            slot.written(result, signed[0] if signed else None, signed[1:])
+
+        again = self._changed(partition, change, strengthened)
+        again.wanted, again.follows = job.wanted, None if self._signatures else result.sequence
+        self._write([again])
 
     def _reinforce(self, slot: Slot) -> list[WriteJob]:
         digest = slot.operation.reinforce.request_digest
@@ -272,22 +311,38 @@ class Engine:
         partition = self._residents.get(slot.owner)
         answer, change = self._feedback.reinforce(partition, slot.operation.reinforce)
         if partition is None or change is None:
-            slot.finish(pb.OperationResult(reinforce=answer))
+            again = answer.replayed and slot.operation.want_update
+            slot.written(answer, *(self._again(slot) if again else ()))
             return []
         if digest:
             self._under_way[digest] = []
 
         def done(result: WriteResult | NdmlError) -> None:
             repeats = self._under_way.pop(digest, [])
-            if isinstance(result, NdmlError):
+            if isinstance(result, Outdated) and slot.tries < _TRIES:
+                slot.tries += 1
+                self._execute([slot, *repeats])
+                return
+            if isinstance(result, NdmlError | Outdated):
+                error = result if isinstance(result, NdmlError) else Overloaded("other copies' feedback overtook this: come back shortly")
                 for each in (slot, *repeats):
-                    each.finish(result)
+                    each.finish(error)
                 return
             answer.sequence = result.sequence
-            slot.finish(pb.OperationResult(reinforce=answer))
+            slot.written(answer, job.update, job.more)
             self._execute(repeats)
 
-        return [self._changed(partition, change, done)]
+        job = self._changed(partition, change, done)
+        job.wanted = slot.operation.want_update
+        return [job]
+
+    def _again(self, slot: Slot) -> tuple[rpb.OwnerUpdate | None, Sequence[rpb.OwnerUpdate]]:
+        """What feedback that was carried out before changed."""
+        update = self._reads.feedback_update(slot.owner, slot.operation.reinforce)
+        if self._signatures is None:
+            return update, ()
+        signed = self._signatures.kept(slot.owner, [record.trace_id for record in update.records])
+        return (signed[0], signed[1:]) if signed else (None, ())
 
     def _changed(self, partition: Partition, change: StateChange, done: Done) -> WriteJob:
         """The write of states that have changed in memory already: if it fails, memory is ahead of the disk and is read anew.
@@ -298,26 +353,32 @@ class Engine:
 
         def written(result: WriteResult | NdmlError) -> None:
             partition.unwritten -= 1
-            if isinstance(result, NdmlError) or self._residents.get(partition.owner) is not partition:
+            if isinstance(result, NdmlError | Outdated) or self._residents.get(partition.owner) is not partition:
                 self._residents.forget(partition.owner)
             done(result)
 
         return WriteJob(partition.owner, change, written)
 
     def _check(self, slot: Slot) -> None:
-        """Raises DeadlinePassed, FieldInvalid, StaleEpoch, OwnerUnavailable."""
+        """Raises DeadlinePassed, FieldInvalid, StaleEpoch, OwnerUnavailable, StoreUnavailable."""
         slot.check_deadline()
         operation = slot.operation
         if not operation.tenant or not (operation.user or slot.action == "stats"):
             raise FieldInvalid("scope needs a tenant and a user", field="scope.user" if operation.tenant else "scope.tenant")
         if operation.user:
-            check_owner(self._placement, slot.batch.request.epoch, *slot.owner)
-        if operation.min_sequence > self.applied:
-            raise OwnerUnavailable(f"this node has applied writes up to {self.applied}, the read asks for {operation.min_sequence}")
+            check = check_taker if slot.action in ("merge", "record") else check_owner
+            check(self._placement, slot.batch.request.epoch, *slot.owner)
+        if operation.seen:
+            self._heads.check(slot.owner, operation.seen, self.applied)
 
     def _write(self, jobs: list[WriteJob]) -> None:
         if not jobs:
             return
+        for job in jobs:
+            # What others wrote is theirs to pass on. Before the first placement nobody knows: then there may be copies.
+            # A signed update names the one before it, whoever had copies then.
+            copied = self._signatures is not None or len(self._placement.copies(*job.owner)) != 1
+            job.journal = copied and not isinstance(job.action, pb.MergeAction)
         left: list[WriteJob] = jobs
         error: NdmlError | None = None
         try:
@@ -332,7 +393,15 @@ class Engine:
     def _read(self, slot: Slot) -> None:
         if self._reads.needs_partition(slot.operation) and self._awaits(slot.owner, [slot]):
             return
-        slot.finish(self._reads.run(slot.owner, slot.operation, self._residents))
+        if not slot.operation.want_heads:
+            slot.finish(self._reads.run(slot.owner, slot.operation, self._residents))
+            return
+        try:
+            result = self._reads.run(slot.owner, slot.operation, self._residents)
+        except TraceNotFound as error:  # that it is gone is seen, too
+            result = pb.OperationResult(error=error_to_status(error))
+        result.heads.extend(self._heads.shown(slot.owner, self.applied, stored=True))
+        slot.finish(result)
 
     def _awaits(self, owner: Owner, slots: list[Slot]) -> bool:
         """True when the owner is being loaded: the slots come back with its partition (`_loaded`). An owner without traces has none."""
@@ -354,13 +423,19 @@ class Engine:
         partition = self._residents.get(owner)
         if partition is None:
             for slot in everyone:
-                slot.finish(self._searcher.nothing(slot.operation.search))
+                slot.finish(self._searcher.nothing(slot.operation.search) + self._shown(slot))
             return
         for slots in by_key.values():
             for slot, result in zip(slots, self._results(partition, slots), strict=True):
                 metrics.MEMORY_QUERY_LATENCY.observe(slot.batch.waited_ms() / 1e3)
-                slot.finish(result)
+                slot.finish(result if isinstance(result, NdmlError) else result + self._shown(slot))
         self._residents.settle(partition)
+
+    def _shown(self, slot: Slot) -> bytes:
+        """To be appended to the result of a search."""
+        if not slot.operation.want_heads:
+            return b""
+        return pb.OperationResult(heads=self._heads.shown(slot.owner, self.applied, stored=False)).SerializeToString()
 
     def _results(self, partition: Partition, slots: list[Slot]) -> list[bytes | NdmlError]:
         actions = [slot.operation.search for slot in slots]
@@ -387,7 +462,7 @@ class Engine:
         done, answers = self._done.copy(), []
         self._done.clear()
         for batch in done:
-            answers.append((batch.deliver, batch.encode(self._response_bytes)))
+            answers.append((batch.deliver, batch.encode(self._response_bytes, self._heads.replica)))
             self._inbox.release(len(batch.operations))
         assert self._loop is not None
         try:
@@ -406,9 +481,10 @@ def _unheard(result: WriteResult | NdmlError) -> None:
 
 
 def _count(commit: Commit) -> None:
+    puts = [outcome for result in commit.results if isinstance(result, pb.PutResult) for outcome in result.outcomes]
     updates = sum(isinstance(result, pb.TraceResult) for result in commit.results)
     deletes = sum(isinstance(result, pb.DeleteResult) and result.deleted for result in commit.results)
-    _RATES["add"].inc(sum(map(len, commit.added.values())) - updates)
+    _RATES["add"].inc(sum(not (each.existed or each.duplicate_of or each.HasField("error")) for each in puts))
     _RATES["update"].inc(updates)
     _RATES["delete"].inc(deletes)
 

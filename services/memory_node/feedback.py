@@ -147,7 +147,8 @@ def change_of(partition: Partition, rows: Sequence[int], events: Sequence[tuple[
     first = partition.columns.ints("first_sequence")[places].tolist()
     lifecycles = [lifecycle_of(int(state)) for state in partition.states.column("lifecycle")[places]]
     packed = partition.states.pack(places)
-    return StateChange(tuple(map(StateRow, first, lifecycles, packed)), tuple(events), digest)
+    ids = partition.columns.trace_ids(places)
+    return StateChange(tuple(map(StateRow, first, lifecycles, packed, ids)), tuple(events), digest, basis=partition.joined)
 
 
 def neighbours(partition: Partition, row: int, options: CreditOptions) -> tuple[I64, NDArray[np.float64]]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from ndml.internal.v1 import memory_node_pb2
+from ndml.internal.v1 import memory_node_pb2, replication_pb2
 from ndml.runtime.placement import PlacementWatcher
 from ndml.runtime.service import Service
 from services.memory_node.heartbeat import Heartbeat, Identity
 from services.memory_node.node import Node
-from services.memory_node.ports import OwnsAll, PlacementView
+from services.memory_node.ports import OwnsAll
+from services.memory_node.replication.assembly import attach_replication, seals_of
+from services.memory_node.replication.servicer import ReplicationServicer
+from services.memory_node.replication.shares import PausableView
 from services.memory_node.rounds import Rounds
 from services.memory_node.servicer import NodeServicer
 from services.memory_node.settings import NodeSettings
@@ -17,20 +20,29 @@ from services.memory_node.streams import Streams
 
 
 def build(settings: NodeSettings, service: Service) -> None:
+    """Raises FieldInvalid, RequestMalformed, OSError from the roster of authors, StoreUnavailable from what is known of them."""
     # The engine's thread computes for milliseconds at a time: the event loop must get the interpreter back sooner than Python's 5 ms.
     sys.setswitchinterval(settings.engine.switch_interval_s)
     node_id = settings.node.node_id
-    placement: PlacementView = OwnsAll()
+    view = PausableView(OwnsAll())
+    watcher: PlacementWatcher | None = None
     if settings.placement.consensus or settings.placement.fixed:
-        placement = service.attach(PlacementWatcher(settings.placement, node_id)).view_of(node_id)
-    node = service.attach(Node(settings, placement))
+        watcher = service.attach(PlacementWatcher(settings.placement, node_id))
+        view = PausableView(watcher.view_of(node_id))
+    seals = seals_of(settings)
+    node = service.attach(Node(settings, view, signatures=seals))
     rounds = settings.consolidation
     if rounds.interval_s:
-        service.attach(Rounds(node, placement, rounds.interval_s, rounds.least_new))
+        service.attach(Rounds(node, view, rounds.interval_s, rounds.least_new))
+    heartbeat: Heartbeat | None = None
+    if settings.heartbeat.consensus:
+        zone, profile = settings.server.zone, settings.heartbeat.profile
+        identity = Identity(settings.store.data_dir, node_id, service.address, zone, profile, lambda: node.store.replica)
+        heartbeat = service.attach(Heartbeat(settings.heartbeat, identity))
+    replication = attach_replication(settings, service, node, watcher, heartbeat, view.pause, seals)
     streams = Streams(settings.engine.batches_in_flight)
     service.on_drain(streams.end)
-    servicer = NodeServicer(node, streams, service.version, service.started_at)
+    servicer = NodeServicer(node, streams, service.version, service.started_at, replication.describe)
     service.expose(memory_node_pb2.DESCRIPTOR.services_by_name["MemoryNodeService"], servicer, validated=False)
-    if settings.heartbeat.consensus:
-        identity = Identity(settings.store.data_dir, node_id, service.address, settings.server.zone, settings.heartbeat.profile)
-        service.attach(Heartbeat(settings.heartbeat, identity))
+    door = ReplicationServicer(replication)
+    service.expose(replication_pb2.DESCRIPTOR.services_by_name["ReplicationService"], door, validated=False)

@@ -7,12 +7,13 @@ own end, by whatever way, sets the other sources free.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ndml.btsp.consolidation import ConsolidationOptions
-from ndml.v1.types_pb2 import LIFECYCLE_STATE_ACTIVE, LIFECYCLE_STATE_CONSOLIDATED, MemoryTrace
+from ndml.v1.types_pb2 import LIFECYCLE_STATE_ACTIVE, LIFECYCLE_STATE_CONSOLIDATED, LINK_TYPE_DERIVED_FROM, MemoryTrace
 from services.memory_node.changes import write_event
-from services.memory_node.records import Owner
+from services.memory_node.records import Owner, is_trace_id
 
 _FIND = "SELECT first_sequence FROM traces WHERE owner_id = ? AND trace_id = ? AND sequence = ?"
 _SOURCES = "SELECT first_sequence FROM members WHERE owner_id = ? AND semantic = ?"
@@ -58,15 +59,15 @@ def sources_as_planned(connection: sqlite3.Connection, owner_id: int, merge: Mer
     return found
 
 
-def join(connection: sqlite3.Connection, owner_id: int, sources: list[int], merge: Merge, now_us: int) -> None:
+def join(connection: sqlite3.Connection, owner_id: int, sources: list[int], semantic: bytes, why: str, now_us: int) -> None:
     """The sources stand in the merge from now on."""
-    semantic, why = bytes.fromhex(merge.semantic.trace_id), f"{merge.why}, into {merge.semantic.trace_id}"
+    why = f"{why}, into {semantic.hex()}"
     connection.executemany("INSERT INTO members VALUES (?, ?, ?)", [(owner_id, first, semantic) for first in sources])
     for first in sources:
         write_event(connection, owner_id, first, "consolidated", why, LIFECYCLE_STATE_CONSOLIDATED, now_us)
 
 
-def adopt(connection: sqlite3.Connection, owner_id: int, semantic: bytes, sources: list[bytes]) -> list[int]:
+def adopt(connection: sqlite3.Connection, owner_id: int, semantic: bytes, sources: Sequence[bytes]) -> list[int]:
     """An imported semantic trace stands for those of its sources that are here: first sequences."""
     found: list[int] = []
     for trace_id in sources:
@@ -74,6 +75,35 @@ def adopt(connection: sqlite3.Connection, owner_id: int, semantic: bytes, source
         found += [] if row is None else [int(row[0])]
     connection.executemany("INSERT OR IGNORE INTO members VALUES (?, ?, ?)", [(owner_id, first, semantic) for first in found])
     return found
+
+
+def sources_of(trace: MemoryTrace) -> list[bytes]:
+    """Ids of the traces whose words a semantic trace says."""
+    links = (link for link in trace.links if link.type == LINK_TYPE_DERIVED_FROM)
+    return [bytes.fromhex(link.trace_id) for link in links if is_trace_id(link.trace_id)]
+
+
+def await_sources(connection: sqlite3.Connection, owner_id: int, semantic: bytes, sources: Sequence[bytes]) -> bool:
+    """Remember those of the sources that are not here yet: one that comes, or is erased, after the semantic trace is found by it."""
+    query = "INSERT OR IGNORE INTO awaited SELECT ?1, ?2, ?3 WHERE NOT EXISTS"
+    query += " (SELECT 1 FROM traces WHERE owner_id = ?1 AND trace_id = ?2)"
+    return connection.executemany(query, [(owner_id, source, semantic) for source in sources]).rowcount > 0
+
+
+def awaits(connection: sqlite3.Connection, owner_id: int) -> bool:
+    """True when semantic traces of the owner wait for sources."""
+    return connection.execute("SELECT 1 FROM awaited WHERE owner_id = ? LIMIT 1", (owner_id,)).fetchone() is not None
+
+
+def awaiting(connection: sqlite3.Connection, owner_id: int, sources: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """(source, semantic) of those that semantic traces wait for."""
+    query = "SELECT source, semantic FROM awaited WHERE owner_id = ? AND source = ?"
+    return [(found[0], found[1]) for source in sources for found in connection.execute(query, (owner_id, source)).fetchall()]
+
+
+def arrived(connection: sqlite3.Connection, owner_id: int, sources: Sequence[bytes]) -> None:
+    """Nothing waits for these any more."""
+    connection.executemany("DELETE FROM awaited WHERE owner_id = ? AND source = ?", [(owner_id, source) for source in sources])
 
 
 def holders(connection: sqlite3.Connection, owner_id: int, first_sequence: int) -> list[bytes]:

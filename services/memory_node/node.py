@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Protocol
 
 from ndml.btsp.plateau import CalciumTable
 from ndml.btsp.record import RECORD_BYTES
@@ -14,12 +15,14 @@ from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime import metrics
 from services.memory_node.care import Caretaker
 from services.memory_node.columns import ROW_BYTES
+from services.memory_node.commit import Signatures
 from services.memory_node.consolidations import Consolidations
 from services.memory_node.engine import Engine, Item
 from services.memory_node.exports import Exports
 from services.memory_node.familiarity import Familiarity
 from services.memory_node.feedback import FeedbackDesk
 from services.memory_node.gate import WriteGate
+from services.memory_node.heads import Heads
 from services.memory_node.inbox import Inbox
 from services.memory_node.index import AdaptiveIndex, IndexOptions, background_trainer, make_index
 from services.memory_node.partition import Partition, Parts, load_partition
@@ -35,6 +38,7 @@ from services.memory_node.settings import NodeSettings
 from services.memory_node.snapshots import Snapshot
 from services.memory_node.states import States
 from services.memory_node.store import Store
+from services.memory_node.versions import Trust, trusted
 from services.memory_node.writer import Checkpointer, Writer
 
 # A growing slab overshoots by half: what an owner may hold is counted with it.
@@ -51,6 +55,22 @@ def index_maker(device: str, trainer: Executor) -> Callable[[IndexOptions], Adap
     return lambda options: AdaptiveIndex(options, trainer, FastScanIndex)
 
 
+class NodeSignatures(Signatures, Protocol):
+    """Signatures that live as long as the node."""
+
+    def open(self, store: Store) -> None:
+        """Before the first commit. Raises StoreUnavailable."""
+        ...
+
+    def close(self) -> None:
+        """After the last one."""
+        ...
+
+    def trust_of(self, replica: int) -> int:
+        """Of a store's author, 0 to 100."""
+        ...
+
+
 class Node:
     """Component. `engine` and `exports` are there between start() and stop()."""
 
@@ -58,14 +78,20 @@ class Node:
     exports: Exports
     consolidations: Consolidations
 
-    def __init__(self, settings: NodeSettings, placement: PlacementView, now_ns: NowNs = time.time_ns) -> None:
+    def __init__(
+        self, settings: NodeSettings, placement: PlacementView, now_ns: NowNs = time.time_ns, signatures: NodeSignatures | None = None
+    ) -> None:
         self._settings = settings
+        self._signatures = signatures
+        trust: Trust = trusted if signatures is None else signatures.trust_of
         self._placement = placement
         node = settings.node
         row_bytes = (4 * node.dimension + ROW_BYTES + RECORD_BYTES) * _OVERSHOOT
         self._max_owner_traces = max(1, int(settings.engine.index_memory_limit / row_bytes))
         identity = Identity(node.node_id, node.dimension, node.embedding_model)
-        self.store = Store(settings.store, identity, self._max_owner_traces, now_ns)
+        dynamics = settings.dynamics.options().dynamics
+        self.store = Store(settings.store, identity, self._max_owner_traces, now_ns, dynamics, trust)
+        self._trust = trust
         self._trainer = background_trainer()
         self._make_index: Callable[[IndexOptions], AdaptiveIndex]
         self._index_options = settings.index.options(node.dimension)
@@ -75,6 +101,8 @@ class Node:
     async def start(self) -> None:
         """Raises StoreRefused."""
         await asyncio.to_thread(self.store.open)
+        if self._signatures is not None:
+            await asyncio.to_thread(self._signatures.open, self.store)
         # Imports FAISS: seconds that the first search must not wait for.
         self._make_index = await asyncio.to_thread(index_maker, self._settings.index.device, self._trainer)
         self._assemble()
@@ -109,10 +137,10 @@ class Node:
 
         self.engine = Engine(
             inbox,
-            Writer(self.store, inbox.post),
+            Writer(self.store, inbox.post, self._signatures),
             Residents(settings.index_memory_limit, self.store.reader, self._load, inbox.post),
             Searcher(reader, cache, options, self._now_ns),
-            Reads(reader, states, node.dimension, node.embedding_model, settings.result_bytes, self._now_ns),
+            Reads(reader, states, node.dimension, node.embedding_model, settings.result_bytes, self._now_ns, self._trust),
             cache,
             self._placement,
             None if profile is None else WriteGate(profile, calcium, reader, self._now_ns),
@@ -120,7 +148,11 @@ class Node:
             Caretaker(reader, lifecycle, self._now_ns),
             settings.response_bytes,
             self.store.committer.last_sequence,
+            Heads(reader, settings.heads_cache),
+            self._signatures,
         )
+        self._status_reader = self.store.reader()
+        self._readers.append(self._status_reader)
         self.exports = Exports(self.store, self._now_ns)
         self.consolidations = Consolidations(self.store, self.engine, states, self._settings.consolidation.options(), self._now_ns)
         self._show()
@@ -142,6 +174,8 @@ class Node:
         self._trainer.shutdown(wait=True, cancel_futures=True)
         for reader in self._readers:
             reader.close()
+        if self._signatures is not None:
+            self._signatures.close()
         self.store.close()
 
     def check_epoch(self, tenant: str, user: str, epoch: int) -> None:
@@ -164,4 +198,6 @@ class Node:
             store_bytes=self.store.bytes_on_disk(),
             epoch=self._placement.epoch,
             sequence=self.store.committer.last_sequence,
+            replica=self.store.replica,
+            siblings=self._status_reader.conflicts(),
         )

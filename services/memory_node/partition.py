@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ndml.btsp.homeostasis import HomeostasisOptions, LogGain
 from ndml.btsp.lifecycle import Outcome, State
+from ndml.btsp.record import decoded, encoded
 from ndml.btsp.salience import DocumentFrequencies
 from ndml.btsp.state import TraceFlag
 from ndml.errors import CapacityReached
@@ -22,7 +23,7 @@ from services.memory_node.familiarity import Familiarity
 from services.memory_node.filters import Conditions, LabelSource, Mask, mask
 from services.memory_node.index import AdaptiveIndex
 from services.memory_node.ranking import Signals
-from services.memory_node.reader import LoadedRows, Reader, StoredTrace
+from services.memory_node.reader import LoadedRows, Place, Reader, StoredTrace
 from services.memory_node.records import F32, Owner, TraceRow
 from services.memory_node.states import RowSignals, States
 
@@ -43,7 +44,8 @@ class Parts:
 
 
 class Partition:
-    """`through`: the sequence number up to which the store's changes are in; `unwritten`: changes of states that are not on disk yet."""
+    """`through`: the sequence number up to which the store's changes are in; `joined`: up to which others' feedback is; `unwritten`:
+    changes of states that are not on disk yet."""
 
     def __init__(self, owner: Owner, owner_id: int, parts: Parts) -> None:
         self.owner = owner
@@ -55,6 +57,7 @@ class Partition:
         self._familiarity = parts.familiarity()
         self._gain = LogGain(parts.homeostasis)
         self.through = 0
+        self.joined = 0
         self.next_visit_s = 0.0
         self.unwritten = 0
         self._parts = parts
@@ -191,11 +194,22 @@ class Partition:
         lasting: Mask = (ends == 0) | (ends > now_us)
         return lasting if allowed is None else allowed & lasting
 
-    def newest(self, before: int, limit: int, allowed: Mask) -> NDArray[np.int64]:
-        """Rows that are alive and allowed, with first_sequence below `before`: the `limit` newest, newest first."""
-        first = self.columns.ints("first_sequence")
-        rows = np.nonzero(self.columns.alive & allowed & (first < before))[0]
-        return rows[np.argsort(-first[rows], kind="stable")[:limit]]
+    def newest(self, before: Place, limit: int, allowed: Mask) -> NDArray[np.int64]:
+        """Rows that are alive and allowed, before a place of the list: the `limit` newest, newest first."""
+        rows = np.nonzero(self.columns.alive & allowed & self.columns.listed_before(*before))[0]
+        return self.columns.newest_first(rows)[:limit]
+
+    def overwrite(self, changed: Sequence[tuple[int, bytes]], through: int) -> None:
+        """States that others' feedback changed, packed, by first sequence. Flags and lifecycle stay as they are here."""
+        self.joined = max(self.joined, through)
+        found = [(self.columns.row_of_trace(first), state) for first, state in dict(changed).items()]
+        here = [(row, state) for row, state in found if row is not None]
+        if here:
+            rows = np.array([row for row, _ in here])
+            states = decoded([state for _, state in here]).copy()
+            for name in ("flags", "lifecycle"):
+                states[name] = self.states.column(name)[rows]
+            self.states.overwrite(rows, encoded(states))
 
 
 def load_partition(reader: Reader, owner: Owner, parts: Parts, max_traces: int) -> Partition | None:
@@ -214,6 +228,7 @@ def load_partition(reader: Reader, owner: Owner, parts: Parts, max_traces: int) 
             )
         partition = Partition(owner, found.owner_id, parts)
         partition.through = reader.last_sequence()
+        partition.joined = found.joined
         try:
             for rows in reader.load(found.owner_id):
                 partition.append_loaded(rows)

@@ -23,11 +23,25 @@ class PlacementView(Protocol):
         """True when this node is an owner of (tenant, user)."""
         ...
 
+    def takes(self, tenant: str, user: str) -> bool:
+        """True when this node is an owner of (tenant, user), or becomes one: it gets what others write."""
+        ...
+
+    def copies(self, tenant: str, user: str) -> tuple[str, ...]:
+        """Node ids of the owners and coming owners of (tenant, user)."""
+        ...
+
 
 def check_owner(placement: PlacementView, epoch: int, tenant: str, user: str) -> None:
     """Raises StaleEpoch when a caller with a placement older than ours asks for an owner that is not here."""
     if epoch < placement.epoch and not placement.owns(tenant, user):
         raise StaleEpoch(f"the owner moved: your placement is of epoch {epoch}, ours of {placement.epoch}")
+
+
+def check_taker(placement: PlacementView, epoch: int, tenant: str, user: str) -> None:
+    """As `check_owner`, of what others wrote: it is for coming owners too."""
+    if epoch < placement.epoch and not placement.takes(tenant, user):
+        raise StaleEpoch(f"the copies moved: your placement is of epoch {epoch}, ours of {placement.epoch}")
 
 
 class OwnsAll:
@@ -37,3 +51,9 @@ class OwnsAll:
 
     def owns(self, tenant: str, user: str) -> bool:
         return True
+
+    def takes(self, tenant: str, user: str) -> bool:
+        return True
+
+    def copies(self, tenant: str, user: str) -> tuple[str, ...]:
+        return ("",)

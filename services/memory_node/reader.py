@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndml.errors import StoreUnavailable
 from ndml.v1.types_pb2 import LIFECYCLE_STATE_ARCHIVED
+from services.memory_node.owners import OwnerRow, load_owner
 from services.memory_node.records import Owner, TraceRow
-from services.memory_node.transaction import OwnerRow, load_owner
+from services.memory_node.replica_reader import ReplicaReader, store_errors
+from services.memory_node.replicas import Damaged, checked
 
 I64 = NDArray[np.int64]
 
 _LOAD_ROWS = 4096
 _COLUMNS = "sequence, first_sequence, kind, said_at_us, learned_at_us, agent, session, speaker, length(payload), vector"
-_DYNAMICS = "salience, encoding, expires_at_us, protected, s.lifecycle, s.state"
+_DYNAMICS = "salience, encoding, expires_at_us, protected, s.lifecycle, s.state, trace_id, checks"
 
 
 _WITH_STATES = "FROM traces AS t LEFT JOIN states AS s USING (owner_id, first_sequence) WHERE owner_id = ?"
@@ -32,7 +34,7 @@ _NARROWED = f"owner_id = ?1 AND (?2 = '' OR agent = ?2) AND (?3 = '' OR session 
 
 
 class LoadedRows(NamedTuple):
-    """Some rows of an owner as columns: [n] integers, n strings, [n * dimension] float32 as bytes."""
+    """Some rows of an owner as columns: [n] integers, n strings, [n * dimension] float32 as bytes, [n * 16] ids."""
 
     sequence: I64
     first_sequence: I64
@@ -50,6 +52,7 @@ class LoadedRows(NamedTuple):
     protected: I64
     lifecycle: Sequence[int | None]
     states: Sequence[bytes | None]
+    trace_ids: bytes
 
 
 class StoredTrace(NamedTuple):
@@ -60,29 +63,25 @@ class StoredTrace(NamedTuple):
     merged: bool
 
 
+class Place(NamedTuple):
+    """Of a trace in its owner's list, the same on every copy: when it was learned, then its id."""
+
+    learned_at_us: int
+    trace_id: bytes
+
+
+NEWEST = Place((1 << 63) - 1, b"\xff" * 16)
+
+
 class Page(NamedTuple):
-    """Traces of a page, newest first, and the first_sequence that the next one starts before; 0: none."""
+    """Traces of a page, newest first, and the place that the next one starts before; None: there is none."""
 
     traces: list[StoredTrace]
-    next_before: int
+    next_before: Place | None
 
 
-@contextmanager
-def store_errors() -> Iterator[None]:
-    """A failing disk or file becomes StoreUnavailable; a wrong statement of ours stays what it is."""
-    try:
-        yield
-    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
-        raise
-    except sqlite3.DatabaseError as error:
-        raise StoreUnavailable(f"the store cannot read ({error}): try again later; the node's log says more") from error
-
-
-class Reader:
-    """Every method raises StoreUnavailable when the disk fails."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+class Reader(ReplicaReader):
+    """Every method raises StoreUnavailable when the disk fails, or when what it reads is not as it was written."""
 
     def close(self) -> None:
         self._connection.close()
@@ -115,20 +114,19 @@ class Reader:
 
     def trace(self, owner_id: int, trace_id: bytes) -> tuple[bytes, bytes] | None:
         """(payload, vector)."""
+        query = "SELECT payload, vector, checks FROM traces WHERE owner_id = ? AND trace_id = ?"
         with store_errors():
-            found: tuple[bytes, bytes] | None = self._connection.execute(
-                "SELECT payload, vector FROM traces WHERE owner_id = ? AND trace_id = ?", (owner_id, trace_id)
-            ).fetchone()
-            return found
+            found = self._connection.execute(query, (owner_id, trace_id)).fetchone()
+            return None if found is None else _checked(*found)
 
     def payloads(self, owner_id: int, sequences: Sequence[int]) -> dict[int, tuple[bytes, bytes]]:
         """sequence -> (payload, vector) of those rows of the owner that are there."""
         query = (
-            "SELECT t.sequence, t.payload, t.vector FROM json_each(?) AS wanted CROSS JOIN traces AS t"
+            "SELECT t.sequence, t.payload, t.vector, t.checks FROM json_each(?) AS wanted CROSS JOIN traces AS t"
             " ON t.sequence = wanted.value WHERE t.owner_id = ?"
         )
         with store_errors():
-            return {s: (payload, vector) for s, payload, vector in self._connection.execute(query, (json.dumps(sequences), owner_id))}
+            return {s: _checked(*rest) for s, *rest in self._connection.execute(query, (json.dumps(sequences), owner_id))}
 
     def protein(self, owner_id: int) -> bytes | None:
         """Packed protein of an owner whose traces got feedback."""
@@ -165,9 +163,20 @@ class Reader:
         with store_errors():
             return self._connection.execute(query, (owner_id, trace_id)).fetchone() is not None
 
+    def free_id(self, owner_id: int, trace_id: bytes) -> bytes:
+        """`trace_id`, or the first of those that follow from it that was not withdrawn.
+
+        A semantic trace that ended with a source of it never comes back; once the source is corrected the same members may be merged again.
+        """
+        query = "SELECT 1 FROM erased WHERE owner_id = ? AND trace_id = ? AND withdrawn"
+        with store_errors():
+            while self._connection.execute(query, (owner_id, trace_id)).fetchone() is not None:
+                trace_id = blake2b(trace_id, digest_size=16, person=b"semantic again").digest()
+        return trace_id
+
     def newest(self, owner_id: int, limit: int) -> list[bytes]:
         """Payloads of the last rows, oldest of them first."""
-        query = "SELECT payload FROM traces WHERE owner_id = ? ORDER BY first_sequence DESC LIMIT ?"
+        query = "SELECT payload FROM traces WHERE owner_id = ? ORDER BY learned_at_us DESC, sequence DESC LIMIT ?"
         with store_errors():
             return [payload for (payload,) in self._connection.execute(query, (owner_id, limit))][::-1]
 
@@ -184,21 +193,22 @@ class Reader:
         with store_errors():
             return [(Owner(tenant, user), trace_id) for tenant, user, trace_id in self._connection.execute(query, (now_us, limit))]
 
-    def page(self, owner_id: int, before: int, limit: int, limit_bytes: int, archived: bool = False) -> Page:
-        """Up to `limit` traces below first_sequence `before`; fewer where they come to more than `limit_bytes`."""
-        query = f"{_STORED} AND first_sequence < ?"
+    def page(self, owner_id: int, before: Place, limit: int, limit_bytes: int, archived: bool = False) -> Page:
+        """Up to `limit` traces before a place; fewer where they come to more than `limit_bytes`."""
+        query = f"{_STORED} AND (learned_at_us, trace_id) < (?, ?)"
         query += "" if archived else _NOT_ARCHIVED
-        query += " ORDER BY first_sequence DESC LIMIT ?"
+        query += " ORDER BY learned_at_us DESC, trace_id DESC LIMIT ?"
         traces: list[StoredTrace] = []
         size = 0
         with store_errors():
-            for columns in self._connection.execute(query, (owner_id, before, limit + 1)):
+            for columns in self._connection.execute(query, (owner_id, *before, limit + 1)):
                 one = _stored(columns)
                 size += len(one.row.payload) + len(one.row.vector)
                 if len(traces) == limit or (traces and size > limit_bytes):
-                    return Page(traces, traces[-1].row.first_sequence)
+                    last = traces[-1].row
+                    return Page(traces, Place(last.learned_at_us, last.trace_id))
                 traces.append(one)
-        return Page(traces, 0)
+        return Page(traces, None)
 
     def labelled(self, owner_id: int, key: str) -> I64:
         """Sequences of the rows that carry the key."""
@@ -224,13 +234,14 @@ class Reader:
             return np.fromiter((row[0] for row in self._connection.execute(query, values)), np.int64)
 
     def load(self, owner_id: int) -> Iterator[LoadedRows]:
-        """All rows of an owner that are not archived, in chunks, in order of their first sequence."""
-        query = f"SELECT {_COLUMNS}, {_DYNAMICS} {_WITH_STATES} {_NOT_ARCHIVED} ORDER BY first_sequence"
+        """All rows of an owner that are not archived, in chunks, first learned first."""
+        query = f"SELECT {_COLUMNS}, {_DYNAMICS} {_WITH_STATES} {_NOT_ARCHIVED} ORDER BY learned_at_us, sequence"
         with store_errors():
             cursor = self._connection.execute(query, (owner_id,))
             while chunk := cursor.fetchmany(_LOAD_ROWS):
                 (s, f, kind, said, learned, agent, session, speaker, size, vectors, *rest) = zip(*chunk, strict=True)
-                salience, encoding, expires, protected, lifecycle, states = rest
+                salience, encoding, expires, protected, lifecycle, states, ids, checks = rest
+                _check_vectors(vectors, checks, ids)
                 yield LoadedRows(
                     sequence=_i64(s),
                     first_sequence=_i64(f),
@@ -248,13 +259,15 @@ class Reader:
                     protected=_i64(protected),
                     lifecycle=lifecycle,
                     states=states,
+                    trace_ids=b"".join(ids),
                 )
 
     def export(self, owner_id: int, agent: str, session: str, now_us: int) -> Iterator[tuple[bytes, bytes]]:
         """(payload, vector) of the owner's rows that have not expired, oldest first, narrowed where agent or session is set."""
-        query = f"SELECT payload, vector FROM traces WHERE {_NARROWED} ORDER BY first_sequence"
+        query = f"SELECT payload, vector, checks FROM traces WHERE {_NARROWED} ORDER BY learned_at_us, sequence"
         with store_errors():
-            yield from self._connection.execute(query, (owner_id, agent, session, now_us))
+            for row in self._connection.execute(query, (owner_id, agent, session, now_us)):
+                yield _checked(*row)
 
     def count(self, owner_id: int, agent: str, session: str, now_us: int) -> int:
         """Rows that `export` gives."""
@@ -265,7 +278,21 @@ class Reader:
 
 def _stored(columns: Sequence[Any]) -> StoredTrace:
     *row, state, merged = columns
-    return StoredTrace(TraceRow(*row), state, bool(merged))
+    return StoredTrace(checked(TraceRow(*row)), state, bool(merged))
+
+
+def _check_vectors(vectors: Sequence[bytes], checks: Sequence[bytes], trace_ids: Sequence[bytes]) -> None:
+    """Raises Damaged."""
+    for vector, check, trace_id in zip(vectors, checks, trace_ids, strict=True):
+        if check and crc32(vector) != int.from_bytes(check[:4], "little"):
+            raise Damaged(f"the vector of trace {trace_id.hex()} is not as it was written")
+
+
+def _checked(payload: bytes, vector: bytes, checks: bytes) -> tuple[bytes, bytes]:
+    """Raises Damaged."""
+    if checks and (crc32(vector) | crc32(payload) << 32) != int.from_bytes(checks[:8], "little"):
+        raise Damaged("a row is not as it was written")
+    return payload, vector
 
 
 def _i64(column: Sequence[int]) -> I64:

@@ -10,25 +10,37 @@ from ndml.btsp.lifecycle import Outcome
 from ndml.btsp.state import StateBlock
 from ndml.errors import FieldInvalid, TraceNotFound
 from ndml.internal.v1 import memory_node_pb2 as pb
+from ndml.internal.v1 import replication_pb2 as rpb
 from ndml.v1.memory_pb2 import GetMemoryStatsResponse
-from ndml.v1.types_pb2 import MemoryTrace, TraceEvent
+from ndml.v1.types_pb2 import MemoryTrace, TraceEvent, TraceSibling
 from services.memory_node.filters import conditions
 from services.memory_node.partition import Partition
 from services.memory_node.ports import NowNs
-from services.memory_node.reader import Reader
+from services.memory_node.reader import NEWEST, Place, Reader
 from services.memory_node.records import Owner, TraceRow, parse_trace_id, timestamp
+from services.memory_node.replicas import STATES
 from services.memory_node.residents import Residents
 from services.memory_node.states import States, lifecycle_of, strength_of
+from services.memory_node.versions import Trust, shown, sibling_id, trusted
 
 _KINDS = ("", "episodic", "semantic", "procedural")
-_NEWEST = (1 << 63) - 1
 
 
 class Reads:
-    """dimension, embedding_model: of the suite. result_bytes: one page's traces at most."""
+    """dimension, embedding_model: of the suite. result_bytes: one page's traces at most. trust: in authors of versions."""
 
-    def __init__(self, reader: Reader, states: States, dimension: int, embedding_model: str, result_bytes: int, now_ns: NowNs) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        states: States,
+        dimension: int,
+        embedding_model: str,
+        result_bytes: int,
+        now_ns: NowNs,
+        trust: Trust = trusted,
+    ) -> None:
         self._reader = reader
+        self._trust = trust
         self._states = states
         self._now_ns = now_ns
         self._dimension = dimension
@@ -51,6 +63,8 @@ class Reads:
     def run(self, owner: Owner, operation: pb.Operation, residents: Residents) -> pb.OperationResult:
         """Raises FieldInvalid, TraceNotFound, StoreUnavailable."""
         action, partition = operation.WhichOneof("action"), residents.get(owner)
+        if action == "record":
+            return pb.OperationResult(record=self._record(owner, operation.record))
         if action == "get":
             return pb.OperationResult(trace=self._get(owner, operation.get, partition))
         if action == "list":
@@ -76,7 +90,41 @@ class Reads:
             if outcome.changed.size:
                 trace.history.add(at=timestamp(self._now_us()), kind="state", why=outcome.why(0), state=trace.state)
             trace.history.extend(map(TraceEvent.FromString, self._reader.history(row.owner_id, found.first_sequence)))
+        if action.include_siblings:
+            trace.siblings.extend(self._siblings(found, action.include_embedding))
         return pb.TraceResult(trace=trace)
+
+    def _siblings(self, row: TraceRow, include_embedding: bool) -> list[TraceSibling]:
+        """Distinct contents of a trace, the shown one first; none where there is no conflict."""
+        held = self._reader.held(row)
+        rivals = [dot for dot in sorted(held.versions) if dot != held.shown and dot not in held.twins]
+        if not rivals:
+            return []
+        support, names = shown(held.versions, self._trust).support, self._reader.author_names()
+        return [
+            TraceSibling(
+                sibling_id=sibling_id(dot),
+                trace=self._trace(held.versions[dot].version.content, held.versions[dot].version.vector, include_embedding),
+                node_id=names.get(dot.replica, ""),
+                shown=dot == held.shown,
+                support=support.get(dot, 0),
+            )
+            for dot in (held.shown, *rivals)
+        ]
+
+    def feedback_update(self, owner: Owner, action: pb.ReinforceAction) -> rpb.OwnerUpdate:
+        """What feedback that was carried out before had changed, as it is now, for copies that may not have it yet. Without a position."""
+        ids = [parse_trace_id(one.trace_id) for one in action.feedback]
+        update = rpb.OwnerUpdate(tenant=owner.tenant, user=owner.user, replica=self._reader.replica)
+        with self._reader.snapshot():
+            update.records.extend(self._reader.records(owner, ids, [STATES] * len(ids)))
+        if update.records:
+            update.records[0].requests.append(action.request_digest)
+        return update
+
+    def _record(self, owner: Owner, action: pb.RecordAction) -> pb.RecordResult:
+        with self._reader.snapshot():
+            return pb.RecordResult(record=self._reader.record(owner, parse_trace_id(action.trace_id)))
 
     def _look(self, block: StateBlock, first: int, rows: Sequence[TraceRow]) -> Outcome:
         """Where traces stand in their lives; the block has them from row `first` on."""
@@ -87,15 +135,14 @@ class Reads:
         row = self._reader.owner(owner)
         if row is None:
             return pb.ListResult()
-        before, limit = action.before_sequence or _NEWEST, checked_limit(action)
-        page = self._reader.page(row.owner_id, before, limit, self._result_bytes, action.include_archived)
+        page = self._reader.page(row.owner_id, place_of(action), checked_limit(action), self._result_bytes, action.include_archived)
         # One that has expired and is not deleted yet is left out; the page is then shorter.
         stored = [one for one in page.traces if not 0 < one.row.expires_at_us <= self._now_us()]
         traces = self._traces([(one.row.payload, one.row.vector) for one in stored], action.include_embedding)
         block = self._states.stored(stored, None if partition is None else partition.states.protein)
         for trace, state in zip(traces, self._look(block, 0, [one.row for one in stored]).state.tolist(), strict=True):
             trace.state = lifecycle_of(state)
-        return pb.ListResult(traces=traces, next_before_sequence=page.next_before)
+        return _page(traces, page.next_before)
 
     def _now_us(self) -> int:
         return self._now_ns() // 1000
@@ -109,7 +156,7 @@ class Reads:
         with self._reader.snapshot():
             allowed = partition.mask(wanted, self._reader, self._now_us())
             assert allowed is not None
-            rows = partition.newest(action.before_sequence or _NEWEST, limit + 1, allowed)
+            rows = partition.newest(place_of(action), limit + 1, allowed)
             page = rows[: self._fitting(partition, rows, limit)]
             sequences = partition.columns.ints("sequence")[page].tolist()
             found = self._reader.payloads(partition.owner_id, sequences)
@@ -119,8 +166,9 @@ class Reads:
         traces = self._traces([found[sequence] for sequence in sequences if sequence in found], action.include_embedding)
         for trace, state in zip(traces, partition.look(page[there], self._now_us() / 1e6).state.tolist(), strict=True):
             trace.state = lifecycle_of(state)
-        before = int(partition.columns.ints("first_sequence")[page[-1]]) if more else 0
-        return pb.ListResult(traces=traces, next_before_sequence=before)
+        last = page[-1:]
+        learned_us, ids = partition.columns.ints("learned_at_us")[last].tolist(), partition.columns.trace_ids(last)
+        return _page(traces, Place(learned_us[0], ids[0]) if more else None)
 
     def _fitting(self, partition: Partition, rows: np.ndarray[tuple[int], np.dtype[np.int64]], limit: int) -> int:
         """How many of the rows one result may carry: at least one, so that a reader gets on."""
@@ -150,6 +198,20 @@ class Reads:
         if include_embedding:
             trace.embedding.vector, trace.embedding.model = vector, self._embedding_model
         return trace
+
+
+def place_of(action: pb.ListAction) -> Place:
+    """Where the page starts. Raises FieldInvalid."""
+    if not action.HasField("before"):
+        return NEWEST
+    if len(action.before.trace_id) != 16:
+        raise FieldInvalid("a place in a list has a trace id of 16 bytes: send it as ListResult.next gave it", field="before.trace_id")
+    return Place(action.before.learned_us, action.before.trace_id)
+
+
+def _page(traces: Sequence[MemoryTrace], before: Place | None) -> pb.ListResult:
+    place = None if before is None else pb.ListPlace(learned_us=before.learned_at_us, trace_id=before.trace_id)
+    return pb.ListResult(traces=traces, next=place)
 
 
 def checked_limit(action: pb.ListAction) -> int:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from hashlib import blake2b
-from typing import NamedTuple
+from hashlib import blake2b, sha256
+from struct import Struct
+from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
+from ndml.crdt.record import Version
 from ndml.errors import EmbeddingDimensionMismatch, EmbeddingModelMismatch, EmbeddingNotFinite, FieldInvalid, NdmlError
 from ndml.v1.types_pb2 import TRACE_KIND_EPISODIC, MemoryTrace
 from services.memory_node import wire
@@ -29,6 +33,7 @@ _NOT_CONTENT = (
     *("gate", "state", "strength", "history"),
 )
 
+_CHECKS, _NUMBERS = Struct("<III"), Struct("<7q2d4q")
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
@@ -49,7 +54,8 @@ class TraceRow(NamedTuple):
     """One row of table `traces`, in the order of its columns. Times in microseconds since 1970, vector float32 of unit length.
 
     `payload` is a serialised MemoryTrace without its embedding; `first_sequence` the sequence of the trace's first row. `salience` and
-    `encoding` (0 to 1) are what its state began with; `expires_at_us` 0: never.
+    `encoding` (0 to 1) are what its state began with; `expires_at_us` 0: never. `replica`, `counter` and `clock` say which write this
+    content is (replica 0: of this store); `checks` are `checks_of` the row, empty in a row of an older release.
     """
 
     sequence: int
@@ -70,10 +76,14 @@ class TraceRow(NamedTuple):
     encoding: float
     expires_at_us: int
     protected: int
+    replica: int = 0
+    counter: int = 1
+    clock: int = 0
+    checks: bytes = b""
 
 
 class NewTrace(NamedTuple):
-    """A checked trace that has no place in the store yet: a TraceRow without the three numbers that the store gives."""
+    """A checked trace that has no place in the store yet: a TraceRow without the numbers that the store gives."""
 
     trace_id: bytes
     kind: int
@@ -191,6 +201,33 @@ def changed_trace(old: TraceRow, change: MemoryTrace, fields: Sequence[str], vec
     return _row(trace, old.trace_id, times, old.content_hash, vector or old.vector, payload, start), trace
 
 
+_CONTENT_BYTES = 1 << 20
+"""Of one content that comes from another node: a text is 64 KiB at most, metadata 35 KiB."""
+
+
+def joined_trace(owner: Owner, trace_id: bytes, version: Version, content_hash: bytes) -> tuple[NewTrace, MemoryTrace]:
+    """A version that another store wrote, as a row and as a message, checked as far as a liar could harm: whose it is, its id, its times.
+
+    Raises FieldInvalid.
+    """
+    if len(version.content) > _CONTENT_BYTES:
+        raise FieldInvalid(f"content has {len(version.content)} bytes, more than {_CONTENT_BYTES}", field="versions.content")
+    try:
+        trace = MemoryTrace.FromString(version.content)
+    except DecodeError as error:
+        raise FieldInvalid(f"content is no MemoryTrace ({error}): send it as it was stored", field="versions.content") from None
+    scope = trace.scope
+    if (scope.tenant, scope.user) != owner or trace.trace_id != trace_id.hex():
+        raise FieldInvalid("content is of another owner or another trace than its record", field="versions.content")
+    if not trace.text or any(trace.HasField(name) for name in ("embedding", "strength")) or trace.history or trace.siblings:
+        raise FieldInvalid("content has no text, or what no stored content has", field="versions.content")
+    if len(content_hash) != 16:
+        raise FieldInvalid(f"content_hash has {len(content_hash)} bytes: 16", field="versions.content_hash")
+    times = (micros(trace.said_at, "versions.content.said_at"), micros(trace.learned_at, "versions.content.learned_at"))
+    start = (version.salience, version.encoding)
+    return _row(trace, trace_id, times, content_hash, version.vector, version.content, start), trace
+
+
 def check_fields(fields: Sequence[str], has_vector: bool) -> None:
     """Raises FieldInvalid for a field that cannot change, none at all, or a new text without its vector."""
     wrong = [name for name in fields if name not in UPDATABLE]
@@ -219,6 +256,40 @@ def _row(
     expires_us = max(1, micros(trace.expires_at, "expires_at")) if trace.HasField("expires_at") else 0
     names = (scope.agent, scope.session, trace.speaker)
     return NewTrace(trace_id, trace.kind, *times, *names, digest, size, vector, payload, *start, expires_us, int(trace.protected), labels)
+
+
+def checks_of(vector: bytes, payload: bytes, others: bytes = b"") -> bytes:
+    """Three CRC-32, little-endian: of a row's vector, of its payload, of its other columns. SQLite notices a damaged page's structure, not
+    a flipped bit inside a value; and a vector is read without its payload."""
+    return _CHECKS.pack(crc32(vector), crc32(payload), crc32(others))
+
+
+def row_checks(row: TraceRow) -> bytes:
+    """`checks_of` the row as it should be."""
+    return _row_checks(row)
+
+
+def _row_checks(c: Sequence[Any]) -> bytes:
+    # Not the replica: a restored store's is written anew. 0.0 is added because SQLite keeps no -0.
+    numbers = _NUMBERS.pack(c[0], c[1], c[3], c[4], c[5], c[6], c[11], c[14] + 0.0, c[15] + 0.0, c[16], c[17], c[19], c[20])
+    names = "\0".join(c[7:10]).encode()
+    return checks_of(c[12], c[13], b"".join((numbers, c[2], c[10], names)))
+
+
+def checked_row(columns: tuple[Any, ...]) -> TraceRow:
+    """The row of these columns, all but its checks, with its checks."""
+    return TraceRow(*columns, _row_checks(columns))  # type: ignore[call-arg]
+
+
+def content_key(content: bytes, vector: bytes) -> bytes:
+    """What versions are compared by: SHA-256 of what their writers said. Times and the node's own words (gate, links that it found) differ
+    between two tries of one request at two nodes, and the vector follows from the text: none of them makes a conflict."""
+    trace = MemoryTrace.FromString(content)
+    apart = trace.HasField("said_at") and trace.said_at != trace.learned_at
+    given = trace.said_at.ToNanoseconds() if apart else 0
+    for name in (*_NOT_CONTENT, "links"):
+        trace.ClearField(name)
+    return sha256(trace.SerializeToString(deterministic=True) + given.to_bytes(16, "little", signed=True)).digest()
 
 
 def check_model(given: str, suite: str) -> None:

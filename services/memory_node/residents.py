@@ -105,9 +105,9 @@ class Residents:
         missed = self._loading.pop(loaded.owner)
         if isinstance(loaded.outcome, Partition):
             self._partitions[loaded.owner] = loaded.outcome
-            for commit in missed:
-                self._apply_to(loaded.outcome, commit)
-            self.settle(loaded.outcome)
+            # Up to a commit that it cannot follow, or that lets the owner go: it is not kept then.
+            if all(self._apply_to(loaded.outcome, commit) for commit in missed):
+                self.settle(loaded.outcome)
 
     def apply(self, commit: Commit) -> None:
         """Make a commit visible in the partitions that are in memory; the others will read it from the store."""
@@ -119,10 +119,15 @@ class Residents:
                 self.settle(partition)
 
     def _apply_to(self, partition: Partition, commit: Commit) -> bool:
-        owner = partition.owner
+        owner, new = partition.owner, commit.last_sequence > partition.through
+        if owner in commit.dropped:
+            self._drop(owner)
+            return False
         try:
             partition.apply(commit.added.get(owner, ()), commit.removed.get(owner, ()), commit.last_sequence)
             partition.regroup(commit.membership.merged.get(owner, ()), commit.membership.freed.get(owner, ()))
+            if new and commit.states.get(owner):
+                partition.overwrite(commit.states[owner], commit.last_sequence)
         except Exception as error:
             # The commit stands on disk: a partition that cannot follow is dropped and read anew, never left behind.
             log.error("index_fault", exc_info=error)

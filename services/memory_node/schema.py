@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from ndml.crdt.envelope import replica_number
 
 APPLICATION_ID = 0x4E444D4C  # "NDML": `file` and every SQLite tool show it
 
@@ -52,6 +55,68 @@ since feedback made some; from writing alone it follows from the rows.
 history: events as ndml.v1.TraceEvent. feedback: digests of requests that were carried out, so that a retry counts once."""
 
 
+REPLICATION = """
+CREATE INDEX traces_list ON traces (owner_id, learned_at_us);
+CREATE INDEX traces_versions ON traces (owner_id, first_sequence, replica, counter)
+  WHERE replica <> 0 OR counter <> 1 OR first_sequence <> sequence;
+CREATE TABLE contexts (
+  owner_id INTEGER NOT NULL, trace_id BLOB NOT NULL, context BLOB NOT NULL, PRIMARY KEY (owner_id, trace_id)) WITHOUT ROWID;
+CREATE TABLE siblings (
+  owner_id INTEGER NOT NULL, trace_id BLOB NOT NULL, replica INTEGER NOT NULL, counter INTEGER NOT NULL, rival INTEGER NOT NULL,
+  clock INTEGER NOT NULL, content BLOB NOT NULL, vector BLOB NOT NULL, salience REAL NOT NULL, encoding REAL NOT NULL,
+  content_hash BLOB NOT NULL, checks BLOB NOT NULL,
+  PRIMARY KEY (owner_id, trace_id, replica, counter)) WITHOUT ROWID;
+CREATE TABLE contributions (
+  owner_id INTEGER NOT NULL, trace_id BLOB NOT NULL, replica INTEGER NOT NULL, counter INTEGER NOT NULL, state BLOB NOT NULL,
+  PRIMARY KEY (owner_id, trace_id, replica)) WITHOUT ROWID;
+CREATE TABLE heads (
+  owner_id INTEGER NOT NULL, replica INTEGER NOT NULL, counter INTEGER NOT NULL, PRIMARY KEY (owner_id, replica)) WITHOUT ROWID;
+CREATE TABLE journal (
+  sequence INTEGER PRIMARY KEY, owner_id INTEGER NOT NULL, previous INTEGER NOT NULL, parts BLOB NOT NULL, request BLOB NOT NULL);
+CREATE TABLE authors (replica INTEGER PRIMARY KEY, node_id TEXT NOT NULL);
+CREATE TABLE awaited (
+  owner_id INTEGER NOT NULL, source BLOB NOT NULL, semantic BLOB NOT NULL, PRIMARY KEY (owner_id, source, semantic)) WITHOUT ROWID;
+"""
+"""traces.replica, counter: the dot of the version that is shown; replica 0 is this store. contexts: where more dots are known than those of
+the shown version's replica up to its own. siblings: the other versions; rival: of another content. contributions: what stores' feedback
+added; this store's own stands there only beside others', else it follows from `states`. heads: up to where others' updates are known.
+journal: own updates that wait for a consensus node; parts: see positions.py. authors: whose store it is. awaited: sources of a semantic
+trace that it came before. traces_list: the order of lists. traces_versions: what was not simply put here and left as it is; with
+traces_identity all that digests need, and by it a trace is found by its first sequence."""
+
+REPLICATION_COLUMNS = (
+    ("traces", "replica INTEGER NOT NULL DEFAULT 0"),
+    ("traces", "counter INTEGER NOT NULL DEFAULT 1"),
+    ("traces", "clock INTEGER NOT NULL DEFAULT 0"),
+    ("traces", "checks BLOB NOT NULL DEFAULT x''"),
+    ("states", "changed INTEGER NOT NULL DEFAULT 0"),
+    ("erased", "withdrawn INTEGER NOT NULL DEFAULT 0"),
+    ("owners", "authored INTEGER NOT NULL DEFAULT 0"),
+    ("owners", "changed INTEGER NOT NULL DEFAULT 0"),
+    ("owners", "joined INTEGER NOT NULL DEFAULT 0"),
+)
+"""checks: see records.checks_of. states.changed: sequence of the last own feedback. erased.withdrawn: ended with a source, not by its user.
+owners: sequence of the last own update, of the last change of any record, and of the last join of others' feedback."""
+
+
+def new_replica(node_id: str) -> int:
+    """A number for a store of this node: 63 bits, not 0. Half of them say whose it is, so that nobody can write under another's."""
+    return replica_number(node_id, secrets.randbelow((1 << 32) - 1) + 1)
+
+
+def _with_replication(connection: sqlite3.Connection) -> None:
+    for table, column in REPLICATION_COLUMNS:
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    connection.execute("DROP INDEX traces_order")
+    run_script(connection, REPLICATION)
+    (node_id,) = connection.execute("SELECT value FROM meta WHERE key = 'node_id'").fetchone()
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", [("replica", new_replica(node_id)), ("clock", 0)])
+    # Everything that is here was written here, up to the last sequence number.
+    last = "(SELECT value FROM meta WHERE key = 'last_sequence')"
+    connection.execute(f"UPDATE states SET changed = {last}")
+    connection.execute(f"UPDATE owners SET authored = {last}, changed = {last}")
+
+
 def _with_dynamics(connection: sqlite3.Connection) -> None:
     columns = ("salience REAL", "encoding REAL", "expires_at_us INTEGER", "protected INTEGER")
     for column in columns:
@@ -59,7 +124,7 @@ def _with_dynamics(connection: sqlite3.Connection) -> None:
     run_script(connection, DYNAMICS)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_with_dynamics,)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_with_dynamics, _with_replication)
 """Step i takes a store from version i + 1 to i + 2; each runs in one transaction with the change of the version number."""
 
 VERSION = 1 + len(MIGRATIONS)
@@ -67,6 +132,10 @@ VERSION = 1 + len(MIGRATIONS)
 
 class StoreRefused(OSError):
     """The store cannot be used as it is; the message says why and what to do. Stops the start: an operator's matter, not a caller's."""
+
+
+class StoreDamaged(StoreRefused):
+    """The file is not as it was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +149,7 @@ class Identity:
 
 def prepare(connection: sqlite3.Connection, identity: Identity) -> None:
     """Create the tables, bring an older store up to VERSION, or refuse one that is not ours. Raises StoreRefused."""
-    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    found = version_of(connection)
     if found == 0:
         _create(connection, identity)
         found = VERSION
@@ -90,6 +159,11 @@ def prepare(connection: sqlite3.Connection, identity: Identity) -> None:
         )
     migrate(connection, found, MIGRATIONS)
     check_identity(connection, identity)
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Version of the store's schema; 0: it is empty."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def migrate(connection: sqlite3.Connection, found: int, steps: Sequence[Callable[[sqlite3.Connection], None]]) -> None:
@@ -134,6 +208,7 @@ def _create(connection: sqlite3.Connection, identity: Identity) -> None:
         ("clean", 1),
     ]
     connection.executemany("INSERT INTO meta VALUES (?, ?)", facts)
+    _with_replication(connection)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")

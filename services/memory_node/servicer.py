@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime.call import Call
@@ -12,13 +13,24 @@ from services.memory_node.streams import Streams
 
 
 class NodeServicer:
-    """Methods as in protos/ndml/internal/v1/memory_node.proto. `started_at`: Unix seconds."""
+    """Methods as in protos/ndml/internal/v1/memory_node.proto. `started_at`: Unix seconds.
 
-    def __init__(self, node: Node, streams: Streams, version: str, started_at: float) -> None:
+    describe  adds to the status what the node itself does not know
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        streams: Streams,
+        version: str,
+        started_at: float,
+        describe: Callable[[pb.GetNodeStatusResponse], None] = lambda status: None,
+    ) -> None:
         self._node = node
         self._streams = streams
         self._version = version
         self._started_us = int(started_at * 1e6)
+        self._describe = describe
 
     async def Execute(self, request: AsyncIterator[pb.ExecuteRequest], call: Call) -> AsyncIterator[bytes]:
         async for answer in self._streams.run(self._node.engine, request):
@@ -41,7 +53,8 @@ class NodeServicer:
         return answer
 
     async def GetNodeStatus(self, request: pb.GetNodeStatusRequest, call: Call) -> pb.GetNodeStatusResponse:
-        status = self._node.status()
+        status = await asyncio.to_thread(self._node.status)
         status.version = self._version
         status.started_at.CopyFrom(timestamp(self._started_us))
+        self._describe(status)
         return status

@@ -22,6 +22,7 @@ from services.memory_node.heartbeat import HeartbeatSettings
 from services.memory_node.index import IndexOptions
 from services.memory_node.merges import JobOptions
 from services.memory_node.ranking import RankingOptions, Weights
+from services.memory_node.replication.settings import ReplicationSection
 
 log = get_logger(__name__)
 
@@ -68,8 +69,23 @@ class StoreSection(Section):
         0.5, gt=0, description="How often the log's length is looked at; an idle store's log is emptied then."
     )
     owner_cache: int = Field(100_000, ge=1, description="Owners whose counters the writer keeps in memory, about 300 bytes each.")
+    digest_cache_records: int = Field(
+        1_000_000,
+        ge=0,
+        description="Digests of records kept for comparing with other copies, 32 bytes each; made anew where an owner changed.",
+    )
     check: Literal["always", "unclean", "never"] = Field(
-        "unclean", description="When to check the file at start; unclean: after a crash or kill."
+        "unclean",
+        description="When to check the file at start; unclean: its structure after a crash or kill; always: every row and index too.",
+    )
+    on_damage: Literal["refuse", "set_aside"] = Field(
+        "refuse",
+        description="A damaged store: refuse to start; or, where owners have other copies, keep its file, start empty and be filled.",
+    )
+    seal_bytes: int = Field(
+        4 << 30,
+        ge=0,
+        description="Stores up to here are sealed with a digest of the whole file when they stop: 1 s a gigabyte; 0: none is.",
     )
     snapshots_kept: int = Field(3, ge=1, description="Newest snapshots kept; older ones are removed when one is taken.")
     max_exports: int = Field(4, ge=1, description="Exports at once: each holds a read transaction, during which the log cannot be emptied.")
@@ -101,6 +117,9 @@ class EngineSection(Section):
     result_bytes: int = Field(8 << 20, ge=1 << 16, description="Traces in one search's or page's result at most, in bytes.")
     response_bytes: int = Field(
         24 << 20, ge=1 << 16, description="Bytes of one batch's response: below the gateway's largest message, 32 MiB."
+    )
+    heads_cache: int = Field(
+        10_000, ge=1, description="Owners whose known positions are kept for reads with a consistency token, some 300 bytes each."
     )
     switch_interval_s: float = Field(
         0.001, gt=0, le=0.1, description="Longest a busy thread keeps the event loop waiting for the interpreter lock."
@@ -239,5 +258,6 @@ class NodeSettings(ServiceSettings):
     placement: PlacementSettings = Field(
         default_factory=PlacementSettings, description="Who owns what; without it this node owns everything."
     )
+    replication: ReplicationSection = Field(default_factory=ReplicationSection, description="Copies of owners on other nodes.")
     heartbeat: HeartbeatSettings = Field(default_factory=HeartbeatSettings, description="Registration with the consensus nodes.")
     engine: EngineSection = Field(default_factory=EngineSection, description="Searches, reads and the memory they may take.")

@@ -64,7 +64,8 @@ def take(connection: sqlite3.Connection, directory: Path, keep: int, now_ns: int
 def restore(source: Path, target: Path, identity: Identity) -> None:
     """Make the store `target` from a snapshot, which is checked first; nothing happens where a store is already. Raises StoreRefused.
 
-    The copy becomes this node's: a snapshot may bring back a lost node under another name.
+    The copy becomes this node's: a snapshot may bring back a lost node under another name. It is another store than the one that it was
+    taken of, which has written more since: the start gives it a number of its own.
     """
     if target.exists():
         log.info("restore_skipped", reason="the data directory has a store", path=str(target))
@@ -95,6 +96,7 @@ def _check_copy(source: Path, copy: Path, identity: Identity) -> None:
         if verdict != "ok":
             raise StoreRefused(f"store.restore_from: {source} is damaged: {verdict}")
         connection.execute("UPDATE meta SET value = ? WHERE key = 'node_id'", (identity.node_id,))
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('restored', 1)")
         schema.check_identity(connection, identity)
 
 

@@ -6,15 +6,25 @@ Runs on the writer's thread only. Nothing here commits: `Committer` in commit.py
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 
-from ndml.errors import CapacityReached, RequestIdReused, TraceNotFound, VersionConflict
+from ndml.crdt.causal import CausalContext, Dot
+from ndml.crdt.clock import HybridClock
+from ndml.crdt.record import Version
+from ndml.errors import FieldInvalid, RequestIdReused, TraceNotFound, VersionConflict
 from ndml.internal.v1 import memory_node_pb2 as pb
-from ndml.v1.types_pb2 import LIFECYCLE_STATE_ARCHIVED, MemoryTrace
-from services.memory_node import merges
-from services.memory_node.changes import StateChange, write_change
+from ndml.internal.v1 import replication_pb2 as rpb
+from ndml.v1.types_pb2 import MemoryTrace
+from services.memory_node import housekeeping, merges
+from services.memory_node.changes import Outdated, StateChange, knows_request, write_change, write_requests
+from services.memory_node.contributions import keep_own
+from services.memory_node.gaps import Gaps, Span
+from services.memory_node.housekeeping import DropOwner
 from services.memory_node.merges import Membership, Merge
+from services.memory_node.owners import Limits, OwnerRow, Totals, save_owners
+from services.memory_node.positions import Touched, update_records, write_journal
 from services.memory_node.records import (
     Judgement,
     NewTrace,
@@ -22,293 +32,361 @@ from services.memory_node.records import (
     TraceRow,
     changed_trace,
     check_fields,
-    decimal,
     parse_trace_id,
     timestamp,
 )
+from services.memory_node.replicas import CONTENT, STATES, Held, Replicas, Stored, of_row
+from services.memory_node.rows import Rows, not_found
+from services.memory_node.versions import Shown, Trust, as_trace, parse_sibling_id, says_the_same, shown, write_beside
 
-COLUMNS = ", ".join("?" * len(TraceRow._fields))
-_REPLAYS = """
-SELECT trace_id, content_hash, learned_at_us FROM traces WHERE owner_id = ?1 AND trace_id IN ({ids})
-UNION ALL SELECT trace_id, NULL, NULL FROM erased WHERE owner_id = ?1 AND trace_id IN ({ids})
-"""
 _SAYS_THE_SAME = frozenset(("speaker", "said_at", "kind", "metadata", "salience", "provenance", "protected"))
 """Changes of these leave what a trace says, and for how long."""
 
-_LOOKED_UP = 500
-"""Ids in one look-up; SQLite takes 32,766 variables."""
-
-
-@dataclass(slots=True)
-class OwnerRow:
-    """Counters of one owner; they are stored, so that counting costs no scan. `kinds` by TraceKind, index 0 unused.
-
-    `archived`: how many of the traces forgetting took out of the index; None: not counted yet.
-    """
-
-    owner_id: int
-    kinds: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
-    content_bytes: int = 0
-    archived: int | None = None
-
-    @property
-    def traces(self) -> int:
-        return sum(self.kinds)
-
-    def count(self, kind: int, content_bytes: int, sign: int) -> None:
-        # A kind of a later release is counted with the episodic ones rather than refused.
-        self.kinds[kind if 0 < kind < len(self.kinds) else 1] += sign
-        self.content_bytes += sign * content_bytes
-
-
-@dataclass(slots=True)
-class Totals:
-    """What the node holds: traces, and owners that have some."""
-
-    traces: int = 0
-    owners: int = 0
+MOST_SOURCES = 1024
+"""Sources of a semantic trace that are looked at; links of a trace are 64 at most."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Capacity of the node: `max_traces` in all, `max_owner_traces` that one owner's index may need in memory."""
+class Author:
+    """This store as a writer of updates: its clock, its node's name, and whom it trusts how much."""
 
-    max_traces: int
-    max_owner_traces: int
+    clock: HybridClock
+    node_id: str
+    trust: Trust
 
 
-class Transaction:
-    """Effects so far. `added` and `removed` tell the index what to do once the commit is through."""
+class Transaction(Rows):
+    """Effects so far, for the index to follow: rows that came and went, `states` that others' feedback changed (by first sequence), `heads`
+    that are known now of other authors, `membership` of semantic traces."""
 
     def __init__(
-        self, connection: sqlite3.Connection, owners: Mapping[Owner, OwnerRow], last_sequence: int, totals: Totals, limits: Limits
+        self,
+        connection: sqlite3.Connection,
+        owners: Mapping[Owner, OwnerRow],
+        last_sequence: int,
+        totals: Totals,
+        limits: Limits,
+        replicas: Replicas,
+        author: Author,
+        gaps: Gaps,
     ) -> None:
-        self._connection = connection
-        self._known = owners
-        self._limits = limits
-        self._pending: dict[tuple[int, bytes], TraceRow] = {}
-        self._pending_labels: list[tuple[int, str, str, int, float | None]] = []
-        self._replays: dict[tuple[int, bytes], tuple[bytes | None, int | None]] = {}
-        self.owners: dict[Owner, OwnerRow] = {}
-        self.last_sequence = last_sequence
-        self.totals = replace(totals)
-        self.added: dict[Owner, list[TraceRow]] = {}
-        self.removed: dict[Owner, list[int]] = {}
+        super().__init__(connection, owners, last_sequence, totals, limits, replicas)
+        self.author = author
+        self._gaps = gaps
+        self._clock = 0
+        self._first = Dot(replicas.replica, 1)
+        self.touched = Touched()
+        self.states: dict[Owner, list[tuple[int, bytes]]] = {}
+        self.heads: dict[Owner, dict[int, int]] = {}
+        self.waiting: dict[Owner, list[Span]] = {}
         self.membership = Membership()
 
-    def look_up(self, owner: Owner, trace_ids: Sequence[bytes]) -> None:
-        """Find out which of these are stored or erased already. Comes before their `put`s, with no other write in between."""
-        row = self._owner(owner)
-        self._replays = {}
+    def early(self, owner: Owner, replica: int) -> list[Span]:
+        """Updates of an author that came before those which they follow, this group's included."""
+        return self._gaps.of(owner, replica) + [span for span in self.waiting.get(owner, ()) if span.replica == replica]
+
+    def begin_job(self) -> None:
+        """What follows is one job's."""
+        self.touched = Touched()
+
+    def end_job(self, owner: Owner, *, journal: bool, update: bool, follows: int | None = None) -> tuple[int, rpb.OwnerUpdate | None]:
+        """Give what the job changed its position, write it down where there are other copies, and make its update on request.
+
+        Returns the owner's position and the update; None: nothing changed, or not asked for. `follows`: the job belongs to an operation
+        whose update ends there; where others came in between, what it changed has no position of its own, and digests find it.
+        """
+        row, touched = self.owners.get(owner), self.touched
         if row is None:
-            return
-        for start in range(0, len(trace_ids), _LOOKED_UP):
-            some = trace_ids[start : start + _LOOKED_UP]
-            query = _REPLAYS.format(ids=", ".join(f"?{i + 2}" for i in range(len(some))))
-            for trace_id, content_hash, learned_us in self._connection.execute(query, (row.owner_id, *some)):
-                self._replays[row.owner_id, trace_id] = content_hash, learned_us
+            return 0, None
+        previous, changed = row.authored, touched.any
+        placed = changed and (follows is None or follows == previous)
+        if changed:
+            row.changed = self.last_sequence
+        if placed:
+            row.authored = self.last_sequence
+            if journal:
+                write_journal(self.connection, row.authored, row.owner_id, previous, touched)
+        return row.authored, self._update(owner, row, previous, placed) if update else None
+
+    def _update(self, owner: Owner, row: OwnerRow, previous: int, placed: bool) -> rpb.OwnerUpdate | None:
+        touched = self.touched
+        if not (touched.any or touched.repeated):
+            return None
+        if touched.parts or touched.repeated:
+            self.flush()
+        made = rpb.OwnerUpdate(tenant=owner.tenant, user=owner.user, replica=self.replicas.replica, node_id=self.author.node_id)
+        made.records.extend(update_records(self.replicas, row.owner_id, touched))
+        if placed:
+            made.previous, made.counter = previous, row.authored
+        return made
+
+    def clock(self) -> int:
+        """Of the versions that the transaction writes: one, for they are written at once."""
+        self._clock = self._clock or self.author.clock.tick()
+        return self._clock
 
     def put(self, owner: Owner, new: NewTrace, skip_existing: bool, judged: Judgement | None = None) -> pb.PutOutcome:
         """Store `new`, which was looked up, unless it is there, or is to be left out as a duplicate. RequestIdReused, CapacityReached."""
-        row = self._owner(owner)
+        row = self.owner(owner)
         if row is not None:
-            replay = self._replay((row.owner_id, new.trace_id))
+            replay = self.replayed((row.owner_id, new.trace_id))
             if replay is not None:
+                self.touched.repeated.append(new.trace_id)
                 return _replayed(replay, new, skip_existing)
         if judged is not None and judged.duplicate_of and row is not None and self._outlives(row, judged.duplicate_of, new.expires_at_us):
             return pb.PutOutcome(duplicate_of=judged.duplicate_of, learned_at=judged.kept_since)
-        self._check_capacity(row)
-        row = row or self._create(owner)
-        self._insert(owner, row, new, 0)
+        self.check_capacity(row)
+        row = row or self.create(owner)
+        self.touched.fresh[new.trace_id] = self.insert(owner, row, new, 0, self._first, self.clock())
         return pb.PutOutcome(learned_at=timestamp(new.learned_at_us))
 
     def update(self, owner: Owner, action: pb.UpdateAction, vector: bytes, now_us: int) -> MemoryTrace:
-        """Change a trace; returns it as it reads now. Raises FieldInvalid, TraceNotFound, VersionConflict."""
+        """Change a trace; returns it as it reads now. Raises FieldInvalid, TraceNotFound, VersionConflict.
+
+        It replaces what was shown, and equal versions; a sibling that its writer did not see stays, and may be what is shown then. One that
+        was carried out already (same values, same updated_at) is answered as done: it may be repeated at another copy.
+        """
         check_fields(action.fields, bool(vector))
-        owner_row, old = self._find(owner, action.trace.trace_id)
+        owner_row, old = self.find(owner, action.trace.trace_id)
         if 0 < old.expires_at_us <= now_us:
-            raise _not_found(action.trace.trace_id)
-        version = MemoryTrace.FromString(old.payload).version
-        if action.expected_version and action.expected_version != version:
+            raise not_found(action.trace.trace_id)
+        stored = MemoryTrace.FromString(old.payload)
+        request = _request_of(action)
+        if _applied(stored, old, action, vector) or (request and knows_request(self.connection, owner_row.owner_id, request)):
+            self.touched.repeated.append(old.trace_id)
+            return stored
+        if action.expected_version and action.expected_version != stored.version:
             raise VersionConflict(
-                f"the trace has version {version}, not {action.expected_version}: read it again and decide anew",
-                metadata={"version": str(version)},
+                f"the trace has version {stored.version}, not {action.expected_version}: read it again and decide anew",
+                metadata={"version": str(stored.version)},
             )
         new, trace = changed_trace(old, action.trace, action.fields, vector, now_us)
-        self._remove(owner, owner_row, old)
-        self._insert(owner, owner_row, new, old.first_sequence)
+        held = self.replicas.held(old)
+        row = self.rewrite(owner, owner_row, held, new, {held.shown, *held.twins})
         if not _SAYS_THE_SAME.issuperset(action.fields):
-            self._withdraw(owner, owner_row, old, "was changed", now_us)
+            self.withdraw(owner, owner_row, old, "was changed", now_us)
+        if request:
+            write_requests(self.connection, owner_row.owner_id, [request], now_us)
+            self.touched.request = request
+        return trace if row.payload == new.payload else MemoryTrace.FromString(row.payload)
+
+    def resolve(self, owner: Owner, action: pb.ResolveAction, now_us: int) -> MemoryTrace:
+        """End a conflict: the chosen content replaces every version. Where there is none nothing happens. FieldInvalid, TraceNotFound."""
+        owner_row, old = self.find(owner, action.trace_id)
+        held = self.replicas.held(old)
+        chosen = parse_sibling_id(action.sibling_id) if action.sibling_id else held.shown
+        if not held.context.covers(chosen) or (chosen not in held.versions and len(held.versions) > 1):
+            raise FieldInvalid(f"the trace has no sibling {action.sibling_id!r} now: read it with include_siblings", field="sibling_id")
+        if len(held.versions) == 1:
+            self.touched.repeated.append(old.trace_id)
+            return MemoryTrace.FromString(old.payload)
+        trace = MemoryTrace.FromString(held.versions[chosen].version.content)
+        trace.version = 1 + max(MemoryTrace.FromString(each.version.content).version for each in held.versions.values())
+        trace.updated_at.CopyFrom(timestamp(now_us))
+        version = held.versions[chosen].version
+        content = Version(version.clock, trace.SerializeToString(deterministic=True), version.vector, version.salience, version.encoding)
+        new = as_trace(owner, old.trace_id, Stored(content, held.versions[chosen].content_hash))
+        if not says_the_same(old, new):
+            self.withdraw(owner, owner_row, old, "was changed", now_us)
+        self.rewrite(owner, owner_row, held, new, set(held.versions))
         return trace
+
+    def rewrite(self, owner: Owner, owner_row: OwnerRow, held: Held, new: NewTrace, replaces: set[Dot]) -> TraceRow:
+        """`new` becomes a version of this store in place of those named; returns the row that is shown then."""
+        dot = held.context.next(self.replicas.replica)
+        clock = self.clock()
+        if len(replaces) < len(held.versions):
+            version = Version(clock, new.payload, new.vector, new.salience, new.encoding)
+            kept = {each: stored for each, stored in held.versions.items() if each not in replaces}
+            versions = kept | {dot: Stored(version, new.content_hash)}
+            return self.place(owner, owner_row, held, held.row.trace_id, versions, held.context.with_dots((dot,)))
+        self.remove(owner, owner_row, held.row)
+        context, alone = held.context.with_dots((dot,)), {dot: of_row(held.row)}
+        write_beside(self.connection, (owner_row.owner_id, new.trace_id), held, alone, context, Shown(dot, frozenset(), {}))
+        self.touched.add(new.trace_id, CONTENT)
+        return self.insert(owner, owner_row, new, held.row.first_sequence, dot, clock)
+
+    def place(
+        self, owner: Owner, owner_row: OwnerRow, held: Held | None, trace_id: bytes, versions: Mapping[Dot, Stored], context: CausalContext
+    ) -> TraceRow:
+        """Write a trace's versions, the one that resolution shows as its row; returns that. FieldInvalid, and nothing is written then."""
+        it = shown(versions, self.author.trust)
+        same = held is not None and held.shown == it.dot and held.versions[it.dot] == versions[it.dot]
+        new = None if same else as_trace(owner, trace_id, versions[it.dot])
+        write_beside(self.connection, (owner_row.owner_id, trace_id), held, versions, context, it)
+        self.touched.add(trace_id, CONTENT)
+        if new is None:
+            assert held is not None
+            return held.row
+        if held is not None:
+            self.remove(owner, owner_row, held.row)
+        clock = versions[it.dot].version.clock
+        return self.insert(owner, owner_row, new, 0 if held is None else held.row.first_sequence, it.dot, clock)
 
     def delete(self, owner: Owner, trace_id: str, now_us: int) -> bool:
         """Erase content, vector and labels; only the id stays, so that a late replay cannot bring it back. False: not there."""
         try:
-            row, old = self._find(owner, trace_id)
+            row, old = self.find(owner, trace_id, damaged=True)
         except TraceNotFound:
+            self._repeat_erasure(owner, bytes.fromhex(trace_id))
             return False
-        self._withdraw(owner, row, old, "was deleted", now_us)
-        self._end(owner, row, old, f"the semantic trace {trace_id} was deleted", now_us)
-        self._connection.execute("INSERT INTO erased VALUES (?, ?)", (row.owner_id, old.trace_id))
+        self.erase(owner, row, old, f"the semantic trace {trace_id} was deleted", now_us)
         return True
+
+    def erase(self, owner: Owner, row: OwnerRow, old: TraceRow, why: str, now_us: int) -> None:
+        """The trace goes for good, with semantic traces that say what it said."""
+        self.withdraw(owner, row, old, "was deleted", now_us)
+        self._end(owner, row, old, why, now_us, withdrawn=False)
+
+    def _repeat_erasure(self, owner: Owner, trace_id: bytes) -> None:
+        row = self.owner(owner)
+        if row is not None and self.replicas.erased(row.owner_id, [trace_id]):
+            self.touched.repeated.append(trace_id)
 
     def merge(self, owner: Owner, merge: Merge, new: NewTrace, now_us: int) -> pb.PutOutcome | None:
         """Store the semantic trace `new`, which was looked up, with what its sources become. None: they are not as the plan saw them."""
-        row = self._owner(owner)
+        row = self.owner(owner)
         if row is None:
             return None
-        self._flush()
-        sources = merges.sources_as_planned(self._connection, row.owner_id, merge)
-        replay = self._replay((row.owner_id, new.trace_id))
+        self.flush()
+        sources = merges.sources_as_planned(self.connection, row.owner_id, merge)
+        replay = self.replayed((row.owner_id, new.trace_id))
         if replay is not None or sources is None:
             there = replay is not None and replay[0] is not None
             return pb.PutOutcome(existed=True) if there else None
-        self._check_capacity(row)
-        self._insert(owner, row, new, 0)
-        merges.join(self._connection, row.owner_id, sources, merge, now_us)
+        self.check_capacity(row)
+        self.touched.fresh[new.trace_id] = self.insert(owner, row, new, 0, self._first, self.clock())
+        merges.join(self.connection, row.owner_id, sources, new.trace_id, merge.why, now_us)
         self.membership.merged.setdefault(owner, []).extend(sources)
         return pb.PutOutcome()
 
-    def change_states(self, owner: Owner, change: StateChange, now_us: int) -> None:
+    def change_states(self, owner: Owner, change: StateChange, now_us: int) -> pb.ReinforceActionResult | Outdated:
         """Write what happened to traces' states. Raises TraceNotFound when the owner is not here."""
-        row = self._owner(owner)
+        row = self.owner(owner)
         if row is None:
             raise TraceNotFound("the owner has no traces here", field="scope.user")
-        self._flush()
+        if change.basis < row.joined:
+            return Outdated()
+        self.flush()
         row.archived = None
-        write_change(self._connection, row.owner_id, change, now_us)
         self.last_sequence += 1
+        if row.joined and change.feedback:
+            keep_own(self.connection, self.replicas, row.owner_id, change, self.last_sequence)
+        write_change(self.connection, row.owner_id, change, now_us, self.last_sequence if change.feedback else 0)
+        if change.feedback:
+            self.touched.request = change.digest
+            for state in change.states:
+                self.touched.add(state.trace_id, STATES)
+        return pb.ReinforceActionResult()
+
+    def drop(self, owner: Owner, action: DropOwner) -> bool:
+        """Let the owner go, if it is as the action says."""
+        row = self.owner(owner)
+        self.flush()
+        if row is None or not housekeeping.drop(self.connection, row, action, self.replicas.replica):
+            return False
+        self.totals.traces -= row.traces
+        self.totals.owners -= row.traces > 0
+        self.last_sequence += 1
+        self.dropped.add(owner)
+        del self.owners[owner]
+        for mine in (self.added, self.removed, self.states, self.heads, self.membership.merged, self.membership.freed):
+            mine.pop(owner, None)
+        return True
 
     def finish(self) -> None:
-        """Write what is still pending: rows, counters, the last sequence number."""
-        self._flush()
-        counters = [(*row.kinds[1:], row.content_bytes, row.owner_id) for row in self.owners.values()]
-        self._connection.executemany(
-            "UPDATE owners SET episodic = ?, semantic = ?, procedural = ?, content_bytes = ? WHERE id = ?", counters
-        )
-        self._connection.execute("UPDATE meta SET value = ? WHERE key = 'last_sequence'", (self.last_sequence,))
+        """Write what is still pending: rows, counters, the last sequence number and clock."""
+        self.flush()
+        save_owners(self.connection, list(self.owners.values()))
+        facts = [(self.last_sequence, "last_sequence"), (self.author.clock.last, "clock")]
+        self.connection.executemany("UPDATE meta SET value = ? WHERE key = ?", facts)
 
-    def _owner(self, owner: Owner) -> OwnerRow | None:
-        row = self.owners.get(owner)
+    def adopt(self, owner: Owner, semantic: bytes, sources: Sequence[bytes], now_us: int) -> None:
+        """A semantic trace came with the names of its sources: it stands for those that are here, waits for those that are not, and ends at
+        once with one that is erased."""
+        row = self.owner(owner)
         if row is None:
-            known = self._known.get(owner) or load_owner(self._connection, owner)
-            if known is None:
-                return None
-            # A copy: a rollback must leave the known counters as they were.
-            row = self.owners[owner] = replace(known, kinds=list(known.kinds))
-        return row
+            return
+        self.flush()
+        adopted = merges.adopt(self.connection, row.owner_id, semantic, sources)
+        self.membership.merged.setdefault(owner, []).extend(adopted)
+        row.awaits = merges.await_sources(self.connection, row.owner_id, semantic, sources) or self._awaits(row)
+        if self.replicas.erased(row.owner_id, sources[:MOST_SOURCES]):
+            self.end_semantic(owner, row, semantic, "was deleted", now_us)
 
-    def _create(self, owner: Owner) -> OwnerRow:
-        made = self._connection.execute("INSERT INTO owners VALUES (NULL, ?, ?, 0, 0, 0, 0)", owner).lastrowid
-        row = self.owners[owner] = OwnerRow(int(made or 0))
-        return row
+    def arrive(self, owner: Owner, trace_ids: Collection[bytes], buried: Collection[bytes], now_us: int) -> None:
+        """Traces came, or were erased before they came (`buried`): semantic traces that waited for them stand for them, or end."""
+        row = self.owner(owner)
+        if row is None or not self._awaits(row):
+            return
+        waiting = merges.awaiting(self.connection, row.owner_id, trace_ids)
+        self.flush()
+        for source, semantic in waiting:
+            if source in buried:
+                self.end_semantic(owner, row, semantic, "was deleted", now_us)
+            else:
+                adopted = merges.adopt(self.connection, row.owner_id, semantic, [source])
+                self.membership.merged.setdefault(owner, []).extend(adopted)
+        merges.arrived(self.connection, row.owner_id, [source for source, _ in waiting])
 
-    def _replay(self, key: tuple[int, bytes]) -> tuple[bytes | None, int | None] | None:
-        pending = self._pending.get(key)
-        if pending is not None:
-            return pending.content_hash, pending.learned_at_us
-        return self._replays.get(key)
-
-    def adopt(self, owner: Owner, semantic: bytes, sources: list[bytes]) -> None:
-        """A semantic trace was imported with the names of its sources: it ends with them here too."""
-        row = self._owner(owner)
-        if row is not None:
-            self._flush()
-            self.membership.merged.setdefault(owner, []).extend(merges.adopt(self._connection, row.owner_id, semantic, sources))
+    def _awaits(self, row: OwnerRow) -> bool:
+        """Whether semantic traces of the owner wait for sources; looked up once, for hardly any owner has some."""
+        if row.awaits is None:
+            row.awaits = merges.awaits(self.connection, row.owner_id)
+        return row.awaits
 
     def _outlives(self, row: OwnerRow, trace_id: str, expires_us: int) -> bool:
         """True when the trace is kept, and for as long as one that expires then."""
-        self._flush()
+        self.flush()
         query = "SELECT expires_at_us FROM traces WHERE owner_id = ? AND trace_id = ?"
-        kept = self._connection.execute(query, (row.owner_id, parse_trace_id(trace_id))).fetchone()
+        kept = self.connection.execute(query, (row.owner_id, parse_trace_id(trace_id))).fetchone()
         return kept is not None and (kept[0] == 0 or 0 < expires_us <= kept[0])
 
-    def _withdraw(self, owner: Owner, row: OwnerRow, source: TraceRow, what: str, now_us: int) -> None:
-        """Semantic traces that say what `source` said end with it; a later consolidation may merge what is left."""
-        for semantic in merges.holders(self._connection, row.owner_id, source.first_sequence):
-            _, old = self._find(owner, semantic.hex())
-            self._end(owner, row, old, f"the semantic trace {semantic.hex()} ended: a source of it {what}", now_us)
+    def withdraw(self, owner: Owner, row: OwnerRow, source: TraceRow, what: str, now_us: int) -> None:
+        """Semantic traces that say what `source` said end with it; a later consolidation may merge what is left, under another id."""
+        for semantic in merges.holders(self.connection, row.owner_id, source.first_sequence):
+            self.end_semantic(owner, row, semantic, what, now_us)
 
-    def _end(self, owner: Owner, row: OwnerRow, old: TraceRow, why: str, now_us: int) -> None:
-        """The trace, its state and its history go; sources that it stood for are themselves again."""
-        freed = merges.set_free(self._connection, row.owner_id, old.trace_id, why, now_us)
+    def end_semantic(self, owner: Owner, row: OwnerRow, semantic: bytes, what: str, now_us: int) -> None:
+        """One semantic trace ends, if it is there, because a source of it `what`."""
+        self.flush()
+        old = self.replicas.rows(row.owner_id, [semantic], damaged=True).get(semantic)
+        if old is not None:
+            why = f"the semantic trace {semantic.hex()} ended: a source of it {what}"
+            self._end(owner, row, old, why, now_us, withdrawn=True)
+
+    def _end(self, owner: Owner, row: OwnerRow, old: TraceRow, why: str, now_us: int, *, withdrawn: bool) -> None:
+        """The trace, its versions, states and history go, its id stays; sources that it stood for are themselves again."""
+        freed = merges.set_free(self.connection, row.owner_id, old.trace_id, why, now_us)
         self.membership.freed.setdefault(owner, []).extend(freed)
-        self._remove(owner, row, old)
+        self.remove(owner, row, old)
         row.archived = None
         for table in ("states", "history", "members"):
-            self._connection.execute(f"DELETE FROM {table} WHERE owner_id = ? AND first_sequence = ?", (row.owner_id, old.first_sequence))
+            self.connection.execute(f"DELETE FROM {table} WHERE owner_id = ? AND first_sequence = ?", (row.owner_id, old.first_sequence))
+        for table, key in (("contexts", "trace_id"), ("siblings", "trace_id"), ("contributions", "trace_id"), ("awaited", "semantic")):
+            self.connection.execute(f"DELETE FROM {table} WHERE owner_id = ? AND {key} = ?", (row.owner_id, old.trace_id))
+        self.bury(row, old.trace_id, withdrawn=withdrawn)
+
+    def bury(self, row: OwnerRow, trace_id: bytes, *, withdrawn: bool) -> None:
+        """The id, which stands for nothing here, never comes back."""
+        self.connection.execute("INSERT OR IGNORE INTO erased VALUES (?, ?, ?)", (row.owner_id, trace_id, withdrawn))
+        self.touched.add(trace_id, CONTENT)
         self.last_sequence += 1
 
-    def _archived(self, row: OwnerRow) -> int:
-        """Traces that take no room in the index; counted when it matters, and kept until states change."""
-        if row.archived is None:
-            query = "SELECT count(*) FROM states WHERE owner_id = ? AND lifecycle = ?"
-            row.archived = int(self._connection.execute(query, (row.owner_id, LIFECYCLE_STATE_ARCHIVED)).fetchone()[0])
-        return row.archived
 
-    def _check_capacity(self, row: OwnerRow | None) -> None:
-        if self.totals.traces >= self._limits.max_traces:
-            raise CapacityReached(
-                f"the node holds {self.totals.traces} traces, its limit (store.max_traces): raise it, add nodes, or delete"
-            )
-        most = self._limits.max_owner_traces
-        if row is not None and row.traces >= most and row.traces - self._archived(row) >= most:
-            raise CapacityReached(
-                f"the owner holds {row.traces - self._archived(row)} traces, as many as fit into memory"
-                " (engine.index_memory_limit): raise it or delete traces"
-            )
-
-    def _insert(self, owner: Owner, owner_row: OwnerRow, new: NewTrace, first_sequence: int) -> None:
-        self.last_sequence += 1
-        sequence = self.last_sequence
-        row = TraceRow(sequence, owner_row.owner_id, new.trace_id, first_sequence or sequence, *new[1:-1])
-        self._pending[owner_row.owner_id, new.trace_id] = row
-        if new.labels:
-            self._pending_labels += [(owner_row.owner_id, key, value, sequence, decimal(value)) for key, value in new.labels]
-        self.added.setdefault(owner, []).append(row)
-        owner_row.count(row.kind, row.content_bytes, 1)
-        self.totals.traces += 1
-        self.totals.owners += owner_row.traces == 1
-
-    def _remove(self, owner: Owner, owner_row: OwnerRow, old: TraceRow) -> None:
-        labels: Iterable[tuple[str, str]] = MemoryTrace.FromString(old.payload).metadata.items()
-        self._connection.execute("DELETE FROM traces WHERE sequence = ?", (old.sequence,))
-        self._connection.executemany(
-            "DELETE FROM labels WHERE owner_id = ? AND key = ? AND value = ? AND sequence = ?",
-            [(owner_row.owner_id, key, value, old.sequence) for key, value in labels],
-        )
-        self.removed.setdefault(owner, []).append(old.sequence)
-        owner_row.count(old.kind, old.content_bytes, -1)
-        self.totals.traces -= 1
-        self.totals.owners -= owner_row.traces == 0
-
-    def _find(self, owner: Owner, trace_id: str) -> tuple[OwnerRow, TraceRow]:
-        key, row = parse_trace_id(trace_id), self._owner(owner)
-        self._flush()
-        found = None
-        if row is not None:
-            found = self._connection.execute("SELECT * FROM traces WHERE owner_id = ? AND trace_id = ?", (row.owner_id, key)).fetchone()
-        if row is None or found is None:
-            raise _not_found(trace_id)
-        return row, TraceRow(*found)
-
-    def _flush(self) -> None:
-        """Rows wait for one executemany; whoever must read them from the table flushes first."""
-        if self._pending:
-            self._connection.executemany(f"INSERT INTO traces VALUES ({COLUMNS})", list(self._pending.values()))
-            self._connection.executemany("INSERT INTO labels VALUES (?, ?, ?, ?, ?)", self._pending_labels)
-            self._pending, self._pending_labels = {}, []
+def _request_of(action: pb.UpdateAction) -> bytes:
+    """Names an update, by which a copy that meets it late, behind newer ones, knows it. Empty: no gateway gave it a time."""
+    if not action.trace.HasField("updated_at"):
+        return b""
+    return blake2b(action.SerializeToString(deterministic=True), digest_size=16, person=b"ndml-update").digest()
 
 
-def _not_found(trace_id: str) -> TraceNotFound:
-    return TraceNotFound(f"no trace {trace_id} here: it was never written in this scope, or it was deleted", field="trace_id")
-
-
-def load_owner(connection: sqlite3.Connection, owner: Owner) -> OwnerRow | None:
-    row = connection.execute(
-        "SELECT id, episodic, semantic, procedural, content_bytes FROM owners WHERE tenant = ? AND user = ?", owner
-    ).fetchone()
-    return None if row is None else OwnerRow(row[0], [0, *row[1:4]], row[4])
+def _applied(stored: MemoryTrace, row: TraceRow, action: pb.UpdateAction, vector: bytes) -> bool:
+    """True when the trace is what this very update made of it."""
+    change = action.trace
+    if not change.HasField("updated_at") or stored.updated_at != change.updated_at or (vector and vector != row.vector):
+        return False
+    return all(getattr(stored, name) == getattr(change, name) for name in action.fields if name != "embedding")
 
 
 def _replayed(replay: tuple[bytes | None, int | None], new: NewTrace, skip_existing: bool) -> pb.PutOutcome:

@@ -27,6 +27,7 @@ _RESULT_RESPONSES = b"\x0a"  # SearchResult.responses = 1
 _RESULT_BUSY = b"\x45"  # OperationResult.busy_ms = 8
 _BATCH_ID = b"\x08"  # ExecuteResponse.batch_id = 1
 _BATCH_RESULTS = b"\x12"  # ExecuteResponse.results = 2
+_REPLICA = b"\x19"  # ExecuteResponse.replica = 3, eight bytes
 _SCORE_BYTES = 5
 
 
@@ -81,9 +82,11 @@ def search_result(responses: Sequence[bytes], busy_ms: float = 0.0) -> bytes:
     return field(_RESULT_SEARCH, result) + _RESULT_BUSY + struct.pack("<f", busy_ms)
 
 
-def execute_response(batch_id: int, results: Sequence[bytes]) -> bytes:
-    """ExecuteResponse from serialised OperationResults."""
+def execute_response(batch_id: int, results: Sequence[bytes], replica: int = 0) -> bytes:
+    """ExecuteResponse from serialised OperationResults and the number of the store."""
     parts = [_BATCH_ID, varint(batch_id)] if batch_id else []
+    if replica:
+        parts += (_REPLICA, struct.pack("<Q", replica))
     for result in results:
         parts += (_BATCH_RESULTS, varint(len(result)), result)
     return b"".join(parts)

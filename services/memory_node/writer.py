@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from ndml.errors import Draining, Overloaded
 from ndml.runtime import metrics
-from services.memory_node.commit import Commit, WriteJob
+from services.memory_node.commit import Commit, Signatures, WriteJob
 from services.memory_node.store import Store
 
 _COMMIT_BATCH = metrics.BATCH_SIZE.labels("commit")
@@ -21,8 +21,9 @@ _COMMIT_BATCH = metrics.BATCH_SIZE.labels("commit")
 class Writer:
     """Bounded queue and one thread. `on_commit` is called on that thread, in commit order, after the data is on disk."""
 
-    def __init__(self, store: Store, on_commit: Callable[[Commit], None]) -> None:
+    def __init__(self, store: Store, on_commit: Callable[[Commit], None], signatures: Signatures | None = None) -> None:
         self._store = store
+        self._signatures = signatures
         self._on_commit = on_commit
         self._queue: deque[tuple[WriteJob, int]] = deque()
         self._waiting = 0
@@ -63,13 +64,23 @@ class Writer:
     def _run(self) -> None:
         while jobs := self._take():
             started = time.perf_counter()
-            commit = self._store.committer.commit(jobs)
+            commit = self._commit(jobs)
             metrics.COMMIT_DURATION.observe(time.perf_counter() - started)
             _COMMIT_BATCH.observe(sum(job.weight for job in jobs))
             self._on_commit(commit)
             if self._store.log_bytes() > self._store.settings.log_limit_bytes:
                 # While writes keep coming the log can be emptied only between two of them.
                 self._store.checkpoint(empty_log=True)
+
+    def _commit(self, jobs: Sequence[WriteJob]) -> Commit:
+        if self._signatures is None:
+            return self._store.committer.commit(jobs)
+        good, refused = self._signatures.screen(jobs)
+        commit = self._store.committer.commit(good)
+        self._signatures.seal(commit)
+        commit.jobs = [*good, *(each.job for each in refused)]
+        commit.results += [each.error for each in refused]
+        return commit
 
     def _take(self) -> list[WriteJob]:
         """The next group, within the bounds of a commit; empty when stopped and drained."""

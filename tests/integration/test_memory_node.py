@@ -86,7 +86,10 @@ async def texts_of(stub: MemoryNodeServiceStub, user: str) -> list[str]:
 
 async def test_a_stream_answers_every_batch_and_keeps_each_operations_error_to_itself(tmp_path: Path) -> None:
     async with node_process(tmp_path) as (process, stub):
-        puts = [[harness.put(f"u{i % 3}", harness.trace((j, i), session=str(j))) for i in range(32)] for j in range(10)]
+        puts = [
+            [harness.put(f"u{i % 3}", harness.trace((j, i), session=str(j), learned_at_us=harness.T0_US + 100 * j + i)) for i in range(32)]
+            for j in range(10)
+        ]
         written = await execute(stub, *puts)
         assert sorted(written) == list(range(1, 11))
         assert all(not harness.errors_of(result.put)[0] for results in written.values() for result in results)
@@ -163,7 +166,7 @@ async def test_bounds_reach_the_caller_as_reasons(tmp_path: Path) -> None:
         errors = harness.errors_of(result.put)
         assert [type(error) for error in errors] == [type(None)] * 5 + [CapacityReached]
         late = harness.search("ann", 1)
-        late.min_sequence = 99
+        late.seen.add(replica=1, counter=99)
         assert isinstance(status_to_error((await execute(stub, [late]))[1][0].error), OwnerUnavailable)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.v1.memory_pb2 import SearchMemoriesResponse
 from ndml.v1.types_pb2 import Embedding, MemoryTrace
 from ndml.wire import status_to_error
+from services.memory_node import schema
 from services.memory_node.node import Node
 from services.memory_node.ports import OwnsAll, PlacementView
 from services.memory_node.records import timestamp
@@ -39,10 +41,11 @@ def trace_id(seed: int | str) -> str:
 
 
 def trace(seed: int | str, text: str = "", *, dimension: int = DIMENSION, **fields: Any) -> MemoryTrace:
-    """A trace with id, text and vector from `seed`, learned at T0 plus nothing; `fields` override."""
+    """A trace with id, text and vector from `seed`, learned at T0, plus as many microseconds as a number says; `fields` override."""
     made = MemoryTrace(trace_id=trace_id(seed), text=text or f"text {seed}", embedding=Embedding(vector=vector(seed, dimension)))
-    made.learned_at.CopyFrom(timestamp(T0_US))
-    made.said_at.CopyFrom(timestamp(T0_US))
+    learned = timestamp(T0_US + (seed if isinstance(seed, int) else 0))
+    made.learned_at.CopyFrom(learned)
+    made.said_at.CopyFrom(learned)
     for scoped in {"agent", "session"} & fields.keys():
         setattr(made.scope, scoped, fields.pop(scoped))
     for name in {"said_at_us", "learned_at_us"} & fields.keys():
@@ -115,13 +118,13 @@ class Driver:
     async def every(self, user: str, **fields: Any) -> list[MemoryTrace]:
         """All pages."""
         traces: list[MemoryTrace] = []
-        before = 0
+        place: dict[str, Any] = {}
         while True:
-            page = await self.page(user, before_sequence=before, **fields)
+            page = await self.page(user, **place, **fields)
             traces += page.traces
-            before = page.next_before_sequence
-            if not before:
+            if not page.HasField("next"):
                 return traces
+            place = {"before": page.next}
 
 
 @asynccontextmanager
@@ -132,6 +135,25 @@ async def running(config: NodeSettings, placement: PlacementView | None = None) 
         yield Driver(node)
     finally:
         await node.stop()
+
+
+def unseal(store: Path) -> None:
+    """The test itself changes the file."""
+    store.with_name(store.name + ".seal").unlink(missing_ok=True)
+
+
+def without_replication(raw: sqlite3.Connection) -> None:
+    """Take a store of this release back to version 2 of its schema, which had no replication."""
+    for index in ("traces_list", "traces_versions"):
+        raw.execute(f"DROP INDEX {index}")
+    for table in ("contexts", "siblings", "contributions", "heads", "journal", "authors", "awaited"):
+        raw.execute(f"DROP TABLE {table}")
+    for table, column in schema.REPLICATION_COLUMNS:
+        raw.execute(f"ALTER TABLE {table} DROP COLUMN {column.split()[0]}")
+    raw.execute("CREATE UNIQUE INDEX traces_order ON traces (owner_id, first_sequence)")
+    raw.execute("DELETE FROM meta WHERE key IN ('replica', 'clock')")
+    raw.execute("PRAGMA user_version = 2")
+    unseal(Path(raw.execute("PRAGMA database_list").fetchone()[2]))
 
 
 def errors_of(result: pb.PutResult) -> list[NdmlError | None]:

@@ -77,14 +77,14 @@ async def test_a_write_is_found_by_whoever_reads_next_and_in_the_order_of_its_se
             for i in range(30):
                 done = await node.put(user, harness.trace(i, f"{user} {i}"))
                 found = harness.search(user, i, 1)
-                found.min_sequence = done.sequence
+                found.seen.add(replica=node.node.store.replica, counter=done.sequence)
                 hit = SearchMemoriesResponse.FromString((await node.one(found)).search.responses[0]).hits[0]
                 assert hit.trace.text == f"{user} {i}"
 
         await asyncio.gather(*(writer(f"u{i % 4}{i}") for i in range(12)))
         ahead = harness.search("u00", 1)
-        ahead.min_sequence = node.node.engine.applied + 1
-        with pytest.raises(OwnerUnavailable, match="applied"):
+        ahead.seen.add(replica=node.node.store.replica, counter=node.node.engine.applied + 1)
+        with pytest.raises(OwnerUnavailable, match="asks for"):
             await node.one(ahead)
 
 
@@ -107,17 +107,32 @@ async def test_pages_are_stable_while_others_write(tmp_path: Path) -> None:
     async with harness.running(harness.settings(tmp_path)) as node:
         await node.put("ann", *(harness.trace(i, session="s") for i in range(25)))
         for narrowed in ({}, {"session": "s"}):
-            seen, before = [], 0
+            seen: list[str] = []
+            place: dict[str, pb.ListPlace] = {}
             for page_number in range(3):
-                page = await node.page("ann", limit=10, before_sequence=before, **narrowed)
+                page = await node.page("ann", limit=10, **place, **narrowed)
                 seen += harness.texts(page.traces)
-                before = page.next_before_sequence
-                await node.put("ann", harness.trace(f"later {page_number} {narrowed}", session="s"))
+                place = {"before": page.next}
+                later = harness.T0_US + 1_000_000
+                await node.put("ann", harness.trace(f"later {page_number} {narrowed}", session="s", learned_at_us=later))
                 change = MemoryTrace(trace_id=harness.trace_id(page_number), speaker="changed")
                 await node.one(harness.operation("ann", update={"trace": change, "fields": ["speaker"]}))
-            assert before == 0
+            assert not page.HasField("next")
             assert [text for text in seen if "later" not in text] == [f"text {i}" for i in reversed(range(25))]
             assert not [text for text in seen[3:] if "later" in text]
+
+
+async def test_traces_learned_at_one_time_are_listed_once_each_in_one_order(tmp_path: Path) -> None:
+    """An import brings many with one time; the place between two of them is told by the id."""
+    async with harness.running(harness.settings(tmp_path)) as node:
+        await node.put("ann", *(harness.trace(f"same {i}", session="s") for i in range(40)), harness.trace(-1), harness.trace(1))
+        ids = sorted((harness.trace_id(f"same {i}") for i in range(40)), reverse=True)
+        for narrowed in ({}, {"filter": {"kinds": [1]}}):
+            listed = [trace.trace_id for trace in await node.every("ann", limit=7, **narrowed)]
+            assert listed == [harness.trace_id(1), *ids, harness.trace_id(-1)]
+        wrong = pb.ListAction(limit=1, before=pb.ListPlace(learned_us=1, trace_id=b"short"))
+        with pytest.raises(FieldInvalid, match="16 bytes"):
+            await node.one(harness.operation("ann", list=wrong))
 
 
 async def test_search_returns_what_was_asked_for(tmp_path: Path) -> None:
@@ -163,7 +178,7 @@ async def test_statistics_count_owner_and_tenant(tmp_path: Path) -> None:
 
 
 def _late(op: pb.Operation) -> pb.Operation:
-    op.min_sequence = 10**9
+    op.seen.add(replica=1, counter=1)
     return op
 
 
@@ -212,6 +227,12 @@ class Elsewhere:
 
     def owns(self, tenant: str, user: str) -> bool:
         return user == "mine"
+
+    def takes(self, tenant: str, user: str) -> bool:
+        return user in ("mine", "coming")
+
+    def copies(self, tenant: str, user: str) -> tuple[str, ...]:
+        return ("n0", "n1")
 
 
 async def test_a_stale_placement_is_refused_where_the_owner_moved(tmp_path: Path) -> None:

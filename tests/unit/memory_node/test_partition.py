@@ -17,7 +17,24 @@ from tests.unit.memory_node import node_harness as harness
 
 def row(sequence: int, speaker: str = "ann") -> TraceRow:
     return TraceRow(
-        sequence, 1, b"i" * 16, sequence, 1, 10 * sequence, 20, "a", "", speaker, b"", 0, b"", b"p" * sequence, 0.5, 0.25, sequence % 2, 0
+        sequence,
+        1,
+        sequence.to_bytes(16, "big"),
+        sequence,
+        1,
+        10 * sequence,
+        20,
+        "a",
+        "",
+        speaker,
+        b"",
+        0,
+        b"",
+        b"p" * sequence,
+        0.5,
+        0.25,
+        sequence % 2,
+        0,
     )
 
 
@@ -47,8 +64,8 @@ def test_loaded_columns_equal_appended_ones() -> None:
     columns = {name: np.array([getattr(each, name) for each in rows]) for name in numbers}
     texts = {name: [getattr(each, name) for each in rows] for name in ("agent", "session", "speaker", "salience", "encoding")}
     sizes = np.array([len(each.payload) for each in rows])
-    nothing = [None] * len(rows)
-    loaded.append_loaded(LoadedRows(**columns, **texts, payload_bytes=sizes, vectors=b"", lifecycle=nothing, states=nothing))
+    nothing, ids = [None] * len(rows), b"".join(each.trace_id for each in rows)
+    loaded.append_loaded(LoadedRows(**columns, **texts, payload_bytes=sizes, vectors=b"", lifecycle=nothing, states=nothing, trace_ids=ids))
     for name in ("sequence", "first_sequence", "kind", "said_at_us", "learned_at_us", "expires_at_us", "payload_bytes"):
         assert appended.ints(name).tolist() == loaded.ints(name).tolist()
     assert loaded.strings.find("2") == loaded.ints("speaker")[1]

@@ -244,6 +244,7 @@ def test_a_store_of_another_node_or_space_or_release_is_refused(tmp_path: Path) 
             pass
     with contextlib.closing(sqlite3.connect(tmp_path / "ndml.db")) as connection:
         connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    harness.unseal(tmp_path / "ndml.db")
     with pytest.raises(StoreRefused, match="schema"), opened(tmp_path):
         pass
 

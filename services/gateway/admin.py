@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ndml.errors import OwnerUnavailable
+from ndml.errors import FieldInvalid, OwnerUnavailable
 from ndml.internal.v1 import consensus_pb2, llm_pb2, memory_node_pb2
-from ndml.placement import MemberState, Placement
+from ndml.placement import MemberPhase, MemberState, Placement, PlacementNode
 from ndml.runtime.interceptors import as_ndml_error
 from ndml.v1 import admin_pb2
-from services.gateway.ports import Cluster
+from services.gateway.ports import Cluster, Stores
+from services.gateway.settings import BackupSettings
 
 Status = admin_pb2.ServiceStatus
 _NONE = Placement([], 0)
@@ -44,9 +46,19 @@ class Peers:
 class Admin:
     """Answers AdminService. `now_s` is the wall clock in seconds."""
 
-    def __init__(self, placement: PlacementView, cluster: Cluster, peers: Peers, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        placement: PlacementView,
+        cluster: Cluster,
+        stores: Stores,
+        peers: Peers,
+        settings: BackupSettings,
+        now_s: Callable[[], float],
+    ) -> None:
         self._placement = placement
         self._cluster = cluster
+        self._stores = stores
+        self._settings = settings
         self._peers = peers
         self._now_s = now_s
 
@@ -56,7 +68,7 @@ class Admin:
         asked = [self._ask("ndml-memory-node", n.node_id, n.address, self._cluster.node_status) for n in placement.nodes]
         asked += [self._ask("ndml-consensus", a, a, self._cluster.consensus_status) for a in self._peers.consensus]
         asked += [self._ask("ndml-llm", a, a, self._cluster.model_info) for a in self._peers.llm]
-        members = placement.members
+        members = _staying(placement)
         return admin_pb2.GetClusterStatusResponse(
             services=[self._peers.me(), *await asyncio.gather(*asked)],
             epoch=self._placement.epoch,
@@ -79,11 +91,50 @@ class Admin:
         status.details.update(_details(answer))
         return status
 
+    async def drain(self, node_id: str) -> AsyncIterator[admin_pb2.DrainNodeResponse]:
+        """Begin a drain, or follow one, until the node has LEFT. Raises FieldInvalid, OwnerUnavailable when the node stays away."""
+        node = self._replaceable(node_id)
+        status = await self._cluster.node_status(node.address)
+        phase, total, misses = await self._stores.set_phase(node, admin_pb2.MEMBER_PHASE_LEAVING), status.owners, 0
+        yield admin_pb2.DrainNodeResponse(phase=phase, owners_left=status.owners, owners_total=total)
+        while phase != admin_pb2.MEMBER_PHASE_LEFT:
+            await asyncio.sleep(self._settings.drain_poll_s)
+            try:
+                status = await self._cluster.node_status(node.address)
+            except Exception as error:
+                misses += 1
+                if misses >= self._settings.drain_misses:
+                    raise OwnerUnavailable(f"{node_id} does not answer any more: once it runs, drain it again, it goes on") from error
+                continue
+            phase, misses = status.phase, 0
+            left = 0 if phase == admin_pb2.MEMBER_PHASE_LEFT else status.owners_to_move
+            yield admin_pb2.DrainNodeResponse(phase=phase, owners_left=left, owners_total=total)
+
+    def _replaceable(self, node_id: str) -> PlacementNode:
+        placement = self._placement.placement or _NONE
+        node = placement.node(node_id)
+        if node is None or not node.is_member:
+            known = ", ".join(member.node_id for member in placement.members) or "none"
+            raise FieldInvalid(f"no memory node {node_id!r}: members are {known}", field="node_id")
+        staying = [m for m in placement.members if m.phase in (MemberPhase.ACTIVE, MemberPhase.JOINING) and m.node_id != node_id]
+        if len(staying) < placement.replication_factor:
+            text = f"{len(staying)} nodes would stay, each owner has {placement.replication_factor} copies: add a node first"
+            raise FieldInvalid(text, field="node_id")
+        if not node.address:
+            raise OwnerUnavailable(f"{node_id} has not registered yet: is the process running?")
+        return node
+
     def placement(self, tenant: str, user: str) -> admin_pb2.GetPlacementResponse:
         """As this gateway sees it now."""
         placement = self._placement.placement or _NONE
         members = [
-            admin_pb2.PlacementMember(node_id=n.node_id, address=n.address, zone=n.zone, state=admin_pb2.MemberState.Name(n.state))
+            admin_pb2.PlacementMember(
+                node_id=n.node_id,
+                address=n.address,
+                zone=n.zone,
+                state=admin_pb2.MemberState.Name(n.state),
+                phase=admin_pb2.MemberPhase.Name(n.phase),
+            )
             for n in placement.nodes
         ]
         owners = [n.node_id for n in placement.owners(tenant, user)] if user else []
@@ -93,7 +144,7 @@ class Admin:
 
     async def snapshot(self) -> admin_pb2.CreateSnapshotResponse:
         """Of every member. Raises OwnerUnavailable when one is away: a snapshot that lacks a node is none."""
-        members = (self._placement.placement or _NONE).members
+        members = _staying(self._placement.placement or _NONE)
         away = [m.node_id for m in members if not m.address]
         if away or not members:
             raise OwnerUnavailable(f"not registered yet: {', '.join(away) or 'any memory node'}; nothing was written")
@@ -109,10 +160,22 @@ def _info(node_id: str, made: memory_node_pb2.CreateSnapshotResponse) -> admin_p
     )
 
 
+def _staying(placement: Placement) -> list[PlacementNode]:
+    """Members but those that have left for good."""
+    return [member for member in placement.members if member.phase is not MemberPhase.LEFT]
+
+
 def _details(answer: Described) -> dict[str, str]:
-    """The figures of a status answer, by the names of its fields."""
-    shown = {}
-    for field, value in answer.ListFields():
-        if field.name not in ("version", "started_at", "node_id") and not field.is_repeated:
-            shown[field.name] = str(value)
-    return shown
+    """The figures of a status answer, by the names of its fields; lists and maps in one line."""
+    fields = [(field, value) for field, value in answer.ListFields() if field.name not in ("version", "started_at", "node_id")]
+    return {field.name: _shown(field, value) for field, value in fields}
+
+
+def _shown(field: FieldDescriptor, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={item}" for key, item in sorted(value.items()))
+    if field.is_repeated:
+        return ", ".join(map(str, value))
+    if field.enum_type is admin_pb2.MemberPhase.DESCRIPTOR and value in admin_pb2.MemberPhase.values():
+        return admin_pb2.MemberPhase.Name(value).removeprefix("MEMBER_PHASE_").lower()
+    return str(value)

@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
 from ndml.errors import DeadlinePassed, NdmlError, Overloaded, OwnerUnavailable
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1 import memory_node_pb2_grpc as pb_grpc
+from ndml.internal.v1 import replication_pb2_grpc
 from ndml.runtime import metrics
 from ndml.runtime.channel import open_channel
 from ndml.runtime.log import get_logger
@@ -28,13 +29,21 @@ log = get_logger(__name__)
 
 _OPERATION_OVERHEAD = 256
 """Bytes counted for a read: it is small, measuring it would cost more than it saves."""
+_LARGE = frozenset({"put", "merge"})
+
+
+class Reply(NamedTuple):
+    """A result, and the number of the store that gave it: sequence numbers in the result are positions of that store."""
+
+    replica: int
+    result: pb.OperationResult
 
 
 @dataclass(slots=True)
 class _Queued:
     operation: pb.Operation
     deadline: float | None
-    result: asyncio.Future[pb.OperationResult]
+    result: asyncio.Future[Reply]
 
 
 class Lane:
@@ -52,7 +61,7 @@ class Lane:
         self._task: asyncio.Task[None] | None = None
         self._batch_size = metrics.BATCH_SIZE.labels("link")
 
-    async def submit(self, operation: pb.Operation, deadline: float | None) -> pb.OperationResult:
+    async def submit(self, operation: pb.Operation, deadline: float | None) -> Reply:
         """Queue the operation and wait for its result. Raises Overloaded, OwnerUnavailable, DeadlinePassed."""
         if len(self._queue) >= self._options.max_queued:
             raise Overloaded(f"{self._options.max_queued} operations wait for {self._name} (links.max_queued): come back shortly")
@@ -113,7 +122,7 @@ class Lane:
                     queued.result.set_exception(DeadlinePassed("the deadline passed before the operation was sent; nothing was written"))
                     continue
                 queued.operation.deadline_ms = left_ms
-            size += queued.operation.ByteSize() if queued.operation.HasField("put") else _OPERATION_OVERHEAD
+            size += queued.operation.ByteSize() if queued.operation.WhichOneof("action") in _LARGE else _OPERATION_OVERHEAD
             batch.append(queued)
         return batch
 
@@ -122,7 +131,7 @@ class Lane:
             batch = self._under_way.pop(response.batch_id, ())
             for queued, result in zip(batch, response.results, strict=True):
                 if not queued.result.done():
-                    queued.result.set_result(result)
+                    queued.result.set_result(Reply(response.replica, result))
             self._wake.set()
 
     def _why(self, reader: asyncio.Task[None]) -> NdmlError:
@@ -151,6 +160,7 @@ class NodeLink:
         self.address = address
         self._channel = open_channel(address, retries=False)
         self.stub: pb_grpc.MemoryNodeServiceAsyncStub = pb_grpc.MemoryNodeServiceStub(self._channel)
+        self.replication: replication_pb2_grpc.ReplicationServiceAsyncStub = replication_pb2_grpc.ReplicationServiceStub(self._channel)
         self.reads = Lane(f"{node_id} ({address})", self.stub, epoch, options)
         self.writes = Lane(f"{node_id} ({address})", self.stub, epoch, options)
 

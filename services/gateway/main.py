@@ -10,6 +10,7 @@ from ndml.runtime.placement import PlacementWatcher
 from ndml.runtime.service import Service
 from ndml.v1 import admin_pb2, chat_pb2, memory_pb2
 from services.gateway.admin import Admin, Peers
+from services.gateway.backups import Backups
 from services.gateway.chat import Chat
 from services.gateway.consolidate import Consolidate
 from services.gateway.embedding import BatchingEmbedder
@@ -17,7 +18,7 @@ from services.gateway.manage import Manage
 from services.gateway.recall import Recall
 from services.gateway.reinforce import Reinforce
 from services.gateway.remember import Remember
-from services.gateway.remotes import ClusterRemote, LlmRemote, MemoryNodes
+from services.gateway.remotes import ClusterRemote, LlmRemote, MemoryNodes, StoreRemote
 from services.gateway.rest import HealthReport, RestServer, build_app
 from services.gateway.servicer import AdminServicer, ChatServicer, MemoryServicer
 from services.gateway.settings import AuthSettings, GatewaySettings
@@ -31,7 +32,7 @@ def build(settings: GatewaySettings, service: Service) -> None:
 
     # What it talks to
     placement = service.attach(PlacementWatcher(settings.placement, service.instance))
-    nodes = service.attach(MemoryNodes(placement, settings.links))
+    nodes = service.attach(MemoryNodes(placement, settings.links, settings.quorum))
     llm = service.attach(LlmRemote(settings.llm.addresses, space, settings.embedding.timeout_s))
     embedder = service.attach(
         BatchingEmbedder(
@@ -50,13 +51,15 @@ def build(settings: GatewaySettings, service: Service) -> None:
     reinforce, consolidate = Reinforce(nodes), Consolidate(nodes)
     chat = Chat(recall, llm, settings.chat.recall_k, settings.chat.memory_bytes)
     peers = Peers(lambda: _status(service), settings.placement.consensus, settings.llm.addresses)
-    admin = Admin(placement, ClusterRemote(), peers, time.time)
+    cluster, stores = ClusterRemote(), service.attach(StoreRemote(settings.backup.call_s))
+    admin = Admin(placement, cluster, stores, peers, settings.backup, time.time)
+    backups = Backups(stores, cluster, placement, settings.backup, settings.quorum.write)
 
     # Where it is reached
     memory = MemoryServicer(remember, recall, manage, reinforce, consolidate)
     service.expose(memory_pb2.DESCRIPTOR.services_by_name["MemoryService"], memory)
     service.expose(chat_pb2.DESCRIPTOR.services_by_name["ChatService"], ChatServicer(chat))
-    service.expose(admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServicer(admin))
+    service.expose(admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServicer(admin, backups))
     if settings.rest.enabled:
         app = build_app(service.dispatcher(), settings.rest, lambda: _health(service))
         service.attach(RestServer(app, settings.rest))

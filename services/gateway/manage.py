@@ -12,7 +12,7 @@ from ndml.v1 import memory_pb2, types_pb2
 from services.gateway.ports import Embedder, Nodes
 from services.gateway.scopes import Owner, owner_of, tenant_of
 from services.gateway.times import check_expiry, check_time
-from services.gateway.tokens import fingerprint, read_consistency_token, read_page_token, write_consistency_token, write_page_token
+from services.gateway.tokens import fingerprint, joined, read_consistency_token, read_page_token, write_consistency_token, write_page_token
 from services.gateway.vectors import VectorSpace, dense_text
 
 DEFAULT_PAGE = 50
@@ -36,10 +36,12 @@ class Manage:
             include_embedding=request.include_embedding,
             include_strength=request.include_strength,
             include_history=request.include_history,
+            include_siblings=request.include_siblings,
         )
-        seen = read_consistency_token(request.consistency_token)
-        _, result = await self._nodes.execute(owner, _operation(owner, call, get=action), call, seen)
-        return memory_pb2.GetMemoryResponse(trace=result.trace.trace)
+        seen = read_consistency_token(request.consistency_token, owner)
+        operation = _operation(owner, call, get=action)
+        done = await self._nodes.execute(owner, operation, call, seen=seen, consistency=request.consistency)
+        return memory_pb2.GetMemoryResponse(trace=done.result.trace.trace, consistency_token=write_consistency_token({owner: done.seen}))
 
     async def list_(self, request: memory_pb2.ListMemoriesRequest, call: Call) -> memory_pb2.ListMemoriesResponse:
         """Raises PageTokenInvalid."""
@@ -48,29 +50,44 @@ class Manage:
         query = fingerprint(*owner, request.scope.agent, request.scope.session, request.filter, *archived)
         action = node_pb2.ListAction(
             limit=request.page_size or DEFAULT_PAGE,
-            before_sequence=read_page_token(request.page_token, query),
+            before=read_page_token(request.page_token, query),
             agent=request.scope.agent,
             session=request.scope.session,
             filter=request.filter,
             include_embedding=request.include_embedding,
             include_archived=request.include_archived,
         )
-        seen = read_consistency_token(request.consistency_token)
-        _, result = await self._nodes.execute(owner, _operation(owner, call, list_=action), call, seen)
-        token = write_page_token(query, result.list.next_before_sequence)
-        return memory_pb2.ListMemoriesResponse(traces=result.list.traces, next_page_token=token)
+        seen = read_consistency_token(request.consistency_token, owner)
+        operation = _operation(owner, call, list_=action)
+        done = await self._nodes.execute(owner, operation, call, seen=seen, consistency=request.consistency)
+        page = done.result.list
+        return memory_pb2.ListMemoriesResponse(
+            traces=page.traces,
+            next_page_token=write_page_token(query, page.next if page.HasField("next") else None),
+            consistency_token=write_consistency_token({owner: done.seen}),
+        )
 
     async def update(self, request: memory_pb2.UpdateMemoryRequest, call: Call) -> memory_pb2.UpdateMemoryResponse:
         """Raises TraceNotFound, VersionConflict, FieldInvalid for a mask that names what cannot change."""
         owner = owner_of(request.trace.scope, call, "trace.scope")
         fields = list(request.update_mask.paths)
-        trace = await self._changed(request.trace, fields, call)
+        trace = await self._changed(request.trace, fields, request.consistency_token, call)
         action = node_pb2.UpdateAction(trace=trace, fields=fields, expected_version=request.expected_version)
-        node_id, result = await self._nodes.execute(owner, _operation(owner, call, update=action), call)
-        token = write_consistency_token({node_id: result.trace.sequence})
-        return memory_pb2.UpdateMemoryResponse(trace=result.trace.trace, consistency_token=token)
+        seen = read_consistency_token(request.consistency_token, owner)
+        done = await self._nodes.execute(owner, _operation(owner, call, update=action), call, seen=seen, consistency=request.consistency)
+        token = write_consistency_token({owner: joined(seen, done.seen)})
+        return memory_pb2.UpdateMemoryResponse(trace=done.result.trace.trace, consistency_token=token)
 
-    async def _changed(self, given: types_pb2.MemoryTrace, fields: list[str], call: Call) -> types_pb2.MemoryTrace:
+    async def resolve(self, request: memory_pb2.ResolveConflictRequest, call: Call) -> memory_pb2.ResolveConflictResponse:
+        """Raises TraceNotFound, FieldInvalid for a sibling that the trace does not have."""
+        owner = owner_of(request.scope, call)
+        action = node_pb2.ResolveAction(trace_id=request.trace_id, sibling_id=request.sibling_id)
+        seen = read_consistency_token(request.consistency_token, owner)
+        done = await self._nodes.execute(owner, _operation(owner, call, resolve=action), call, seen=seen, consistency=request.consistency)
+        token = write_consistency_token({owner: joined(seen, done.seen)})
+        return memory_pb2.ResolveConflictResponse(trace=done.result.trace.trace, consistency_token=token)
+
+    async def _changed(self, given: types_pb2.MemoryTrace, fields: list[str], token: str, call: Call) -> types_pb2.MemoryTrace:
         """The new values, with a vector where text or vector change; `fields` gains "embedding" then."""
         unknown = [name for name in fields if name not in CHANGEABLE]
         if unknown or not fields:
@@ -90,15 +107,15 @@ class Manage:
             [trace.embedding.vector] = self._space.accept([given.embedding], lambda _: "trace.embedding")
         elif "text" in fields or "speaker" in fields:
             fields.append("embedding")
-            text, speaker = await self._text_after(trace, fields, call)
+            text, speaker = await self._text_after(trace, fields, token, call)
             [trace.embedding.vector] = await self._embedder.embed([dense_text(speaker, text)], call)
         return trace
 
-    async def _text_after(self, trace: types_pb2.MemoryTrace, fields: list[str], call: Call) -> tuple[str, str]:
+    async def _text_after(self, trace: types_pb2.MemoryTrace, fields: list[str], token: str, call: Call) -> tuple[str, str]:
         """Text and speaker as they will be: what the mask does not name stays as it is stored."""
         if "text" in fields and "speaker" in fields:
             return trace.text, trace.speaker
-        get = memory_pb2.GetMemoryRequest(scope=trace.scope, trace_id=trace.trace_id)
+        get = memory_pb2.GetMemoryRequest(scope=trace.scope, trace_id=trace.trace_id, consistency_token=token)
         stored = (await self.get(get, call)).trace
         return (trace.text if "text" in fields else stored.text), (trace.speaker if "speaker" in fields else stored.speaker)
 
@@ -106,25 +123,31 @@ class Manage:
         """Raises TraceNotFound unless allow_missing."""
         owner = owner_of(request.scope, call)
         action = node_pb2.DeleteAction(trace_id=request.trace_id)
-        node_id, result = await self._nodes.execute(owner, _operation(owner, call, delete=action), call)
-        if not result.delete.deleted and not request.allow_missing:
+        seen = read_consistency_token(request.consistency_token, owner)
+        done = await self._nodes.execute(owner, _operation(owner, call, delete=action), call, seen=seen, consistency=request.consistency)
+        deleted = done.result.delete.deleted
+        if not deleted and not request.allow_missing:
             raise TraceNotFound(f"no trace {request.trace_id} in this scope", field="trace_id")
-        token = write_consistency_token({node_id: result.delete.sequence})
-        return memory_pb2.DeleteMemoryResponse(deleted=result.delete.deleted, consistency_token=token)
+        token = write_consistency_token({owner: joined(seen, done.seen)})
+        return memory_pb2.DeleteMemoryResponse(deleted=deleted, consistency_token=token)
 
     async def stats(self, request: memory_pb2.GetMemoryStatsRequest, call: Call) -> memory_pb2.GetMemoryStatsResponse:
-        """Of the owner, or of the whole tenant over all nodes. Raises the first node's error: half a count would be a wrong one."""
+        """Of the owner, or of the whole tenant over all nodes. Raises the first node's error: half a count would be a wrong one.
+
+        With several copies a tenant's count is that of all nodes by the number of copies: exact where no copy is behind.
+        """
         tenant = tenant_of(request.scope, call)
         owner = Owner(tenant, request.scope.user)
         operation = _operation(owner, call, stats=node_pb2.StatsAction())
         if owner.user:
-            _, result = await self._nodes.execute(owner, operation, call)
-            parts = [result.stats]
+            parts = [(await self._nodes.execute(owner, operation, call)).result.stats]
         else:
             parts = [_stats_or_raise(result) for _, result in await self._nodes.execute_on_all(operation, call)]
         total = memory_pb2.GetMemoryStatsResponse(dimension=self._space.dimension, embedding_model=self._space.model)
         for part in parts:
             _add_stats(total, part)
+        if not owner.user:
+            _once_each(total, self._nodes.copies_each)
         return total
 
     async def export(self, request: memory_pb2.ExportMemoriesRequest, call: Call) -> AsyncIterator[memory_pb2.ExportMemoriesResponse]:
@@ -151,9 +174,18 @@ def _operation(
     update: node_pb2.UpdateAction | None = None,
     delete: node_pb2.DeleteAction | None = None,
     stats: node_pb2.StatsAction | None = None,
+    resolve: node_pb2.ResolveAction | None = None,
 ) -> node_pb2.Operation:
     return node_pb2.Operation(
-        tenant=owner.tenant, user=owner.user, traceparent=call.traceparent, get=get, list=list_, update=update, delete=delete, stats=stats
+        tenant=owner.tenant,
+        user=owner.user,
+        traceparent=call.traceparent,
+        get=get,
+        list=list_,
+        update=update,
+        delete=delete,
+        stats=stats,
+        resolve=resolve,
     )
 
 
@@ -171,3 +203,11 @@ def _add_stats(total: memory_pb2.GetMemoryStatsResponse, part: memory_pb2.GetMem
     total.archived_traces += part.archived_traces
     for kind, count in part.traces_by_kind.items():
         total.traces_by_kind[kind] += count
+
+
+def _once_each(total: memory_pb2.GetMemoryStatsResponse, copies: int) -> None:
+    """Counts of all copies as counts of what they are copies of."""
+    for name in ("traces", "owners", "content_bytes", "resident_traces", "archived_traces"):
+        setattr(total, name, round(getattr(total, name) / copies))
+    for kind, count in total.traces_by_kind.items():
+        total.traces_by_kind[kind] = round(count / copies)

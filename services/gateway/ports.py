@@ -4,24 +4,41 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from ndml.internal.v1 import consensus_pb2, llm_pb2, memory_node_pb2
+from ndml.internal.v1 import consensus_pb2, llm_pb2, memory_node_pb2, replication_pb2
+from ndml.placement import Placement, PlacementNode
 from ndml.runtime.call import Call
+from ndml.v1 import admin_pb2, types_pb2
 from services.gateway.scopes import Owner
 
-NOTHING_SEEN: Mapping[str, int] = MappingProxyType({})
+Seen = Mapping[int, int]
+"""Number of a store -> its sequence number up to which something is known of an owner."""
+NOTHING_SEEN: Seen = MappingProxyType({})
+
+
+class Done(NamedTuple):
+    """What became of an operation: its result, without error, and what a read must have seen to see a write, or no less than a read did."""
+
+    result: memory_node_pb2.OperationResult
+    seen: Seen = NOTHING_SEEN
 
 
 class Nodes(Protocol):
     """The memory nodes, addressed by owner."""
 
     async def execute(
-        self, owner: Owner, operation: memory_node_pb2.Operation, call: Call, seen: Mapping[str, int] = NOTHING_SEEN
-    ) -> tuple[str, memory_node_pb2.OperationResult]:
-        """Run the operation on the owner's node; returns that node's id and a result without error.
+        self,
+        owner: Owner,
+        operation: memory_node_pb2.Operation,
+        call: Call,
+        *,
+        seen: Seen = NOTHING_SEEN,
+        consistency: types_pb2.Consistency = types_pb2.CONSISTENCY_UNSPECIFIED,
+    ) -> Done:
+        """Run the operation on the owner's copies, as many as `consistency` says. Raises NdmlError.
 
-        seen: for each node id the sequence number that a read must not fall behind. Raises NdmlError.
+        seen: what the copy that serves a read, or begins a write, must know.
         """
         ...
 
@@ -29,6 +46,11 @@ class Nodes(Protocol):
         self, operation: memory_node_pb2.Operation, call: Call
     ) -> list[tuple[str, memory_node_pb2.OperationResult | Exception]]:
         """Run it on every member; one that fails gives its exception instead of a result."""
+        ...
+
+    @property
+    def copies_each(self) -> int:
+        """How many members hold each owner."""
         ...
 
     def export(
@@ -41,6 +63,67 @@ class Nodes(Protocol):
         self, owner: Owner, request: memory_node_pb2.ConsolidateRequest, call: Call
     ) -> AsyncGenerator[memory_node_pb2.ConsolidateResponse, None]:
         """Consolidate the owner's traces, streaming progress; closing it stops the node's work. Raises NdmlError."""
+        ...
+
+
+class Copies(Protocol):
+    """Who has copies of what: `ndml.runtime.placement.PlacementWatcher`."""
+
+    @property
+    def placement(self) -> Placement | None: ...
+
+    @property
+    def epoch(self) -> int: ...
+
+    def owners(self, tenant: str, user: str) -> Sequence[PlacementNode]:
+        """First choice first, at least one. Raises OwnerUnavailable."""
+        ...
+
+    def copies(self, tenant: str, user: str) -> Sequence[PlacementNode]:
+        """The owners, then those that are coming: they get the writes and serve nothing yet."""
+        ...
+
+    async def wait_newer(self, epoch: int, timeout_s: float) -> bool:
+        """Wait for an epoch past this one; False when it does not come in time."""
+        ...
+
+
+class Sent(NamedTuple):
+    """A node's answer to one operation: the number of its store, and a result without error."""
+
+    replica: int
+    result: memory_node_pb2.OperationResult
+
+
+class Lanes(Protocol):
+    """The way to single nodes."""
+
+    async def send(self, node: PlacementNode, operation: memory_node_pb2.Operation, deadline: float | None, *, write: bool) -> Sent:
+        """Run it there, until `deadline` of the clock. Raises OwnerUnavailable where the node is away, else what the node said."""
+        ...
+
+
+class Stores(Protocol):
+    """The nodes' replication doors, for operators. Everything raises NdmlError."""
+
+    def owners(self, node: PlacementNode, buckets: Sequence[int]) -> AsyncIterator[replication_pb2.OwnerState]:
+        """What the node holds in these buckets of owners."""
+        ...
+
+    def records(self, node: PlacementNode, owner: Owner) -> AsyncGenerator[Sequence[replication_pb2.TraceRecord], None]:
+        """All records of an owner, some at a time."""
+        ...
+
+    async def state(self, node: PlacementNode, owner: Owner) -> replication_pb2.OwnerState:
+        """Digest and number of an owner's records now."""
+        ...
+
+    async def push(self, node: PlacementNode, owner: Owner, records: Sequence[replication_pb2.TraceRecord]) -> int:
+        """Have the node join at most 1,024 records, on disk when this returns; how many said something new."""
+        ...
+
+    async def set_phase(self, node: PlacementNode, phase: admin_pb2.MemberPhase) -> admin_pb2.MemberPhase:
+        """Have the node leave or come back; its phase now."""
         ...
 
 

@@ -18,7 +18,7 @@ from ndml.v1 import memory_pb2, types_pb2
 from ndml.wire import error_to_status
 from services.gateway.ports import Embedder, Nodes
 from services.gateway.scopes import Owner, owner_of
-from services.gateway.tokens import read_consistency_token
+from services.gateway.tokens import read_consistency_token, write_consistency_token
 from services.gateway.vectors import VectorSpace
 
 DEFAULT_K = 10
@@ -90,15 +90,17 @@ class Recall:
         with span(semconv.SPAN_SEARCH_MEMORY, {semconv.MEMORY_K: request.k or DEFAULT_K}):
             operation = _operation(alike.owner, request, b"".join(vectors), current_traceparent() or call.traceparent)
             sent = time.perf_counter()
-            _, result = await self._nodes.execute(alike.owner, operation, call, dict(alike.seen))
+            done = await self._nodes.execute(alike.owner, operation, call, seen=dict(alike.seen), consistency=request.consistency)
+            result = done.result
             ended = time.perf_counter()
         timings = types_pb2.StageTimings(
             embed_ms=embed_ms,
             queue_ms=max(0.0, (ended - sent) * 1000 - result.busy_ms),
             total_ms=(ended - began) * 1000,
         )
-        # Concatenated messages merge (protobuf encoding): the node's hits and stats, then the gateway's part of the stats.
-        own = memory_pb2.SearchMemoriesResponse(stats=types_pb2.SearchStats(shards_total=1, shards_answered=1, timings=timings))
+        # Concatenated messages merge (protobuf encoding): the node's hits and stats, then the gateway's part of the stats, and the token.
+        stats = types_pb2.SearchStats(shards_total=1, shards_answered=1, timings=timings)
+        own = memory_pb2.SearchMemoriesResponse(stats=stats, consistency_token=write_consistency_token({alike.owner: done.seen}))
         suffix = own.SerializeToString()
         return [response + suffix for response in result.search.responses]
 
@@ -116,13 +118,15 @@ class _Alike(NamedTuple):
     explain: bool
     weights: bytes
     include_strength: bool
-    seen: tuple[tuple[str, int], ...]
+    seen: tuple[tuple[int, int], ...]
+    consistency: types_pb2.Consistency
 
 
 def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -> _Alike:
     """`prefix` is the request's path with a dot, or "". Raises FieldInvalid, TenantDenied, ConsistencyTokenInvalid."""
+    owner = owner_of(request.scope, call, f"{prefix}scope")
     return _Alike(
-        owner_of(request.scope, call, f"{prefix}scope"),
+        owner,
         request.scope.agent,
         request.scope.session,
         request.k,
@@ -132,7 +136,8 @@ def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -
         request.explain,
         request.weights.SerializeToString(deterministic=True) if request.HasField("weights") else b"",
         request.include_strength,
-        tuple(sorted(read_consistency_token(request.consistency_token, f"{prefix}consistency_token").items())),
+        tuple(sorted(read_consistency_token(request.consistency_token, owner, f"{prefix}consistency_token").items())),
+        request.consistency,
     )
 
 

@@ -12,7 +12,7 @@ from services.gateway.answers import read_answer_id
 from services.gateway.ids import request_digest
 from services.gateway.ports import Nodes
 from services.gateway.scopes import owner_of
-from services.gateway.tokens import write_consistency_token
+from services.gateway.tokens import joined, read_consistency_token, write_consistency_token
 
 MAX_GRADED = 1024
 """Graded traces in one operation, as its proto says: answers that cite 50 each come to more sooner than single traces do."""
@@ -33,13 +33,14 @@ class Reinforce:
         with span(semconv.SPAN_UPDATE_MEMORY, {semconv.MEMORY_COUNT: len(action.feedback)}):
             traceparent = current_traceparent() or call.traceparent
             operation = node_pb2.Operation(tenant=owner.tenant, user=owner.user, traceparent=traceparent, reinforce=action)
-            node_id, result = await self._nodes.execute(owner, operation, call)
-        done = result.reinforce
+            seen = read_consistency_token(request.consistency_token, owner)
+            done = await self._nodes.execute(owner, operation, call, seen=seen, consistency=request.consistency)
+        taken = done.result.reinforce
         return memory_pb2.ReinforceMemoriesResponse(
-            results=done.results,
-            credited=done.credited,
-            replayed=done.replayed,
-            consistency_token=write_consistency_token({node_id: done.sequence}),
+            results=taken.results,
+            credited=taken.credited,
+            replayed=taken.replayed,
+            consistency_token=write_consistency_token({owner: joined(seen, done.seen)}),
         )
 
 

@@ -18,7 +18,7 @@ from ndml.runtime.interceptors import as_ndml_error
 from ndml.v1 import memory_pb2, types_pb2
 from ndml.wire import error_to_status, status_to_error
 from services.gateway.ids import RANDOM_BYTES, fresh_trace_id, trace_id_of_request
-from services.gateway.ports import Embedder, Nodes
+from services.gateway.ports import Embedder, Nodes, Seen
 from services.gateway.scopes import Owner, owner_of
 from services.gateway.times import check_time, end_of_life
 from services.gateway.vectors import VectorSpace, dense_text
@@ -27,12 +27,13 @@ _FAILURES_LISTED = 100
 _LINKS = 64
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 # What another node made of a trace, at another time, beside other memories: an import starts anew. The vector goes its own way.
-_NOT_TAKEN_OVER: tuple[Literal["embedding", "gate", "state", "strength", "history"], ...] = (
+_NOT_TAKEN_OVER: tuple[Literal["embedding", "gate", "state", "strength", "history", "siblings"], ...] = (
     "embedding",
     "gate",
     "state",
     "strength",
     "history",
+    "siblings",
 )
 
 
@@ -54,10 +55,10 @@ class Added:
 
 @dataclass(slots=True)
 class AddedAll:
-    """One for each memory, in order, and for each node that wrote the sequence number that covers it."""
+    """One for each memory, in order, and for each owner what a read must have seen to see them."""
 
     items: list[Added]
-    sequences: dict[str, int] = field(default_factory=dict)
+    seen: dict[Owner, Seen] = field(default_factory=dict)
 
 
 class Remember:
@@ -80,6 +81,7 @@ class Remember:
         path: Callable[[int], str],
         *,
         deduplicate: bool = False,
+        consistency: types_pb2.Consistency = types_pb2.CONSISTENCY_UNSPECIFIED,
     ) -> AddedAll:
         """Store memories; `path(i)` is the path of the i-th in the request. deduplicate: leave out what the gate finds known.
 
@@ -89,7 +91,7 @@ class Remember:
         now, ids = self._now_ms(), self._ids(request_id, owners)
         traces = [self._trace(memory, owner, ids[i], now, path(i)) for i, (memory, owner) in enumerate(zip(memories, owners, strict=True))]
         await self._embed([m.embedding if m.HasField("embedding") else None for m in memories], traces, call, path)
-        return await self._put(owners, traces, call, node_pb2.PutAction(deduplicate=deduplicate))
+        return await self._put(owners, traces, call, node_pb2.PutAction(deduplicate=deduplicate), consistency)
 
     async def import_(self, parts: AsyncIterator[memory_pb2.ImportMemoriesRequest], call: Call) -> memory_pb2.ImportMemoriesResponse:
         """Store exported traces, keeping their ids and times; a trace that is refused does not stop the others."""
@@ -189,7 +191,12 @@ class Remember:
                 traces[i].embedding.vector = vector
 
     async def _put(
-        self, owners: Sequence[Owner], traces: Sequence[types_pb2.MemoryTrace], call: Call, options: node_pb2.PutAction
+        self,
+        owners: Sequence[Owner],
+        traces: Sequence[types_pb2.MemoryTrace],
+        call: Call,
+        options: node_pb2.PutAction,
+        consistency: types_pb2.Consistency = types_pb2.CONSISTENCY_UNSPECIFIED,
     ) -> AddedAll:
         """One put for each owner, in the manner of `options`, which has no traces."""
         positions: dict[Owner, list[int]] = defaultdict(list)
@@ -197,25 +204,32 @@ class Remember:
             positions[owner].append(i)
         added = AddedAll([Added(trace.trace_id, trace.learned_at) for trace in traces])
         await asyncio.gather(
-            *(self._put_owner(owner, at, [traces[i] for i in at], call, options, added) for owner, at in positions.items())
+            *(self._put_owner(owner, at, [traces[i] for i in at], call, options, consistency, added) for owner, at in positions.items())
         )
         return added
 
     async def _put_owner(
-        self, owner: Owner, at: list[int], traces: list[types_pb2.MemoryTrace], call: Call, options: node_pb2.PutAction, added: AddedAll
+        self,
+        owner: Owner,
+        at: list[int],
+        traces: list[types_pb2.MemoryTrace],
+        call: Call,
+        options: node_pb2.PutAction,
+        consistency: types_pb2.Consistency,
+        added: AddedAll,
     ) -> None:
         """Put the traces that stand at the positions `at` of `added`."""
         put = node_pb2.PutAction(traces=traces, skip_existing=options.skip_existing, deduplicate=options.deduplicate)
         operation = node_pb2.Operation(tenant=owner.tenant, user=owner.user, traceparent=call.traceparent, put=put)
         try:
-            node_id, result = await self._nodes.execute(owner, operation, call)
+            done = await self._nodes.execute(owner, operation, call, consistency=consistency)
         except Exception as error:
             mapped = as_ndml_error(error)
             for i in at:
                 added.items[i].error = mapped
             return
-        added.sequences[node_id] = max(result.put.sequence, added.sequences.get(node_id, 0))
-        for i, outcome in zip(at, result.put.outcomes, strict=True):
+        added.seen[owner] = done.seen
+        for i, outcome in zip(at, done.result.put.outcomes, strict=True):
             _note(added.items[i], outcome)
 
 

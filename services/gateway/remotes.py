@@ -3,114 +3,115 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
-from ndml.errors import ModelNotConfigured, ModelUnavailable, NdmlError, OwnerUnavailable, StaleEpoch
-from ndml.internal.v1 import consensus_pb2, consensus_pb2_grpc, llm_pb2, llm_pb2_grpc, memory_node_pb2_grpc
+from ndml.errors import ModelNotConfigured, ModelUnavailable, NdmlError, OwnerUnavailable, StaleEpoch, Unavailable
+from ndml.internal.v1 import (
+    consensus_pb2,
+    consensus_pb2_grpc,
+    llm_pb2,
+    llm_pb2_grpc,
+    memory_node_pb2_grpc,
+    replication_pb2,
+    replication_pb2_grpc,
+)
 from ndml.internal.v1 import memory_node_pb2 as node_pb2
-from ndml.placement import Placement, PlacementNode
+from ndml.placement import MemberPhase, PlacementNode
 from ndml.runtime import metrics
 from ndml.runtime.call import Call
 from ndml.runtime.channel import LatencyWindow, hedged, open_channel, trace_metadata
 from ndml.runtime.interceptors import as_ndml_error
 from ndml.runtime.telemetry import TRACEPARENT
+from ndml.v1 import admin_pb2, types_pb2
 from ndml.wire import rpc_error_to_ndml, status_to_error
 from services.gateway.links import NodeLink
-from services.gateway.ports import NOTHING_SEEN
+from services.gateway.liveness import Liveness
+from services.gateway.ports import NOTHING_SEEN, Copies, Done, Seen, Sent
+from services.gateway.quorum import Quorum
+from services.gateway.reads import Reads
 from services.gateway.scopes import Owner
-from services.gateway.settings import LinkSettings
+from services.gateway.settings import LinkSettings, QuorumSettings
+from services.gateway.tokens import tell_seen
 from services.gateway.vectors import VectorSpace
 
 R = TypeVar("R")
 
-_WRITES = frozenset({"put", "update", "delete", "reinforce"})
+_WRITES = frozenset({"put", "update", "delete", "reinforce", "resolve"})
 _STATUS_TIMEOUT_S = 2.0
 _SNAPSHOT_TIMEOUT_S = 600.0
 
 
-class PlacementSource(Protocol):
-    """Where the current placement comes from: `ndml.runtime.placement.PlacementWatcher`."""
-
-    @property
-    def placement(self) -> Placement | None: ...
-
-    @property
-    def epoch(self) -> int: ...
-
-    def owners(self, tenant: str, user: str) -> Sequence[PlacementNode]: ...
-
-    async def wait_newer(self, epoch: int, timeout_s: float) -> bool: ...
-
-
 class MemoryNodes:
-    """Fulfils `ports.Nodes`: finds the owner, keeps a link to each node, repeats what is safe to repeat."""
+    """Fulfils `ports.Nodes` and `ports.Lanes`: keeps a link to each node; which node, and how many, is for `Quorum` and `Reads`."""
 
-    def __init__(self, placement: PlacementSource, options: LinkSettings) -> None:
-        self._placement = placement
+    def __init__(self, copies: Copies, options: LinkSettings, quorum: QuorumSettings) -> None:
+        self._copies = copies
         self._options = options
         self._links: dict[str, NodeLink] = {}
-        self._window = LatencyWindow()
+        self._liveness = Liveness(time.monotonic, quorum.avoid_s)
+        self._quorum = Quorum(self, copies, self._liveness, quorum, options, time.monotonic, os.urandom)
+        self._reads = Reads(self, copies, self._liveness, quorum, options)
 
     async def start(self) -> None:
         """Links open with the first operation for their node."""
 
     async def stop(self) -> None:
+        await self._quorum.stop()
         await asyncio.gather(*(link.close() for link in self._links.values()))
 
     async def execute(
-        self, owner: Owner, operation: node_pb2.Operation, call: Call, seen: Mapping[str, int] = NOTHING_SEEN
-    ) -> tuple[str, node_pb2.OperationResult]:
-        """See `ports.Nodes`. A stale placement is refreshed and tried once more, a node that is away as often as is safe."""
-        action = operation.WhichOneof("action") or ""
-        tries = self._options.attempts if _repeatable(operation) else 1
-        stale_before = False
-        for left in reversed(range(tries)):
-            epoch = self._placement.epoch
-            try:
-                return await self._once(owner, operation, call, action in _WRITES, seen)
-            except StaleEpoch:
-                if stale_before:
-                    raise
-                stale_before = True
-                metrics.STALE_EPOCH_RETRIES.inc()
-                await self._placement.wait_newer(epoch, self._options.stale_wait_s)
-            except OwnerUnavailable:
-                if left == 0:
-                    raise
-                await asyncio.sleep(self._options.retry_backoff_s * 2 ** (tries - 1 - left))
-        return await self._once(owner, operation, call, action in _WRITES, seen)
+        self,
+        owner: Owner,
+        operation: node_pb2.Operation,
+        call: Call,
+        *,
+        seen: Seen = NOTHING_SEEN,
+        consistency: types_pb2.Consistency = types_pb2.CONSISTENCY_UNSPECIFIED,
+    ) -> Done:
+        """See `ports.Nodes`."""
+        if operation.WhichOneof("action") in _WRITES:
+            return await self._quorum.write(owner, operation, call.deadline, consistency, seen)
+        return await self._reads.read(owner, operation, call.deadline, seen, consistency)
 
-    async def _once(
-        self, owner: Owner, operation: node_pb2.Operation, call: Call, write: bool, seen: Mapping[str, int]
-    ) -> tuple[str, node_pb2.OperationResult]:
-        owners = self._placement.owners(owner.tenant, owner.user)
-        if write or len(owners) == 1:
-            return await self._on_node(owners[0], operation, call, write, seen)
-        attempts = [partial(self._on_node, node, _copy(operation), call, False, seen) for node in owners]
-        return await hedged(attempts, self._window)
-
-    async def _on_node(
-        self, node: PlacementNode, operation: node_pb2.Operation, call: Call, write: bool, seen: Mapping[str, int] = NOTHING_SEEN
-    ) -> tuple[str, node_pb2.OperationResult]:
-        operation.min_sequence = seen.get(node.node_id, 0)
+    async def send(self, node: PlacementNode, operation: node_pb2.Operation, deadline: float | None, *, write: bool) -> Sent:
+        """See `ports.Lanes`."""
         link = self._link(node)
         lane = link.writes if write else link.reads
-        result = await lane.submit(operation, call.deadline)
-        if result.HasField("error"):
-            raise status_to_error(result.error)
-        return node.node_id, result
+        try:
+            reply = await lane.submit(operation, deadline)
+        except OwnerUnavailable:
+            self._liveness.failed(node.node_id)  # the link, and not a node that is well and behind what a reader has seen
+            raise
+        if reply.result.HasField("error"):
+            error = status_to_error(reply.result.error)
+            tell_seen(error, Owner(operation.tenant, operation.user), {head.replica: head.counter for head in reply.result.heads})
+            raise error
+        return Sent(reply.replica, reply.result)
 
     async def execute_on_all(self, operation: node_pb2.Operation, call: Call) -> list[tuple[str, node_pb2.OperationResult | Exception]]:
         """See `ports.Nodes`."""
-        placement = self._placement.placement
-        members = () if placement is None else placement.members
-        found = await asyncio.gather(*(self._on_node(m, _copy(operation), call, False) for m in members), return_exceptions=True)
-        return [(m.node_id, as_ndml_error(r) if isinstance(r, BaseException) else r[1]) for m, r in zip(members, found, strict=True)]
+        placement = self._copies.placement
+        members = () if placement is None else [member for member in placement.members if member.phase is not MemberPhase.LEFT]
+        asked = (self.send(m, _copy(operation), call.deadline, write=False) for m in members)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        return [(m.node_id, as_ndml_error(r) if isinstance(r, BaseException) else r.result) for m, r in zip(members, found, strict=True)]
+
+    @property
+    def copies_each(self) -> int:
+        """See `ports.Nodes`."""
+        placement = self._copies.placement
+        if placement is None:
+            return 1
+        serving = sum(member.phase in (MemberPhase.ACTIVE, MemberPhase.LEAVING) for member in placement.members)
+        return max(1, min(placement.replication_factor, serving))
 
     def export(self, owner: Owner, request: node_pb2.ExportRequest, call: Call) -> AsyncGenerator[node_pb2.ExportResponse, None]:
         """See `ports.Nodes`."""
@@ -125,25 +126,46 @@ class MemoryNodes:
     async def _stream(
         self, method: str, owner: Owner, request: node_pb2.ExportRequest | node_pb2.ConsolidateRequest, call: Call
     ) -> AsyncGenerator[Any, None]:
-        """A server stream of the owner's node. A stale placement is refreshed and the call made once more; nothing else is repeated."""
-        for stale_before in (False, True):
-            node = self._placement.owners(owner.tenant, owner.user)[0]
-            epoch = request.epoch = self._placement.epoch
-            metadata = trace_metadata() or (((TRACEPARENT, call.traceparent),) if call.traceparent else ())
-            parts = getattr(self._link(node).stub, method)(request, timeout=call.remaining(), metadata=metadata)
+        """A server stream of the likeliest owner. Before its first message a stale placement is refreshed, once, and a node that is
+        away is left for the next; after it nothing is repeated.
+        """
+        nodes, stale = self._liveness.ordered(self._copies.owners(*owner)), False
+        while True:
+            node = nodes.pop(0)
+            epoch = request.epoch = self._copies.epoch
+            begun = False
             try:
-                async for part in parts:
-                    yield part
+                async with aclosing(self._parts(method, node, request, call)) as parts:
+                    async for part in parts:
+                        begun = True
+                        yield part
                 return
-            except grpc.RpcError as error:
-                mapped = _of_node(node, error)
+            except StaleEpoch:
                 # A node refuses an epoch before its first message: nothing has been passed on yet.
-                if stale_before or not isinstance(mapped, StaleEpoch):
-                    raise mapped from error
-            finally:
-                parts.cancel()  # of no effect at the end; before it, the node learns that nobody listens any more
+                if stale:
+                    raise
+                stale = True
+            except Unavailable:
+                self._liveness.failed(node.node_id)
+                if begun or not nodes:
+                    raise
+                continue
             metrics.STALE_EPOCH_RETRIES.inc()
-            await self._placement.wait_newer(epoch, self._options.stale_wait_s)
+            await self._copies.wait_newer(epoch, self._options.stale_wait_s)
+            nodes = self._liveness.ordered(self._copies.owners(*owner))
+
+    async def _parts(
+        self, method: str, node: PlacementNode, request: node_pb2.ExportRequest | node_pb2.ConsolidateRequest, call: Call
+    ) -> AsyncGenerator[Any, None]:
+        metadata = trace_metadata() or (((TRACEPARENT, call.traceparent),) if call.traceparent else ())
+        parts = getattr(self._link(node).stub, method)(request, timeout=call.remaining(), metadata=metadata)
+        try:
+            async for part in parts:
+                yield part
+        except grpc.RpcError as error:
+            raise _of_node(node, error) from error
+        finally:
+            parts.cancel()  # of no effect at the end; before it, the node learns that nobody listens any more
 
     def _link(self, node: PlacementNode) -> NodeLink:
         link = self._links.get(node.node_id)
@@ -154,15 +176,8 @@ class MemoryNodes:
         if link is not None:  # it came back elsewhere
             closing = asyncio.get_running_loop().create_task(link.close())
             closing.add_done_callback(lambda task: task.exception())
-        link = self._links[node.node_id] = NodeLink(node.node_id, node.address, lambda: self._placement.epoch, self._options)
+        link = self._links[node.node_id] = NodeLink(node.node_id, node.address, lambda: self._copies.epoch, self._options)
         return link
-
-
-def _repeatable(operation: node_pb2.Operation) -> bool:
-    """Whether a second try can do no harm: an update counts the version up, feedback without a digest counts again."""
-    if operation.HasField("reinforce"):
-        return bool(operation.reinforce.request_digest)
-    return not operation.HasField("update")
 
 
 def _of_node(node: PlacementNode, error: grpc.RpcError) -> NdmlError:
@@ -263,3 +278,76 @@ class ClusterRemote:
         async with open_channel(address) as channel:
             stub = memory_node_pb2_grpc.MemoryNodeServiceStub(channel)
             return await _unary(stub.CreateSnapshot, node_pb2.CreateSnapshotRequest(), _SNAPSHOT_TIMEOUT_S)
+
+
+class StoreRemote:
+    """Fulfils `ports.Stores`, with a channel to each node that was asked."""
+
+    def __init__(self, call_s: float) -> None:
+        self._call_s = call_s
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def start(self) -> None:
+        """Channels open with the first question."""
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(channel.close(None) for channel in self._channels.values()))
+
+    async def owners(self, node: PlacementNode, buckets: Sequence[int]) -> AsyncGenerator[replication_pb2.OwnerState, None]:
+        request = replication_pb2.ListOwnersRequest(buckets=buckets)
+        async for response in self._answers(node, "ListOwners", request):
+            for state in response.owners:
+                yield state
+
+    async def records(self, node: PlacementNode, owner: Owner) -> AsyncGenerator[Sequence[replication_pb2.TraceRecord], None]:
+        request = replication_pb2.FetchRecordsRequest(tenant=owner.tenant, user=owner.user, all=True)
+        async for response in self._answers(node, "FetchRecords", request):
+            if response.records:
+                yield response.records
+
+    async def state(self, node: PlacementNode, owner: Owner) -> replication_pb2.OwnerState:
+        """Asks for no record: the last message has the owner."""
+        request = replication_pb2.FetchRecordsRequest(tenant=owner.tenant, user=owner.user)
+        state = replication_pb2.OwnerState()
+        async for response in self._answers(node, "FetchRecords", request):
+            state = response.owner
+        return state
+
+    async def push(self, node: PlacementNode, owner: Owner, records: Sequence[replication_pb2.TraceRecord]) -> int:
+        request = replication_pb2.PushRecordsRequest(tenant=owner.tenant, user=owner.user, records=records)
+        return sum([response.changed async for response in self._answers(node, "PushRecords", _one(request))])
+
+    async def set_phase(self, node: PlacementNode, phase: admin_pb2.MemberPhase) -> admin_pb2.MemberPhase:
+        try:
+            request = replication_pb2.SetPhaseRequest(phase=phase)
+            response: replication_pb2.SetPhaseResponse = await _unary(self._stub(node).SetPhase, request, self._call_s)
+        except grpc.RpcError as error:
+            raise _of_node(node, error) from error
+        return response.phase
+
+    async def _answers(self, node: PlacementNode, method: str, request: object) -> AsyncGenerator[Any, None]:
+        stream = getattr(self._stub(node), method)(request, metadata=trace_metadata())
+        try:
+            while True:
+                async with asyncio.timeout(self._call_s):
+                    response = await stream.read()
+                if not isinstance(response, Message):  # the end has a mark of its own
+                    return
+                yield response
+        except grpc.RpcError as error:
+            raise _of_node(node, error) from error
+        except TimeoutError:
+            raise OwnerUnavailable(f"{node.node_id} has said nothing for {self._call_s} s (backup.call_s)") from None
+        finally:
+            stream.cancel()
+
+    def _stub(self, node: PlacementNode) -> replication_pb2_grpc.ReplicationServiceAsyncStub:
+        if not node.address:
+            raise OwnerUnavailable(f"{node.node_id} has not registered yet: is the process running?")
+        if node.address not in self._channels:
+            self._channels[node.address] = open_channel(node.address, retries=False)
+        return replication_pb2_grpc.ReplicationServiceStub(self._channels[node.address])
+
+
+async def _one(message: R) -> AsyncIterator[R]:
+    yield message

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import TypedDict
 
 from ndml.runtime.call import Call
-from ndml.v1 import admin_pb2, chat_pb2, memory_pb2
+from ndml.v1 import admin_pb2, chat_pb2, memory_pb2, types_pb2
 from ndml.wire import error_to_status
 from services.gateway.admin import Admin
+from services.gateway.backups import Backups
 from services.gateway.chat import Chat
 from services.gateway.consolidate import Consolidate
 from services.gateway.manage import Manage
@@ -15,6 +17,11 @@ from services.gateway.recall import Recall
 from services.gateway.reinforce import Reinforce
 from services.gateway.remember import Added, Remember
 from services.gateway.tokens import write_consistency_token
+
+
+class _Wishes(TypedDict):
+    deduplicate: bool
+    consistency: types_pb2.Consistency
 
 
 class MemoryServicer:
@@ -28,17 +35,17 @@ class MemoryServicer:
         self._consolidate = consolidate
 
     async def AddMemory(self, request: memory_pb2.AddMemoryRequest, call: Call) -> memory_pb2.AddMemoryResponse:
-        added = await self._remember.add([request.memory], request.request_id, call, lambda _: "memory", deduplicate=request.deduplicate)
+        wishes: _Wishes = {"deduplicate": request.deduplicate, "consistency": request.consistency}
+        added = await self._remember.add([request.memory], request.request_id, call, lambda _: "memory", **wishes)
         [item] = added.items
         if item.error is not None:
             raise item.error
-        return _added(item, write_consistency_token(added.sequences))
+        return _added(item, write_consistency_token(added.seen))
 
     async def BatchAddMemories(self, request: memory_pb2.BatchAddMemoriesRequest, call: Call) -> memory_pb2.BatchAddMemoriesResponse:
-        added = await self._remember.add(
-            request.memories, request.request_id, call, lambda i: f"memories[{i}]", deduplicate=request.deduplicate
-        )
-        token = write_consistency_token(added.sequences)
+        wishes: _Wishes = {"deduplicate": request.deduplicate, "consistency": request.consistency}
+        added = await self._remember.add(request.memories, request.request_id, call, lambda i: f"memories[{i}]", **wishes)
+        token = write_consistency_token(added.seen)
         return memory_pb2.BatchAddMemoriesResponse(results=[_result(item) for item in added.items], consistency_token=token)
 
     async def SearchMemories(self, request: memory_pb2.SearchMemoriesRequest, call: Call) -> bytes:
@@ -58,6 +65,9 @@ class MemoryServicer:
 
     async def DeleteMemory(self, request: memory_pb2.DeleteMemoryRequest, call: Call) -> memory_pb2.DeleteMemoryResponse:
         return await self._manage.delete(request, call)
+
+    async def ResolveConflict(self, request: memory_pb2.ResolveConflictRequest, call: Call) -> memory_pb2.ResolveConflictResponse:
+        return await self._manage.resolve(request, call)
 
     async def ReinforceMemories(self, request: memory_pb2.ReinforceMemoriesRequest, call: Call) -> memory_pb2.ReinforceMemoriesResponse:
         return await self._reinforce.reinforce(request, call)
@@ -109,8 +119,9 @@ class ChatServicer:
 class AdminServicer:
     """ndml.v1.AdminService."""
 
-    def __init__(self, admin: Admin) -> None:
+    def __init__(self, admin: Admin, backups: Backups) -> None:
         self._admin = admin
+        self._backups = backups
 
     async def GetClusterStatus(self, _request: admin_pb2.GetClusterStatusRequest, _call: Call) -> admin_pb2.GetClusterStatusResponse:
         return await self._admin.status()
@@ -120,3 +131,12 @@ class AdminServicer:
 
     async def CreateSnapshot(self, _request: admin_pb2.CreateSnapshotRequest, _call: Call) -> admin_pb2.CreateSnapshotResponse:
         return await self._admin.snapshot()
+
+    def DrainNode(self, request: admin_pb2.DrainNodeRequest, _call: Call) -> AsyncIterator[admin_pb2.DrainNodeResponse]:
+        return self._admin.drain(request.node_id)
+
+    def Backup(self, _request: admin_pb2.BackupRequest, _call: Call) -> AsyncIterator[admin_pb2.BackupResponse]:
+        return self._backups.backup()
+
+    async def Restore(self, requests: AsyncIterator[admin_pb2.RestoreRequest], _call: Call) -> admin_pb2.RestoreResponse:
+        return await self._backups.restore(requests)

@@ -65,6 +65,38 @@ class LinkSettings(Section):
     stale_wait_s: float = Field(1.0, ge=0, description="How long to wait for the newer placement after a node refused ours.")
 
 
+class QuorumSettings(Section):
+    """Several copies of an owner's traces."""
+
+    write: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="Copies with a write on disk before it is answered, fewer where there are fewer. 0: half, rounded up.",
+    )
+    try_s: float = Field(3.0, gt=0, description="A copy that has not answered for so long is left for the next; a commit takes some ms.")
+    avoid_s: float = Field(3.0, ge=0, description="A copy that did not answer is asked last for so long; consensus knows by then.")
+    merge_s: float = Field(10.0, gt=0, description="How long a write may be on its way to another copy; then the copy fetches it itself.")
+    merges: int = Field(4096, ge=1, description="Writes on their way to one copy; more are dropped, and the copy fetches them itself.")
+    merge_bytes: int = Field(64 << 20, ge=1 << 20, description="Their bytes: the most that a slow copy costs in memory.")
+    repair_traces: int = Field(1024, ge=1, description="Records that a quorum read holds of each copy at once where copies differ.")
+    repair_rounds: int = Field(16, ge=1, le=256, description="Times that a quorum read asks again because it mended something.")
+    stop_s: float = Field(2.0, ge=0, description="On stopping, time for writes on their way to other copies.")
+
+
+class BackupSettings(Section):
+    """Backup, restore, drain."""
+
+    bucket_groups: int = Field(16, ge=1, le=256, description="Parts in which owners are listed: one part's owners are in memory at a time.")
+    part_bytes: int = Field(1 << 20, ge=1 << 16, le=16 << 20, description="Records in one message: well under what a client takes.")
+    settle_s: float = Field(0.5, ge=0, description="Pause before copies that differ are compared again, or a busy one is asked again.")
+    settle_pauses: int = Field(20, ge=0, description="Such pauses in one backup; of copies that differ still, each gives its records.")
+    attempts: int = Field(10, ge=1, le=100, description="Tries at a copy that is busy or restarts while a backup is restored.")
+    call_s: float = Field(60.0, gt=0, description="Longest wait for a node's next message; an owner's digests take it under a second.")
+    drain_poll_s: float = Field(0.5, gt=0, description="Pause between two looks at a node that is drained.")
+    drain_misses: int = Field(20, ge=1, description="Looks without an answer after which a drain is no longer followed.")
+
+
 class ChatSettings(Section):
     """Recall and prompt of a chat."""
 
@@ -82,4 +114,6 @@ class GatewaySettings(ServiceSettings):
     llm: LlmSettings = Field(default_factory=LlmSettings, description="llm service.")
     placement: PlacementSettings = Field(default_factory=PlacementSettings, description="Placement.")
     links: LinkSettings = Field(default_factory=LinkSettings, description="Links to memory nodes.")
+    quorum: QuorumSettings = Field(default_factory=QuorumSettings, description="Copies.")
+    backup: BackupSettings = Field(default_factory=BackupSettings, description="Backup, restore, drain.")
     chat: ChatSettings = Field(default_factory=ChatSettings, description="Chat.")

@@ -48,8 +48,8 @@ def build_app(dispatcher: Dispatcher, settings: RestSettings, health: Health) ->
         paths[binding.route][binding.verb] = Transcoded(binding, dispatcher, settings, bodies)
     for verb, path, handler in (*seed.routes(), *document_routes(bound)):
         paths[path][verb] = handler
-    # A path without variables goes before one whose variable would match it too.
-    ordered = sorted(paths.items(), key=lambda item: item[0].count("{"))
+    # A path without variables goes before one whose variable would match it too, and {trace_id}:resolve before {trace_id}.
+    ordered = sorted(paths.items(), key=lambda item: (item[0].count("{"), -len(item[0])))
     app = Starlette(routes=[Route(path, Resource(handlers)) for path, handlers in ordered], exception_handlers={404: _route_unknown})
     app.router.redirect_slashes = False
     return app

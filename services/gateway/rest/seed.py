@@ -70,7 +70,13 @@ OPERATIONS = (
             "session_id": "",
         },
     ),
-    Operation("POST", "/memory/query", "query", QueryBody, {"results": [_HIT | _HIT_MORE], "stats": {"shards_total": 1, "partial": False}}),
+    Operation(
+        "POST",
+        "/memory/query",
+        "query",
+        QueryBody,
+        {"results": [_HIT | _HIT_MORE], "stats": {"shards_total": 1, "partial": False}, "consistency_token": "c"},
+    ),
     Operation(
         "POST",
         "/memory/update",
@@ -160,7 +166,8 @@ class SeedRoutes:
         body = await self._parse(request, QueryBody)
         search = memory_pb2.SearchMemoriesRequest(scope=body.scope(), text=body.query, k=body.k, consistency_token=body.consistency_token)
         tree = to_tree(await self._unary(_SEARCH, search, request))
-        return _json({"results": [_hit(hit) for hit in tree["hits"]], "stats": tree.get("stats")})
+        results = [_hit(hit) for hit in tree["hits"]]
+        return _json({"results": results, "stats": tree.get("stats"), "consistency_token": tree["consistency_token"]})
 
     async def update(self, request: Request) -> Response:
         """Add one memory, or grade what is there: answers with `results`, `credited`, `replayed` and `consistency_token` then."""

@@ -20,7 +20,7 @@ from ndml.wire import error_to_status, to_grpc_status
 from services.gateway.links import Lane
 from services.gateway.remotes import MemoryNodes
 from services.gateway.scopes import Owner
-from services.gateway.settings import LinkSettings
+from services.gateway.settings import LinkSettings, QuorumSettings
 
 OWNER = Owner("t", "u")
 
@@ -102,6 +102,10 @@ class Placements:
         assert self.placement is not None
         return self.placement.owners(tenant, user)
 
+    def copies(self, tenant: str, user: str) -> tuple[PlacementNode, ...]:
+        assert self.placement is not None
+        return self.placement.copies(tenant, user)
+
     async def wait_newer(self, epoch: int, timeout_s: float) -> bool:
         await asyncio.sleep(0.01)
         return self.epoch > epoch
@@ -126,7 +130,7 @@ async def test_answers_find_their_callers_and_batches_form_while_the_node_works(
     async with serving(node) as port:
         lane, channel = await _lane(port, max_in_flight=1)
         results = await asyncio.gather(*(lane.submit(_get(i), None) for i in range(500)))
-        assert [int(r.trace.trace.trace_id, 16) for r in results] == list(range(500))
+        assert [int(r.result.trace.trace.trace_id, 16) for r in results] == list(range(500))
         assert sum(node.batches) == 500
         assert len(node.batches) < 50
         await lane.close()
@@ -148,10 +152,10 @@ async def test_full_lane_is_overload_and_late_callers_are_not_sent() -> None:
             await lane.submit(_get(9), None)
         rest[0].cancel()
         node.gate.set()
-        assert (await first).trace.trace.trace_id == f"{0:032x}"
+        assert (await first).result.trace.trace.trace_id == f"{0:032x}"
         with pytest.raises(DeadlinePassed):
             await late
-        assert [(await task).trace.trace.trace_id for task in rest[1:]] == [f"{3:032x}", f"{4:032x}"]
+        assert [(await task).result.trace.trace.trace_id for task in rest[1:]] == [f"{3:032x}", f"{4:032x}"]
         assert node.batches == [1, 2]
         await lane.close()
         await channel.close()
@@ -160,19 +164,19 @@ async def test_full_lane_is_overload_and_late_callers_are_not_sent() -> None:
 async def test_a_node_that_goes_away_and_comes_back() -> None:
     node = Node()
     async with serving(node) as port:
-        nodes = MemoryNodes(Placements(port), LinkSettings(attempts=8, retry_backoff_s=0.05))
-        assert (await nodes.execute(OWNER, _get(1), _call()))[0] == "n0"
+        nodes = MemoryNodes(Placements(port), LinkSettings(attempts=8, retry_backoff_s=0.05), QuorumSettings())
+        assert (await nodes.execute(OWNER, _get(1), _call())).result.trace.trace.trace_id == f"{1:032x}"
     waiting = asyncio.create_task(nodes.execute(OWNER, _get(2), _call()))
     await asyncio.sleep(0.1)
     async with serving(Node(), port):
-        assert (await waiting)[1].trace.trace.trace_id == f"{2:032x}"
+        assert (await waiting).result.trace.trace.trace_id == f"{2:032x}"
     await nodes.stop()
 
 
 async def test_a_node_that_stays_away_is_unavailable_within_its_tries() -> None:
     async with serving(Node()) as port:
         pass
-    nodes = MemoryNodes(Placements(port), LinkSettings(attempts=2, retry_backoff_s=0.01))
+    nodes = MemoryNodes(Placements(port), LinkSettings(attempts=2, retry_backoff_s=0.01), QuorumSettings())
     with pytest.raises(OwnerUnavailable) as caught:
         await nodes.execute(OWNER, _get(1), _call())
     assert caught.value.retry_after_s is not None
@@ -183,11 +187,11 @@ async def test_a_stale_epoch_is_refreshed_and_tried_once_more() -> None:
     node = Node()
     async with serving(node) as port:
         placements = Placements(port)
-        nodes = MemoryNodes(placements, LinkSettings())
+        nodes = MemoryNodes(placements, LinkSettings(), QuorumSettings())
         node.epoch = 2
         refused = asyncio.create_task(nodes.execute(OWNER, _get(1), _call()))
         placements.set(2, port)
-        assert (await refused)[1].trace.trace.trace_id == f"{1:032x}"
+        assert (await refused).result.trace.trace.trace_id == f"{1:032x}"
         node.epoch = 99
         sent = len(node.batches)
         with pytest.raises(StaleEpoch):
@@ -202,9 +206,9 @@ async def test_feedback_is_sent_again_only_where_the_node_would_know_it(digest: 
     node.loses = 2
     reinforce = pb.Operation(tenant="t", user="u", reinforce=pb.ReinforceAction(request_digest=digest))
     async with serving(node) as port:
-        nodes = MemoryNodes(Placements(port), LinkSettings(attempts=3, retry_backoff_s=0.01))
+        nodes = MemoryNodes(Placements(port), LinkSettings(attempts=3, retry_backoff_s=0.01), QuorumSettings())
         if digest:
-            assert (await nodes.execute(OWNER, reinforce, _call()))[1].reinforce.credited == 1
+            assert (await nodes.execute(OWNER, reinforce, _call())).result.reinforce.credited == 1
         else:
             with pytest.raises(OwnerUnavailable):
                 await nodes.execute(OWNER, reinforce, _call())
@@ -221,7 +225,7 @@ async def test_a_consolidation_streams_and_a_stale_epoch_is_refreshed_once() -> 
     node = Node()
     async with serving(node) as port:
         placements = Placements(port)
-        nodes = MemoryNodes(placements, LinkSettings())
+        nodes = MemoryNodes(placements, LinkSettings(), QuorumSettings())
         assert await _progress(nodes) == [1, 2] and "traceparent" not in node.metadata
         traced = nodes.consolidate(OWNER, pb.ConsolidateRequest(), Call("/t/T", traceparent="00-traced"))
         assert len([part async for part in traced]) == 2 and node.metadata["traceparent"] == "00-traced"
@@ -241,7 +245,7 @@ async def test_who_stops_listening_to_a_consolidation_stops_it() -> None:
     node = Node()
     node.gate.clear()
     async with serving(node) as port:
-        nodes = MemoryNodes(Placements(port), LinkSettings())
+        nodes = MemoryNodes(Placements(port), LinkSettings(), QuorumSettings())
         parts = nodes.consolidate(OWNER, pb.ConsolidateRequest(tenant="t", user="u"), _call())
         assert (await anext(parts)).progress.clusters_done == 1
         assert not node.left.is_set()
@@ -259,7 +263,7 @@ async def test_who_stops_listening_to_a_consolidation_stops_it() -> None:
 async def test_a_consolidation_whose_node_is_away_names_it() -> None:
     async with serving(Node()) as port:
         pass
-    nodes = MemoryNodes(Placements(port), LinkSettings())
+    nodes = MemoryNodes(Placements(port), LinkSettings(), QuorumSettings())
     with pytest.raises(OwnerUnavailable, match="n0"):
         await _progress(nodes)
     await nodes.stop()
@@ -268,7 +272,7 @@ async def test_a_consolidation_whose_node_is_away_names_it() -> None:
 async def test_every_member_is_asked_and_the_dead_one_is_an_error_among_answers() -> None:
     async with serving(Node()) as alive, serving(Node()) as dying:
         placements = Placements(alive, dying)
-        nodes = MemoryNodes(placements, LinkSettings())
+        nodes = MemoryNodes(placements, LinkSettings(), QuorumSettings())
         stats = pb.Operation(tenant="t", stats=pb.StatsAction())
         both = await nodes.execute_on_all(stats, _call())
         assert [result.stats.traces for _, result in both if isinstance(result, pb.OperationResult)] == [1, 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -26,7 +26,7 @@ from services.gateway.chat import Chat
 from services.gateway.consolidate import Consolidate
 from services.gateway.ids import request_digest
 from services.gateway.manage import Manage
-from services.gateway.ports import NOTHING_SEEN
+from services.gateway.ports import NOTHING_SEEN, Done, Seen
 from services.gateway.recall import Recall
 from services.gateway.reinforce import MAX_GRADED, Reinforce
 from services.gateway.remember import Remember
@@ -40,6 +40,9 @@ IDS = [f"{i:032x}" for i in range(1, 200)]
 SCOPE = types_pb2.Scope(user="ann")
 UNIT = np.array([1, 0], "<f4").tobytes()
 GATE = types_pb2.GateDecision(decision="WRITE_DECISION_DUPLICATE", similarity=0.97, nearest_trace_id=IDS[0], reason="cosine 0.97")
+STORE = 77
+PLACE = pb.ListPlace(learned_us=1_700_000_000_000_000, trace_id=bytes(15) + b"1")
+ANN = Owner("t", "ann")
 CALL = Call("/ndml.v1.MemoryService/X", tenant="t")
 Answer = Callable[[pb.Operation], pb.OperationResult]
 
@@ -52,16 +55,27 @@ class Nodes:
         self.progress = progress
         self.operations: list[pb.Operation] = []
         self.consolidations: list[pb.ConsolidateRequest] = []
-        self.seen: list[Mapping[str, int]] = []
+        self.seen: list[Seen] = []
+        self.consistencies: list[int] = []
         self.closed = 0
+        self.copies_each = 1
 
     async def execute(
-        self, owner: Owner, operation: pb.Operation, call: Call, seen: Mapping[str, int] = NOTHING_SEEN
-    ) -> tuple[str, pb.OperationResult]:
+        self,
+        owner: Owner,
+        operation: pb.Operation,
+        call: Call,
+        *,
+        seen: Seen = NOTHING_SEEN,
+        consistency: types_pb2.Consistency = 0,  # type: ignore[assignment]
+    ) -> Done:
         assert (operation.tenant, operation.user) == owner
         self.operations.append(operation)
         self.seen.append(seen)
-        return "n1", self.answer(operation)
+        self.consistencies.append(consistency)
+        result = self.answer(operation)
+        sequence = getattr(getattr(result, result.WhichOneof("result") or "error"), "sequence", 0)
+        return Done(result, {STORE: sequence} if sequence else {})
 
     async def execute_on_all(self, operation: pb.Operation, call: Call) -> list[tuple[str, pb.OperationResult | Exception]]:
         return [("n1", self.answer(operation)), ("n2", self.answer(operation))]
@@ -196,12 +210,13 @@ async def test_an_import_keeps_what_was_said_of_a_trace_and_not_what_a_node_made
     given = types_pb2.MemoryTrace(
         gate=GATE, state="LIFECYCLE_STATE_ARCHIVED", strength=types_pb2.TraceStrength(uses=3), history=[types_pb2.TraceEvent(kind="state")]
     )
+    given.siblings.add(sibling_id="a-1")
     given.MergeFrom(kept)
     assert (await import_one(nodes, given)).imported == 1
     [trace] = nodes.operations[0].put.traces
     for name in ("salience", "protected", "expires_at", "links"):
         assert getattr(trace, name) == getattr(kept, name)
-    assert not {field.name for field, _ in trace.ListFields()} & {"gate", "state", "strength", "history"}
+    assert not {field.name for field, _ in trace.ListFields()} & {"gate", "state", "strength", "history", "siblings"}
 
 
 @pytest.mark.parametrize(
@@ -243,14 +258,14 @@ async def test_searches_are_one_operation_only_where_all_but_the_query_is_alike(
     nodes = Nodes(searched)
     spread: list[dict[str, Any]] = [
         {}, {"weights": types_pb2.RankingWeights(salience=1)}, {"weights": types_pb2.RankingWeights(salience=2)},
-        {"include_strength": True}, {"consistency_token": write_consistency_token({"n1": 3, "n2": 4})},
+        {"include_strength": True}, {"consistency_token": write_consistency_token({ANN: {1: 3, 2: 4}})},
     ]  # fmt: skip
     searches = [memory_pb2.SearchMemoriesRequest(scope=SCOPE, text="q", **extra) for extra in spread * 2]
     # Another spelling of the same token says the same.
-    searches[-1].consistency_token = write_consistency_token({"n2": 4, "n1": 3})
+    searches[-1].consistency_token = write_consistency_token({ANN: {2: 4, 1: 3}})
     await service(nodes).BatchSearchMemories(memory_pb2.BatchSearchMemoriesRequest(searches=searches), CALL)
     assert [len(operation.search.vectors) // len(UNIT) for operation in nodes.operations] == [2] * len(spread)
-    assert nodes.seen == [{}] * 4 + [{"n1": 3, "n2": 4}]
+    assert nodes.seen == [{}] * 4 + [{1: 3, 2: 4}]
     searches[1].consistency_token = "%"
     with pytest.raises(ConsistencyTokenInvalid) as broken:
         await service(nodes).BatchSearchMemories(memory_pb2.BatchSearchMemoriesRequest(searches=searches), CALL)
@@ -289,7 +304,7 @@ async def test_feedback_on_an_answer_is_feedback_on_what_it_cited() -> None:
     assert [(f.trace_id, f.grade) for f in action.feedback] == [(IDS[5], -1), (IDS[0], 0.5), (IDS[1], 0.5), (IDS[0], 1)]
     assert action.spread == spread and action.request_digest == request_digest(Owner("t", "ann"), "r")
     assert [row.HasField("error") for row in response.results] == [False, False, False, True]
-    assert (response.credited, read_consistency_token(response.consistency_token)) == (4, {"n1": 12})
+    assert (response.credited, read_consistency_token(response.consistency_token, ANN)) == (4, {STORE: 12})
 
 
 async def test_feedback_without_request_id_or_spread_says_so() -> None:
@@ -392,11 +407,11 @@ async def test_get_asks_for_what_is_wanted() -> None:
 
 
 async def test_a_page_with_archived_traces_is_of_another_query() -> None:
-    nodes = Nodes(lambda _: pb.OperationResult(list=pb.ListResult(next_before_sequence=5)))
+    nodes = Nodes(lambda _: pb.OperationResult(list=pb.ListResult(next=PLACE)))
     first = await service(nodes).ListMemories(memory_pb2.ListMemoriesRequest(scope=SCOPE, include_archived=True), CALL)
     follow = memory_pb2.ListMemoriesRequest(scope=SCOPE, include_archived=True, page_token=first.next_page_token)
     await service(nodes).ListMemories(follow, CALL)
-    assert [(o.list.include_archived, o.list.before_sequence) for o in nodes.operations] == [(True, 0), (True, 5)]
+    assert [(o.list.include_archived, o.list.before) for o in nodes.operations] == [(True, pb.ListPlace()), (True, PLACE)]
     follow.include_archived = False
     with pytest.raises(PageTokenInvalid):
         await service(nodes).ListMemories(follow, CALL)

@@ -183,7 +183,7 @@ async def test_the_answer_is_protobuf_json_in_snake_case_with_empty_fields() -> 
     trace = found["hits"][0]["trace"]
     assert (trace["trace_id"], trace["text"], trace["version"]) == (TRACE_ID, "né", str(2**60))
     assert trace["embedding"]["vector"] == "AACAPw==" and found["hits"][0]["score"] == 0.1
-    assert empty == {"hits": []}
+    assert empty == {"hits": [], "consistency_token": ""}
 
 
 async def test_an_error_inside_a_batch_answer_is_shown_with_its_details() -> None:

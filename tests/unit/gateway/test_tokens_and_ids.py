@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ndml.errors import ConsistencyTokenInvalid, FieldInvalid, PageTokenInvalid
+from ndml.internal.v1 import memory_node_pb2 as pb
+from ndml.seen import MAX_ENTRIES, joined_seen, read_seen
 from ndml.v1 import types_pb2
 from services.gateway.answers import MAX_CITED, read_answer_id, write_answer_id
 from services.gateway.ids import fresh_trace_id, request_digest, trace_id_of_request
@@ -20,45 +22,81 @@ from services.gateway.tokens import fingerprint, read_consistency_token, read_pa
 words = st.text(max_size=20)
 
 
-@given(st.dictionaries(words, st.integers(0, 2**62), max_size=5))
-def test_consistency_token_round_trip(sequences: dict[str, int]) -> None:
-    written = {node_id: sequence for node_id, sequence in sequences.items() if sequence}
-    assert read_consistency_token(write_consistency_token(sequences)) == written
-    assert bool(write_consistency_token(sequences)) == bool(written)
+numbers = st.integers(1, 2**63 - 1)
+stores = st.dictionaries(numbers, numbers, max_size=5)
+OWNER = Owner("t", "ann")
+PLACE = pb.ListPlace(learned_us=1_700_000_000_123_456, trace_id=bytes(range(16)))
+
+
+@given(st.dictionaries(words, stores, max_size=5))
+@settings(deadline=None)
+def test_a_consistency_token_says_to_each_owner_what_is_theirs(seen: dict[str, dict[int, int]]) -> None:
+    token = write_consistency_token({Owner("t", user): found for user, found in seen.items()})
+    assert {user: read_consistency_token(token, Owner("t", user)) for user in seen} == seen
+    assert bool(token) == any(seen.values())
+
+
+def test_a_consistency_token_of_a_whole_batch_fits_into_a_request() -> None:
+    many = {Owner("t", f"user {i}"): {2**63 - 1 - i: 2**63 - 1 - i} for i in range(MAX_ENTRIES + 9)}
+    token = write_consistency_token(many)
+    assert len(token) <= 8192 and len(read_seen(token)) == MAX_ENTRIES
+    assert read_consistency_token(token, Owner("t", "user 0")) == {2**63 - 1: 2**63 - 1}
+
+
+@given(st.lists(stores, min_size=1, max_size=4), stores)
+@settings(deadline=None)
+def test_joined_tokens_are_the_least_that_covers_both(mine: list[dict[int, int]], others: dict[int, int]) -> None:
+    tokens = [write_consistency_token({OWNER: found, Owner("t", "bob"): others}) for found in mine]
+    joined = joined_seen("ann", *tokens)
+    expected = {store: max(found.get(store, 0) for found in mine) for found in mine for store in found}
+    assert read_consistency_token(joined, OWNER) == expected
+    assert joined == joined_seen("ann", *reversed(tokens)) == joined_seen("ann", joined, *tokens)
+    assert read_consistency_token(joined, Owner("t", "bob")) == {}
 
 
 @given(st.one_of(st.text(min_size=1, max_size=60), st.binary(min_size=1, max_size=40).map(lambda b: b.decode("latin-1"))))
 @settings(max_examples=300)
 def test_a_made_up_token_is_refused_or_harmless(token: str) -> None:
-    for read in (read_consistency_token, lambda t: read_page_token(t, "q")):
+    for read in (lambda t: read_consistency_token(t, OWNER), lambda t: read_page_token(t, "q")):
         try:
-            found = read(token)
+            read(token)
         except (ConsistencyTokenInvalid, PageTokenInvalid) as error:
             assert error.violations[0].field in ("consistency_token", "page_token")
-        else:
-            assert found == {} or isinstance(found, dict)
 
 
-@pytest.mark.parametrize("sequence", [2**64, -1, 1.5, "1", None])
-def test_a_sequence_that_no_node_counts_to_is_refused(sequence: object) -> None:
-    def pack(value: object) -> str:
-        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+def packed(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
-    with pytest.raises(ConsistencyTokenInvalid) as broken:
-        read_consistency_token(pack({"c": {"n0": sequence}}), "searches[1].consistency_token")
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        packed({"c": {"n0": 7}}),  # of the release before
+        write_consistency_token({OWNER: {1: 1}})[:-2],
+        write_consistency_token({OWNER: {1: 1}}) + "AA",
+        base64.urlsafe_b64encode(b"\x02" + bytes(20)).decode().rstrip("="),
+    ],
+)
+def test_a_consistency_token_of_another_layout_says_what_to_do(token: str) -> None:
+    with pytest.raises(ConsistencyTokenInvalid, match="leave it out") as broken:
+        read_consistency_token(token, OWNER, "searches[1].consistency_token")
     assert broken.value.violations[0].field == "searches[1].consistency_token"
+
+
+@pytest.mark.parametrize("changed", [{"t": 2**63}, {"t": 1.5}, {"t": None}, {"i": "00"}, {"i": "x" * 32}, {"i": 1}, {"b": 5, "t": "1"}])
+def test_a_place_that_no_list_has_is_refused(changed: dict[str, object]) -> None:
     with pytest.raises(PageTokenInvalid):
-        read_page_token(pack({"q": "q", "b": sequence}), "q")
+        read_page_token(packed({"q": "q", "t": 1, "i": "0" * 32} | changed), "q")
 
 
 def test_page_token_belongs_to_its_query() -> None:
     one = fingerprint("t", "u", types_pb2.Filter(speakers=["a"]))
     other = fingerprint("t", "u", types_pb2.Filter(speakers=["b"]))
-    token = write_page_token(one, 17)
-    assert read_page_token(token, one) == 17
+    token = write_page_token(one, PLACE)
+    assert read_page_token(token, one) == PLACE
     with pytest.raises(PageTokenInvalid):
         read_page_token(token, other)
-    assert write_page_token(one, 0) == ""
+    assert write_page_token(one, None) == "" and read_page_token("", one) is None
 
 
 @given(words, words, words, words)

@@ -1,6 +1,8 @@
-"""Commands for those who run the suite: status, snapshot."""
+"""Commands for those who run the suite: status, snapshot, drain."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
@@ -11,6 +13,7 @@ from ndml.cli.session import Session
 def register(app: typer.Typer) -> None:
     app.command("status")(status)
     app.command("snapshot")(snapshot)
+    app.command("drain")(drain)
 
 
 def status(context: typer.Context) -> None:
@@ -30,14 +33,33 @@ def status(context: typer.Context) -> None:
         for row in cluster.services
     ]
     members = [
-        (row.node_id, row.address, row.zone, row.state, "owner" if row.node_id in placement.owners else "") for row in placement.members
+        (row.node_id, row.address, row.zone, row.state, row.phase, "owner" if row.node_id in placement.owners else "")
+        for row in placement.members
     ]
     session.output.result(
         {"cluster": cluster, "placement": placement},
         f"{'healthy' if cluster.healthy else 'NOT HEALTHY'}, placement epoch {placement.epoch}, {placement.replication_factor} copies",
         table("service", "instance", "=address", "state", "=version", "=uptime", rows=services),
-        table("node", "=address", "zone", "state", "", rows=members),
+        table("node", "=address", "zone", "state", "phase", "", rows=members),
     )
+
+
+def drain(
+    context: typer.Context,
+    node: Annotated[str, typer.Argument(help="Name of the memory node, as ndml status shows it.", show_default=False)],
+) -> None:
+    """Hand a memory node's users over to the others; it serves meanwhile. Breaking off does not stop it: call again to follow it."""
+    session: Session = context.obj
+    with (
+        session.output.progress(f"draining {node}", None) as ticker,
+        session.client(needs_user=False) as client,
+        client.drain(node) as stream,
+    ):
+        for step in stream:
+            ticker.reach(max(0, step.owners_total - step.owners_left), step.owners_total)
+        last = stream.last
+    total = last.owners_total if last else 0
+    session.output.result(last, f"{node} has left: {total:,} users handed over, it may be stopped for good")
 
 
 def snapshot(context: typer.Context) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ndml import __version__
-from ndml.cli import admin, chat, doctor, learning, memories, neuromorphic, transfer
+from ndml.cli import admin, backups, chat, doctor, learning, memories, neuromorphic, rosters, transfer
 from ndml.cli.output import Output, exit_code
 from ndml.cli.session import Session
 from ndml.client import DEFAULT_ADDRESS
@@ -32,7 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (memories, learning, transfer, neuromorphic, chat, admin, doctor):
+for module in (memories, learning, transfer, neuromorphic, chat, admin, backups, rosters, doctor):
     module.register(app)
 
 
@@ -45,6 +45,12 @@ def options(
     agent: Annotated[str, typer.Option(envvar="NDML_AGENT", help="Narrows to one agent.", show_default=False)] = "",
     session: Annotated[str, typer.Option(envvar="NDML_SESSION", help="Narrows to one conversation.", show_default=False)] = "",
     token: Annotated[str, typer.Option(envvar="NDML_TOKEN", help="Credential.", show_default=False, show_envvar=True)] = "",
+    consistency: Annotated[
+        str,
+        typer.Option(
+            envvar="NDML_CONSISTENCY", help="Copies that take part: one, quorum or all. Default: the suite's.", show_default=False
+        ),
+    ] = "",
     output: Annotated[
         Form, typer.Option("--output", "-o", envvar="NDML_OUTPUT", help="Tables for people, JSON for programs.")
     ] = Form.TABLE,
@@ -55,7 +61,8 @@ def options(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=lambda given: _version(given))
     ] = False,
 ) -> None:
-    context.obj = Session(address, tenant, user, agent, session, token, timeout, tls_roots, tls, Output(as_json=output is Form.JSON))
+    shown = Output(as_json=output is Form.JSON)
+    context.obj = Session(address, tenant, user, agent, session, token, timeout, tls_roots, tls, shown, consistency)
 
 
 def run(arguments: list[str]) -> int:
@@ -84,6 +91,7 @@ def hoist(arguments: list[str]) -> list[str]:
         "--agent",
         "--session",
         "--token",
+        "--consistency",
         "--output",
         "-o",
         "--timeout",

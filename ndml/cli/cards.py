@@ -15,11 +15,17 @@ _TIMESCALES = ("5 s", "60 s", "15 min", "4 h", "2 d", "14 d", "90 d", "ever")
 
 
 def cards(memory: Memory) -> list[RenderableType]:
-    """The memory; its history below it, where that was asked for."""
+    """The memory; below it its history and its siblings, where they were asked for."""
     shown: list[RenderableType] = [card(memory)]
     if memory.history:
         rows = ((when(event.at), event.kind, event.state, event.why) for event in memory.history)
         shown += ["", table("=when", "what", "state", "why", rows=rows)]
+    if memory.siblings:
+        contents = (
+            ("shown" if s.shown else "", s.sibling_id, s.node_id, s.support, when(s.memory.updated_at), s.memory.text)
+            for s in memory.siblings
+        )
+        shown += ["", table("", "=sibling", "written at", ">support", "=updated", "text", rows=contents)]
     return shown
 
 

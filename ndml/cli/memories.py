@@ -1,4 +1,4 @@
-"""Commands on single memories: add, search, get, list, update, delete, stats."""
+"""Commands on single memories: add, search, get, list, update, resolve, delete, stats."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command("get")(get)
     app.command("list")(list_)
     app.command("update")(update)
+    app.command("resolve")(resolve)
     app.command("delete")(delete)
     app.command("stats")(stats)
 
@@ -117,11 +118,14 @@ def get(
     embedding: opt.WithEmbedding = False,
     strength: opt.WithStrength = False,
     history: Annotated[bool, typer.Option("--history", help="With what happened to it, and why.")] = False,
+    siblings: Annotated[bool, typer.Option("--siblings", help="With the other contents, where several were written at once.")] = False,
 ) -> None:
     """Show one memory, an archived one too."""
     session: Session = context.obj
     with session.client() as client:
-        memory = client.get(trace_id, include_embedding=embedding, include_strength=strength, include_history=history)
+        memory = client.get(
+            trace_id, include_embedding=embedding, include_strength=strength, include_history=history, include_siblings=siblings
+        )
     session.output.result(memory, *cards(memory))
 
 
@@ -175,6 +179,20 @@ def update(
             expires_at="never" if expires_at == "never" else opt.time("expires-at", expires_at),
             expected_version=expected_version,
         )
+    session.output.result(memory, *cards(memory))
+
+
+def resolve(
+    context: typer.Context,
+    trace_id: opt.TraceId,
+    keep: Annotated[
+        str, typer.Option(help="Content to keep, as get --siblings names it. Default: the one shown.", show_default=False)
+    ] = "",
+) -> None:
+    """End a conflict: keep one of several contents that were written at different nodes at the same time."""
+    session: Session = context.obj
+    with session.client() as client:
+        memory = client.resolve(trace_id, keep)
     session.output.result(memory, *cards(memory))
 
 

@@ -24,10 +24,11 @@ class Session:
     roots: Path | None = None
     tls: bool = False
     output: Output = field(default_factory=Output)
+    consistency: str = ""
 
     @property
     def client_options(self) -> ClientOptions:
-        return ClientOptions(tls=Tls(roots=self.roots) if self.tls or self.roots else None)
+        return ClientOptions(tls=Tls(roots=self.roots) if self.tls or self.roots else None, consistency=self.consistency)
 
     def client(self, *, needs_user: bool = True) -> NdmlClient:
         """A client with these options. Raises FieldInvalid where the command is about a user and none is given."""

@@ -14,14 +14,21 @@ import grpc.aio
 from ndml import wire
 from ndml.client import _decode as decode
 from ndml.client._attempts import Attempts
-from ndml.client._calls import Identity, Page, Streamed, Unary, presented
+from ndml.client._calls import Call, Identity, Page, Streamed, Unary, presented
 from ndml.client._chunks import Chunks
 from ndml.client._connection import AsyncConnection
-from ndml.client._models import Added, ImportResult, Memory, NewMemory, Query, SearchResult
-from ndml.client._operations import Operations, Outcome, checked
+from ndml.client._models import Added, ImportResult, Memory, NewMemory, Query, RestoreResult, SearchResult
+from ndml.client._operations import Operations, Outcome, checked, restored_part
 from ndml.client._options import DEFAULT_ADDRESS, CallOptions, ClientOptions
 from ndml.client._session import Tokens
-from ndml.client._streams import AsyncChatStream, AsyncConsolidationStream, AsyncExportStream, AsyncStream
+from ndml.client._streams import (
+    AsyncBackupStream,
+    AsyncChatStream,
+    AsyncConsolidationStream,
+    AsyncDrainStream,
+    AsyncExportStream,
+    AsyncStream,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,6 +94,7 @@ class AsyncNdmlClient:
     list = _paged(Operations.list)
     update = _unary(Operations.update)
     delete = _unary(Operations.delete)
+    resolve = _unary(Operations.resolve)
     reinforce = _unary(Operations.reinforce)
     consolidate = _streamed(Operations.consolidate, AsyncConsolidationStream)
     stats = _unary(Operations.stats)
@@ -95,6 +103,8 @@ class AsyncNdmlClient:
     cluster_status = _unary(Operations.cluster_status)
     placement = _unary(Operations.placement)
     create_snapshot = _unary(Operations.create_snapshot)
+    drain = _streamed(Operations.drain, AsyncDrainStream)
+    backup = _streamed(Operations.backup, AsyncBackupStream)
 
     async def add_many(
         self,
@@ -127,19 +137,15 @@ class AsyncNdmlClient:
         The input may be a generator. A memory goes to the user (agent, session) that the call names, else to its own, else to the client's.
         """
         call, chunks = self._operations.import_(**options)
-        stream = self._connection.method(call)(timeout=call.timeout_s, metadata=call.metadata)
-        try:
-            async for part in _chunked(memories, chunks):
-                if stream.done():  # The server has ended the call: its reason comes with the answer below.
-                    break
-                await stream.write(part)
-            await stream.done_writing()
-            response = await stream
-        except grpc.RpcError as failure:
-            raise wire.rpc_error_to_ndml(failure) from failure
-        finally:
-            stream.cancel()
-        return decode.imported(response)
+        return decode.imported(await self._upload(call, _chunked(memories, chunks)))
+
+    async def restore(self, parts: _Either[bytes], **options: Unpack[CallOptions]) -> RestoreResult:
+        """Join the parts of a backup into the suite, whatever its number of nodes: what was erased since stays erased.
+
+        Repeating it is safe. Raises FieldInvalid for what is no part of a backup, OwnerUnavailable.
+        """
+        messages = (restored_part(part) async for part in _each(parts))
+        return decode.restored(await self._upload(self._operations.restore(**options), messages))
 
     def scoped(self, *, user: str = "", agent: str = "", session: str = "") -> Self:
         """This client with other defaults; channel and session are shared, and closed with the first of them that is closed."""
@@ -168,7 +174,7 @@ class AsyncNdmlClient:
             try:
                 response = await self._connection.method(call)(unary.request, timeout=attempts.remaining(), metadata=call.metadata)
             except grpc.RpcError as failure:
-                await asyncio.sleep(attempts.delay_after(failure))
+                await asyncio.sleep(unary.delay_after(attempts, failure))
             else:
                 return unary.parse(response)
 
@@ -194,6 +200,20 @@ class AsyncNdmlClient:
                 await asyncio.sleep(attempts.delay_after(failure, begun=begun))
             finally:
                 responses.cancel()
+
+    async def _upload(self, call: Call, messages: AsyncIterator[Any]) -> Any:
+        stream = self._connection.method(call)(timeout=call.timeout_s, metadata=call.metadata)
+        try:
+            async for message in messages:
+                if stream.done():  # The server has ended the call: its reason comes with the answer below.
+                    break
+                await stream.write(message)
+            await stream.done_writing()
+            return await stream
+        except grpc.RpcError as failure:
+            raise wire.rpc_error_to_ndml(failure) from failure
+        finally:
+            stream.cancel()
 
     async def _in_chunks(
         self, items: _Either[Any], chunks: Chunks[Any, Any, Unary[builtins.list[Outcome]]], return_errors: bool

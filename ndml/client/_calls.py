@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Generic, TypeVar
 
+import grpc
 from google.protobuf.message import Message
+
+from ndml.client._attempts import Attempts
+from ndml.errors import NdmlError
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,13 +31,26 @@ class Call:
     repeatable: bool = True
 
 
+def _unheard(error: NdmlError) -> None:
+    """An error that says nothing to remember."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unary(Generic[R]):
-    """One request, one answer."""
+    """One request, one answer, or an error that `refused` is told of before the caller is."""
 
     call: Call
     request: Message
     parse: Callable[[Any], R]
+    refused: Callable[[NdmlError], None] = _unheard
+
+    def delay_after(self, attempts: Attempts, failure: grpc.RpcError) -> float:
+        """As the attempts'."""
+        try:
+            return attempts.delay_after(failure)
+        except NdmlError as error:
+            self.refused(error)
+            raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,12 @@ def memory(trace: types_pb2.MemoryTrace) -> models.Memory:
         expires_at=time(trace.expires_at) if trace.HasField("expires_at") else None,
         history=tuple(event(each) for each in trace.history),
         links=tuple(link(each) for each in trace.links),
+        siblings=tuple(sibling(each) for each in trace.siblings),
     )
+
+
+def sibling(value: types_pb2.TraceSibling) -> models.Sibling:
+    return models.Sibling(value.sibling_id, memory(value.trace), value.node_id, value.shown, value.support)
 
 
 def added(response: memory_pb2.AddMemoryResponse) -> models.Added:
@@ -221,12 +226,27 @@ def cluster(response: admin_pb2.GetClusterStatusResponse) -> models.ClusterStatu
 
 
 def placement(response: admin_pb2.GetPlacementResponse) -> models.Placement:
-    members = tuple(models.PlacementMember(row.node_id, row.address, row.zone, state(row.state)) for row in response.members)
+    members = tuple(
+        models.PlacementMember(row.node_id, row.address, row.zone, state(row.state), phase(row.phase)) for row in response.members
+    )
     return models.Placement(response.epoch, members, response.replication_factor, tuple(response.owners))
 
 
 def state(value: admin_pb2.MemberState) -> str:
     return word(admin_pb2.MemberState, "MEMBER_STATE_", value)
+
+
+def phase(value: admin_pb2.MemberPhase) -> str:
+    """Of a server that knows no phases every member is active."""
+    return word(admin_pb2.MemberPhase, "MEMBER_PHASE_", value) if value else "active"
+
+
+def drain(message: admin_pb2.DrainNodeResponse) -> models.DrainProgress:
+    return models.DrainProgress(phase(message.phase), message.owners_left, message.owners_total)
+
+
+def restored(response: admin_pb2.RestoreResponse) -> models.RestoreResult:
+    return models.RestoreResult(response.owners, response.changed, response.records, response.verified)
 
 
 def snapshots(response: admin_pb2.CreateSnapshotResponse) -> list[models.Snapshot]:

@@ -27,6 +27,12 @@ _CLOCKS = {
     "seconds": memory_pb2.CREDIT_CLOCK_SECONDS,
     "none": memory_pb2.CREDIT_CLOCK_NONE,
 }
+_CONSISTENCIES = {
+    "": types_pb2.CONSISTENCY_UNSPECIFIED,
+    "one": types_pb2.CONSISTENCY_ONE,
+    "quorum": types_pb2.CONSISTENCY_QUORUM,
+    "all": types_pb2.CONSISTENCY_ALL,
+}
 _TRACE_ID_LENGTH = 32
 _LONGEST_S = 315_576_000_000  # 10,000 years, as google.protobuf.Duration says
 _ROLES = {"system": chat_pb2.ROLE_SYSTEM, "user": chat_pb2.ROLE_USER, "assistant": chat_pb2.ROLE_ASSISTANT}
@@ -78,6 +84,12 @@ def kind(field: str, value: str) -> types_pb2.TraceKind:
     if value not in _KINDS:
         raise FieldInvalid(f"{field} must be one of {', '.join(filter(None, _KINDS))}; got {value!r}", field=field)
     return _KINDS[value]
+
+
+def consistency(value: str) -> types_pb2.Consistency:
+    if text("consistency", value) not in _CONSISTENCIES:
+        raise FieldInvalid(f"consistency must be one of {', '.join(filter(None, _CONSISTENCIES))}; got {value!r}", field="consistency")
+    return _CONSISTENCIES[value]
 
 
 def vector(field: str, value: object) -> bytes:

@@ -97,7 +97,7 @@ class NewMemory:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A stored memory. `embedding`, `strength` and `history` (last first) are there only where the call asked for them."""
+    """A stored memory. `embedding`, `strength`, `history` (last first) and `siblings` are there only where the call asked for them."""
 
     trace_id: str
     scope: Scope
@@ -119,6 +119,22 @@ class Memory:
     expires_at: datetime | None = None
     history: tuple[TraceEvent, ...] = ()
     links: tuple[Link, ...] = ()
+    siblings: tuple[Sibling, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """One of several contents of a memory that were written at different nodes at the same time.
+
+    `sibling_id` names it in `resolve`; `node_id` wrote it ("" where that node is not known any more); `shown` marks the one that reads
+    show, by the largest `support`: its agreement with the others, weighed by salience and trust.
+    """
+
+    sibling_id: str
+    memory: Memory
+    node_id: str
+    shown: bool
+    support: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,12 +333,13 @@ class ClusterStatus:
 
 @dataclass(frozen=True, slots=True)
 class PlacementMember:
-    """A memory node; `state` is "alive", "suspect", "down", "standby" or "unspecified"."""
+    """A memory node. `state`: "alive", "suspect", "down", "standby" or "unspecified"; `phase`: "joining", "active", "leaving" or "left"."""
 
     node_id: str
     address: str
     zone: str
     state: str
+    phase: str = "active"
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +350,27 @@ class Placement:
     members: tuple[PlacementMember, ...]
     replication_factor: int
     owners: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DrainProgress:
+    """How far a drain is; in `phase` "left" the node may be stopped for good."""
+
+    phase: str
+    owners_left: int
+    owners_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    """What a restore did. `changed` of the `records` said something new; the state of `verified` of the `owners` is that of the backup,
+    the others had been written to since, or while the backup was made.
+    """
+
+    owners: int
+    changed: int
+    records: int
+    verified: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, Unpack
 from uuid import uuid4
 
 from google.protobuf import field_mask_pb2
+from google.protobuf.message import DecodeError
 
 from ndml.client import _decode as decode
 from ndml.client import _encode as encode
@@ -21,7 +22,7 @@ from ndml.client._dynamics import CreditSpread, Feedback, RankingWeights, Reinfo
 from ndml.client._models import Added, ChatMessage, Filter, Kind, Memory, NewMemory, Query, Scope, SearchResult
 from ndml.client._options import CallOptions, ClientOptions
 from ndml.client._session import Owner, Tokens
-from ndml.errors import FieldInvalid
+from ndml.errors import FieldInvalid, NdmlError
 from ndml.v1 import admin_pb2, chat_pb2, memory_pb2, types_pb2
 
 R = TypeVar("R")
@@ -68,6 +69,7 @@ class Operations:
             request_id=encode.text("request_id", request_id) or uuid4().hex,
             memory=encode.new_memory(new, scope),
             deduplicate=deduplicate,
+            consistency=self._consistency(options),
         )
         return Unary(self._call("memory", "AddMemory", options), request, self._remembering([_owner(scope)], decode.added))
 
@@ -76,11 +78,13 @@ class Operations:
     ) -> Chunks[Any, Any, Unary[builtins.list[Added]]]:
         """Turns memories pushed into it into batch calls."""
         scope, call = self._scope(options), self._call("memory", "BatchAddMemories", options)
-        base = encode.text("request_id", request_id) or uuid4().hex
+        base, consistency = encode.text("request_id", request_id) or uuid4().hex, self._consistency(options)
 
         def pack(parts: builtins.list[memory_pb2.NewMemory], first: int) -> Unary[builtins.list[Added]]:
             # The position is part of the id: a repeated call with the same input and id makes the same chunks, so nothing doubles.
-            request = memory_pb2.BatchAddMemoriesRequest(request_id=f"{base}/{first}", memories=parts, deduplicate=deduplicate)
+            request = memory_pb2.BatchAddMemoriesRequest(
+                request_id=f"{base}/{first}", memories=parts, deduplicate=deduplicate, consistency=consistency
+            )
             owners = {(part.scope.tenant, part.scope.user) for part in parts}
             return Unary(call, request, self._remembering(owners, decode.batch_added))
 
@@ -108,17 +112,19 @@ class Operations:
         Raises FieldInvalid, EmbeddingDimensionMismatch, EmbeddingNotFinite, OwnerUnavailable, DeadlinePassed.
         """
         query = Query(text, embedding, k, filter, min_score, explain, include_embedding, weights=weights, include_strength=include_strength)
-        request = self._search_request(query, self._scope(options), consistency_token)
-        return Unary(self._call("memory", "SearchMemories", options), request, decode.found)
+        request = self._search_request(query, options, consistency_token)
+        owners = [(request.scope.tenant, request.scope.user)]
+        return Unary(self._call("memory", "SearchMemories", options), request, self._remembering(owners, decode.found))
 
     def search_many(self, **options: Unpack[CallOptions]) -> Chunks[Any, Any, Unary[builtins.list[SearchResult]]]:
         """Turns queries pushed into it into batch calls."""
-        scope, call = self._scope(options), self._call("memory", "BatchSearchMemories", options)
+        call = self._call("memory", "BatchSearchMemories", options)
 
         def pack(parts: builtins.list[memory_pb2.SearchMemoriesRequest], first: int) -> Unary[builtins.list[SearchResult]]:
-            return Unary(call, memory_pb2.BatchSearchMemoriesRequest(searches=parts), decode.batch_found)
+            owners = [(part.scope.tenant, part.scope.user) for part in parts]
+            return Unary(call, memory_pb2.BatchSearchMemoriesRequest(searches=parts), partial(_remember_each, self.tokens, owners))
 
-        return self._chunks(lambda item: self._search_request(item if isinstance(item, Query) else Query(item), scope, ""), pack)
+        return self._chunks(lambda item: self._search_request(item if isinstance(item, Query) else Query(item), options, ""), pack)
 
     def get(
         self,
@@ -127,10 +133,14 @@ class Operations:
         include_embedding: bool = False,
         include_strength: bool = False,
         include_history: bool = False,
+        include_siblings: bool = False,
         consistency_token: str = "",
         **options: Unpack[CallOptions],
     ) -> Unary[Memory]:
-        """One memory of the owner, an archived one too. Raises TraceNotFound."""
+        """One memory of the owner, an archived one too. Raises TraceNotFound.
+
+        `include_siblings`: all contents, where several were written at different nodes at the same time; `resolve` ends that.
+        """
         scope = self._scope(options)
         request = memory_pb2.GetMemoryRequest(
             scope=encode.scope(scope),
@@ -139,8 +149,11 @@ class Operations:
             include_embedding=include_embedding,
             include_strength=include_strength,
             include_history=include_history,
+            include_siblings=include_siblings,
+            consistency=self._consistency(options),
         )
-        return Unary(self._call("memory", "GetMemory", options), request, lambda response: decode.memory(response.trace))
+        parse = self._remembering([_owner(scope)], lambda response: decode.memory(response.trace))
+        return Unary(self._call("memory", "GetMemory", options), request, parse, partial(_remember_error, self.tokens, _owner(scope)))
 
     def list(
         self,
@@ -164,6 +177,7 @@ class Operations:
             include_embedding=include_embedding,
             include_archived=include_archived,
             consistency_token=self._token(scope, consistency_token),
+            consistency=self._consistency(options),
         )
         return self._page(self._call("memory", "ListMemories", options), request)
 
@@ -204,6 +218,8 @@ class Operations:
             trace=encode.trace(Memory(trace_id=trace_id, scope=scope, **values), scope),
             update_mask=field_mask_pb2.FieldMask(paths=list(changed)),
             expected_version=encode.integer("expected_version", expected_version, bits=64, signed=False),
+            consistency=self._consistency(options),
+            consistency_token=self._token(scope, ""),
         )
         # Repeated after an answer that was lost, an update that expects a version would fail on its own success.
         call = self._call("memory", "UpdateMemory", options, repeatable=expected_version == 0)
@@ -213,11 +229,31 @@ class Operations:
         """Remove one memory for good. True when it was there; False only with `allow_missing`. Raises TraceNotFound."""
         scope = self._scope(options)
         request = memory_pb2.DeleteMemoryRequest(
-            scope=encode.scope(scope), trace_id=encode.text("trace_id", trace_id), allow_missing=allow_missing
+            scope=encode.scope(scope),
+            trace_id=encode.text("trace_id", trace_id),
+            allow_missing=allow_missing,
+            consistency=self._consistency(options),
+            consistency_token=self._token(scope, ""),
         )
         # As with update: the second try of a lost success would say that there is no such trace.
         call = self._call("memory", "DeleteMemory", options, repeatable=allow_missing)
         return Unary(call, request, self._remembering([_owner(scope)], lambda response: bool(response.deleted)))
+
+    def resolve(self, trace_id: str, sibling_id: str = "", **options: Unpack[CallOptions]) -> Unary[Memory]:
+        """End a conflict: of the contents that stand beside each other keep one, as `get(..., include_siblings=True)` names them; by
+        default the one that reads show. Returns the memory as it stands now. Raises TraceNotFound, FieldInvalid.
+        """
+        scope = self._scope(options)
+        request = memory_pb2.ResolveConflictRequest(
+            scope=encode.scope(scope),
+            trace_id=encode.text("trace_id", trace_id),
+            sibling_id=encode.text("sibling_id", sibling_id),
+            consistency=self._consistency(options),
+            consistency_token=self._token(scope, ""),
+        )
+        # Repeated after an answer that was lost, it would look for a sibling that its own success replaced.
+        call = self._call("memory", "ResolveConflict", options, repeatable=not sibling_id)
+        return Unary(call, request, self._remembering([_owner(scope)], lambda response: decode.memory(response.trace)))
 
     def reinforce(
         self,
@@ -241,6 +277,8 @@ class Operations:
             scope=encode.scope(scope),
             feedback=[encode.feedback(item) for item in given],
             spread=encode.credit_spread(spread),
+            consistency=self._consistency(options),
+            consistency_token=self._token(scope, ""),
         )
         return Unary(self._call("memory", "ReinforceMemories", options), request, self._remembering([_owner(scope)], _reinforced))
 
@@ -323,6 +361,25 @@ class Operations:
         call = self._call("admin", "CreateSnapshot", options, repeatable=False)
         return Unary(call, admin_pb2.CreateSnapshotRequest(), decode.snapshots)
 
+    def drain(self, node_id: str, **options: Unpack[CallOptions]) -> Streamed:
+        """Hand a memory node's owners over to the others; after its last message the node may be stopped for good.
+
+        Leaving the stream does not stop the drain. Raises FieldInvalid, OwnerUnavailable.
+        """
+        request = admin_pb2.DrainNodeRequest(node_id=encode.text("node_id", node_id))
+        return Streamed(self._call("admin", "DrainNode", options, stream=True), request)
+
+    def backup(self, **options: Unpack[CallOptions]) -> Streamed:
+        """Every owner's memories as parts (bytes) that only `restore` reads, while the suite serves. Raises OwnerUnavailable."""
+        return Streamed(self._call("admin", "Backup", options, stream=True, repeatable=False), admin_pb2.BackupRequest())
+
+    def restore(self, **options: Unpack[CallOptions]) -> Call:
+        """The call; `restored_part` makes its requests."""
+        return self._call("admin", "Restore", options, stream=True)
+
+    def _consistency(self, options: CallOptions) -> types_pb2.Consistency:
+        return encode.consistency(options.get("consistency", self.options.consistency))
+
     def _scope(self, options: CallOptions) -> Scope:
         own = self.identity
         return Scope(
@@ -347,7 +404,8 @@ class Operations:
     def _chunks(self, encoder: Callable[[Any], Any], pack: Callable[[builtins.list[Any], int], R]) -> Chunks[Any, Any, R]:
         return Chunks(encoder, pack, max_items=self.options.chunk_items, max_bytes=self.options.chunk_bytes)
 
-    def _search_request(self, query: Query, default: Scope, token: str) -> memory_pb2.SearchMemoriesRequest:
+    def _search_request(self, query: Query, options: CallOptions, token: str) -> memory_pb2.SearchMemoriesRequest:
+        default = self._scope(options)
         scope = Scope(query.user or default.user, query.agent or default.agent, query.session or default.session, default.tenant)
         if query.text and query.embedding is not None:
             raise FieldInvalid("a search is by text or by embedding: give one of them", field="query")
@@ -361,6 +419,7 @@ class Operations:
             explain=query.explain,
             weights=encode.weights(query.weights),
             include_strength=query.include_strength,
+            consistency=self._consistency(options),
         )
         vector = encode.embedding("embedding", query.embedding)
         if vector is None:
@@ -377,9 +436,11 @@ class Operations:
             following = memory_pb2.ListMemoriesRequest()
             following.CopyFrom(request)
             following.page_token = response.next_page_token
+            if self.options.session_consistency and response.consistency_token:
+                following.consistency_token = response.consistency_token  # has the request's in it
             return Page(traces, self._page(call, following))
 
-        return Unary(call, request, parse)
+        return Unary(call, request, self._remembering([(request.scope.tenant, request.scope.user)], parse))
 
     def _token(self, scope: Scope, given: str) -> str:
         if given or not self.options.session_consistency:
@@ -398,6 +459,25 @@ def _remember(tokens: Tokens, owners: tuple[Owner, ...], parse: Callable[[Any], 
     for owner in owners:
         tokens.remember(owner, response.consistency_token)
     return parse(response)
+
+
+def _remember_each(tokens: Tokens, owners: Sequence[Owner], response: memory_pb2.BatchSearchMemoriesResponse) -> list[SearchResult]:
+    for owner, row in zip(owners, response.results, strict=False):
+        tokens.remember(owner, row.response.consistency_token)
+    return decode.batch_found(response)
+
+
+def _remember_error(tokens: Tokens, owner: Owner, error: NdmlError) -> None:
+    """That a memory is gone is seen, too."""
+    tokens.remember(owner, error.metadata.get("consistency_token", ""))
+
+
+def restored_part(part: bytes) -> admin_pb2.RestoreRequest:
+    """A part of a backup as it goes back. Raises FieldInvalid for bytes that are none."""
+    try:
+        return admin_pb2.RestoreRequest(part=admin_pb2.BackupPart.FromString(part))
+    except DecodeError:
+        raise FieldInvalid("not a part of a backup: pass the parts on as backup gave them", field="part") from None
 
 
 def _reinforced(response: memory_pb2.ReinforceMemoriesResponse) -> Reinforced:

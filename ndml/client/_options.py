@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from ndml.errors import FieldInvalid
 
+CONSISTENCIES = ("", "one", "quorum", "all")
 DEFAULT_ADDRESS = "127.0.0.1:7700"
 
 
@@ -20,6 +21,8 @@ class CallOptions(TypedDict, total=False):
     agent: str
     session: str
     timeout_s: float
+    consistency: str
+    """Copies that take part: "one", "quorum" or "all". Of a write: that have it on disk before the answer; of a read: that are joined."""
     headers: Mapping[str, str]
     """Sent as gRPC metadata, for example {"traceparent": "00-…"}; keys in lower case."""
 
@@ -67,7 +70,9 @@ class ClientOptions:
     retry: Retry = field(default_factory=Retry)
     """How failed attempts are repeated."""
     session_consistency: bool = True
-    """Reads carry the newest consistency token that a write of this client got for the owner: they see this client's writes."""
+    """Calls carry the consistency tokens that this client got for the owner: they see its writes, and no less than it has seen."""
+    consistency: str = ""
+    """Copies that take part where the call does not say: "one", "quorum" or "all". Empty: the suite's settings; of reads, one."""
     remembered_owners: int = 10_000
     """Owners whose token is kept; the least recently used falls out. 10,000 tokens are about 2 MB."""
     stream_timeout_s: float = 3600.0
@@ -84,6 +89,8 @@ class ClientOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.chunk_items <= 256:
             raise FieldInvalid("chunk_items must be 1 to 256, the server's limit for one message", field="options.chunk_items")
+        if self.consistency not in CONSISTENCIES:
+            raise FieldInvalid(f"consistency must be one of one, quorum, all; got {self.consistency!r}", field="options.consistency")
         for name in ("remembered_owners", "stream_timeout_s", "chunk_bytes", "max_message_bytes", "keepalive_s"):
             if getattr(self, name) <= 0:
                 raise FieldInvalid(f"{name} must be greater than 0", field=f"options.{name}")

@@ -8,8 +8,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from ndml.client import _decode as decode
 from ndml.client._dynamics import ConsolidationProgress
-from ndml.client._models import Citation, Memory, SearchStats
-from ndml.v1 import chat_pb2, memory_pb2
+from ndml.client._models import Citation, DrainProgress, Memory, SearchStats
+from ndml.v1 import admin_pb2, chat_pb2, memory_pb2
 
 Item = TypeVar("Item")
 
@@ -40,6 +40,30 @@ class Consolidating(_Gathering[ConsolidationProgress]):
     def absorb(self, message: memory_pb2.ConsolidateMemoriesResponse) -> list[ConsolidationProgress]:
         self.last = decode.progress(message)
         return [self.last]
+
+
+class Draining(_Gathering[DrainProgress]):
+    """Progress of a drain; closing the stream does not stop it."""
+
+    last: DrainProgress | None = None
+    """The newest message."""
+
+    def absorb(self, message: admin_pb2.DrainNodeResponse) -> list[DrainProgress]:
+        self.last = decode.drain(message)
+        return [self.last]
+
+
+class BackingUp(_Gathering[bytes]):
+    """Parts of a backup, in the order in which they are to be restored."""
+
+    owners_done: int = 0
+    """Owners whose parts have all come."""
+    owners_total: int | None = None
+    """Owners in all, as counted at the start; None before the first part."""
+
+    def absorb(self, message: admin_pb2.BackupResponse) -> list[bytes]:
+        self.owners_done, self.owners_total = message.owners_done, message.owners_total
+        return [message.part.SerializeToString(deterministic=True)]
 
 
 class Answer(_Gathering[str]):
@@ -142,6 +166,22 @@ class ChatStream(Answer, SyncStream[str]):
 
 class ConsolidationStream(Consolidating, SyncStream[ConsolidationProgress]):
     """Result of NdmlClient.consolidate."""
+
+
+class DrainStream(Draining, SyncStream[DrainProgress]):
+    """Result of NdmlClient.drain."""
+
+
+class BackupStream(BackingUp, SyncStream[bytes]):
+    """Result of NdmlClient.backup."""
+
+
+class AsyncDrainStream(Draining, AsyncStream[DrainProgress]):
+    """Result of AsyncNdmlClient.drain."""
+
+
+class AsyncBackupStream(BackingUp, AsyncStream[bytes]):
+    """Result of AsyncNdmlClient.backup."""
 
 
 class AsyncConsolidationStream(Consolidating, AsyncStream[ConsolidationProgress]):

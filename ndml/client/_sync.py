@@ -14,14 +14,14 @@ import grpc
 from ndml import wire
 from ndml.client import _decode as decode
 from ndml.client._attempts import Attempts
-from ndml.client._calls import Identity, Page, Streamed, Unary, presented
+from ndml.client._calls import Call, Identity, Page, Streamed, Unary, presented
 from ndml.client._chunks import Chunks
 from ndml.client._connection import SyncConnection
-from ndml.client._models import Added, ImportResult, Memory, NewMemory, Query, SearchResult
-from ndml.client._operations import Operations, Outcome, checked
+from ndml.client._models import Added, ImportResult, Memory, NewMemory, Query, RestoreResult, SearchResult
+from ndml.client._operations import Operations, Outcome, checked, restored_part
 from ndml.client._options import DEFAULT_ADDRESS, CallOptions, ClientOptions
 from ndml.client._session import Tokens
-from ndml.client._streams import ChatStream, ConsolidationStream, ExportStream, SyncStream
+from ndml.client._streams import BackupStream, ChatStream, ConsolidationStream, DrainStream, ExportStream, SyncStream
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,6 +86,7 @@ class NdmlClient:
     list = _paged(Operations.list)
     update = _unary(Operations.update)
     delete = _unary(Operations.delete)
+    resolve = _unary(Operations.resolve)
     reinforce = _unary(Operations.reinforce)
     consolidate = _streamed(Operations.consolidate, ConsolidationStream)
     stats = _unary(Operations.stats)
@@ -94,6 +95,8 @@ class NdmlClient:
     cluster_status = _unary(Operations.cluster_status)
     placement = _unary(Operations.placement)
     create_snapshot = _unary(Operations.create_snapshot)
+    drain = _streamed(Operations.drain, DrainStream)
+    backup = _streamed(Operations.backup, BackupStream)
 
     def add_many(
         self,
@@ -126,20 +129,14 @@ class NdmlClient:
         The input may be a generator. A memory goes to the user (agent, session) that the call names, else to its own, else to the client's.
         """
         call, chunks = self._operations.import_(**options)
-        broken: builtins.list[Exception] = []
+        return decode.imported(self._upload(call, _chunked(memories, chunks)))
 
-        def requests() -> Iterator[Any]:
-            try:
-                yield from _chunked(memories, chunks)
-            except Exception as error:  # gRPC reads this in a thread of its own and would only say that iterating failed.
-                broken.append(error)
-                raise
+    def restore(self, parts: Iterable[bytes], **options: Unpack[CallOptions]) -> RestoreResult:
+        """Join the parts of a backup into the suite, whatever its number of nodes: what was erased since stays erased.
 
-        try:
-            response = self._connection.method(call)(requests(), timeout=call.timeout_s, metadata=call.metadata)
-        except grpc.RpcError as failure:
-            raise (broken[0] if broken else wire.rpc_error_to_ndml(failure)) from failure
-        return decode.imported(response)
+        Repeating it is safe. Raises FieldInvalid for what is no part of a backup, OwnerUnavailable.
+        """
+        return decode.restored(self._upload(self._operations.restore(**options), map(restored_part, parts)))
 
     def scoped(self, *, user: str = "", agent: str = "", session: str = "") -> Self:
         """This client with other defaults; channel and session are shared, and closed with the first of them that is closed."""
@@ -168,7 +165,7 @@ class NdmlClient:
             try:
                 response = self._connection.method(call)(unary.request, timeout=attempts.remaining(), metadata=call.metadata)
             except grpc.RpcError as failure:
-                time.sleep(attempts.delay_after(failure))
+                time.sleep(unary.delay_after(attempts, failure))
             else:
                 return unary.parse(response)
 
@@ -193,6 +190,21 @@ class NdmlClient:
                 time.sleep(attempts.delay_after(failure, begun=begun))
             finally:
                 responses.cancel()
+
+    def _upload(self, call: Call, messages: Iterable[Any]) -> Any:
+        broken: builtins.list[Exception] = []
+
+        def requests() -> Iterator[Any]:
+            try:
+                yield from messages
+            except Exception as error:  # gRPC reads this in a thread of its own and would only say that iterating failed.
+                broken.append(error)
+                raise
+
+        try:
+            return self._connection.method(call)(requests(), timeout=call.timeout_s, metadata=call.metadata)
+        except grpc.RpcError as failure:
+            raise (broken[0] if broken else wire.rpc_error_to_ndml(failure)) from failure
 
     def _in_chunks(
         self, items: Iterable[Any], chunks: Chunks[Any, Any, Unary[builtins.list[Outcome]]], return_errors: bool

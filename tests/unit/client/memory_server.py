@@ -49,6 +49,7 @@ class World:
         self.seen: list[tuple[str, Any, dict[str, str]]] = []
         self.failures: deque[tuple[str, NdmlError]] = deque()
         self.sequence = 0
+        self.read_token = ""  # what reads give, as servers with several copies do
         self.model = ""
         self.hold_s = 0.0
         self.clock_skew_s = 0.0
@@ -126,11 +127,13 @@ class World:
             raise TraceNotFound(f"no trace {trace_id} in this scope: check id and user", metadata={"trace_id": trace_id})
         return trace
 
-    def shown(self, trace: types_pb2.MemoryTrace, *, vectors: bool, strength: bool = False, history: bool = False) -> types_pb2.MemoryTrace:
+    def shown(
+        self, trace: types_pb2.MemoryTrace, *, vectors: bool, strength: bool = False, history: bool = False, siblings: bool = False
+    ) -> types_pb2.MemoryTrace:
         """A copy without what was not asked for."""
         copy = types_pb2.MemoryTrace()
         copy.CopyFrom(trace)
-        for name, wanted in (("embedding", vectors), ("strength", strength), ("history", history)):
+        for name, wanted in (("embedding", vectors), ("strength", strength), ("history", history), ("siblings", siblings)):
             if not wanted:
                 copy.ClearField(name)  # type: ignore[arg-type]
         return copy
@@ -205,7 +208,7 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             hits.append(memory_pb2.SearchHit(trace=trace, score=sum(signals.values()), signals=shares))
         hits.sort(key=lambda hit: -hit.score)
         stats = types_pb2.SearchStats(shards_total=1, shards_answered=1, traces_in_scope=len(hits), index="words")
-        return memory_pb2.SearchMemoriesResponse(hits=hits[: request.k or 10], stats=stats)
+        return memory_pb2.SearchMemoriesResponse(hits=hits[: request.k or 10], stats=stats, consistency_token=self.world.read_token)
 
     def BatchSearchMemories(
         self, request: memory_pb2.BatchSearchMemoriesRequest, context: grpc.ServicerContext
@@ -220,8 +223,9 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
 
     def GetMemory(self, request: memory_pb2.GetMemoryRequest, context: grpc.ServicerContext) -> memory_pb2.GetMemoryResponse:
         trace = self.world.find(request.scope, request.trace_id)
-        wanted = {"strength": request.include_strength, "history": request.include_history}
-        return memory_pb2.GetMemoryResponse(trace=self.world.shown(trace, vectors=request.include_embedding, **wanted))
+        wanted = {"strength": request.include_strength, "history": request.include_history, "siblings": request.include_siblings}
+        shown = self.world.shown(trace, vectors=request.include_embedding, **wanted)
+        return memory_pb2.GetMemoryResponse(trace=shown, consistency_token=self.world.read_token)
 
     def ListMemories(self, request: memory_pb2.ListMemoriesRequest, context: grpc.ServicerContext) -> memory_pb2.ListMemoriesResponse:
         if request.page_token and not request.page_token.isdecimal():
@@ -229,7 +233,8 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         traces = self.world.visible(request.scope, vectors=request.include_embedding, archived=request.include_archived)[::-1]
         start, size = int(request.page_token or 0), request.page_size or 50
         more = str(start + size) if start + size < len(traces) else ""
-        return memory_pb2.ListMemoriesResponse(traces=traces[start : start + size], next_page_token=more)
+        page = traces[start : start + size]
+        return memory_pb2.ListMemoriesResponse(traces=page, next_page_token=more, consistency_token=self.world.read_token)
 
     def UpdateMemory(self, request: memory_pb2.UpdateMemoryRequest, context: grpc.ServicerContext) -> memory_pb2.UpdateMemoryResponse:
         trace = self.world.find(request.trace.scope, request.trace.trace_id)
@@ -253,6 +258,19 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             return memory_pb2.DeleteMemoryResponse(deleted=False)
         del self.world.traces[self.world.owner(request.scope)][request.trace_id]
         return memory_pb2.DeleteMemoryResponse(deleted=True, consistency_token=self.world.token())
+
+    def ResolveConflict(
+        self, request: memory_pb2.ResolveConflictRequest, context: grpc.ServicerContext
+    ) -> memory_pb2.ResolveConflictResponse:
+        trace = self.world.find(request.scope, request.trace_id)
+        beside = {sibling.sibling_id: sibling for sibling in trace.siblings}
+        if request.sibling_id and request.sibling_id not in beside:
+            raise FieldInvalid(f"no sibling {request.sibling_id!r}: {', '.join(beside)}", field="sibling_id")
+        if request.sibling_id:
+            trace.text = beside[request.sibling_id].trace.text
+        trace.ClearField("siblings")
+        trace.version += 1
+        return memory_pb2.ResolveConflictResponse(trace=trace, consistency_token=self.world.token())
 
     def ReinforceMemories(
         self, request: memory_pb2.ReinforceMemoriesRequest, context: grpc.ServicerContext
@@ -351,8 +369,34 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         return admin_pb2.GetClusterStatusResponse(services=[row], epoch=7, healthy=True)
 
     def GetPlacement(self, request: admin_pb2.GetPlacementRequest, context: grpc.ServicerContext) -> admin_pb2.GetPlacementResponse:
-        member = admin_pb2.PlacementMember(node_id="n0", address="127.0.0.1:1", zone="a", state=admin_pb2.MEMBER_STATE_ALIVE)
+        member = admin_pb2.PlacementMember(node_id="n0", address="127.0.0.1:1", zone="a", state="MEMBER_STATE_ALIVE", phase=1)
         return admin_pb2.GetPlacementResponse(epoch=7, members=[member], replication_factor=1, owners=["n0"] if request.user else [])
+
+    def DrainNode(self, request: admin_pb2.DrainNodeRequest, context: grpc.ServicerContext) -> Iterator[admin_pb2.DrainNodeResponse]:
+        if request.node_id != "n0":
+            raise FieldInvalid(f"no memory node {request.node_id!r}: members are n0", field="node_id")
+        for left in (2, 1):
+            yield admin_pb2.DrainNodeResponse(phase=admin_pb2.MEMBER_PHASE_LEAVING, owners_left=left, owners_total=2)
+        yield admin_pb2.DrainNodeResponse(phase=admin_pb2.MEMBER_PHASE_LEFT, owners_total=2)
+
+    def Backup(self, request: admin_pb2.BackupRequest, context: grpc.ServicerContext) -> Iterator[admin_pb2.BackupResponse]:
+        for done, ((tenant, user), traces) in enumerate(sorted(self.world.traces.items()), 1):
+            records = [trace.SerializeToString() for trace in traces.values()]
+            part = admin_pb2.BackupPart(tenant=tenant, user=user, records=records, owner_records=len(records))
+            yield admin_pb2.BackupResponse(part=part, owners_done=done, owners_total=len(self.world.traces))
+
+    def Restore(self, requests: Iterator[admin_pb2.RestoreRequest], context: grpc.ServicerContext) -> admin_pb2.RestoreResponse:
+        response = admin_pb2.RestoreResponse()
+        for request in requests:
+            part = request.part
+            there = self.world.traces.setdefault((part.tenant, part.user), {})
+            given = [types_pb2.MemoryTrace.FromString(record) for record in part.records]
+            response.changed += sum(trace.trace_id not in there for trace in given)
+            response.verified += all(there.get(trace.trace_id, trace) == trace for trace in given)
+            there |= {trace.trace_id: trace for trace in given if trace.trace_id not in there}
+            response.owners += 1
+            response.records += len(given)
+        return response
 
     def CreateSnapshot(self, request: admin_pb2.CreateSnapshotRequest, context: grpc.ServicerContext) -> admin_pb2.CreateSnapshotResponse:
         info = admin_pb2.SnapshotInfo(node_id="n0", path="/snapshots/1", size_bytes=12, traces=1, sha256="00", created_at=self.world.now())

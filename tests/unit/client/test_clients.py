@@ -28,6 +28,7 @@ from ndml.client import (
     Scope,
     Tls,
 )
+from ndml.client._session import Tokens
 from ndml.errors import (
     CapacityReached,
     DeadlinePassed,
@@ -41,6 +42,8 @@ from ndml.errors import (
     TraceNotFound,
     VersionConflict,
 )
+from ndml.seen import user_key, write_seen
+from ndml.v1 import types_pb2
 
 
 async def test_a_memory_goes_in_and_comes_out_whole(memory: Any) -> None:
@@ -190,6 +193,87 @@ async def test_admin(memory: Any) -> None:
     assert (stats.traces, stats.traces_by_kind, stats.dimension) == (1, {"episodic": 1}, 4)
 
 
+async def test_a_drain_is_followed(memory: Any) -> None:
+    stream = memory.drain("n0")
+    assert [(step.phase, step.owners_left) async for step in stream] == [("leaving", 2), ("leaving", 1), ("left", 0)]
+    assert stream.last.owners_total == 2
+    with pytest.raises(FieldInvalid, match="members are n0"):
+        _ = [step async for step in memory.drain("n9")]
+    assert (await memory.placement()).members[0].phase == "joining"
+
+
+async def test_a_backup_goes_back_as_it_came(memory: Any, server: Any) -> None:
+    await memory.add_many([NewMemory("a"), NewMemory("b"), NewMemory("c", user="bob")])
+    stream = memory.backup()
+    parts = [part async for part in stream]
+    assert (stream.owners_done, stream.owners_total, len(parts)) == (2, 2, 2) and all(isinstance(part, bytes) for part in parts)
+    assert (await memory.restore(parts)).changed == 0
+    server.world.traces.clear()
+    result = await memory.restore(iter(parts))
+    assert (result.owners, result.changed, result.records, result.verified) == (2, 3, 3, 2)
+    with pytest.raises(FieldInvalid, match="not a part"):
+        await memory.restore([b"\xff\xff"])
+
+
+async def test_a_conflict_is_seen_and_ended(memory: Any, server: Any) -> None:
+    trace_id = (await memory.add("Lisbon")).trace_id
+    stored = server.world.traces["default", "ann"][trace_id]
+    stored.siblings.add(sibling_id="a-1", trace=stored, node_id="n0", shown=True, support=9)
+    stored.siblings.add(sibling_id="b-1", trace=types_pb2.MemoryTrace(text="Porto"), support=-3)
+    assert (await memory.get(trace_id)).siblings == ()
+    shown, other = (await memory.get(trace_id, include_siblings=True)).siblings
+    assert (shown.sibling_id, shown.memory.text, shown.node_id, shown.shown, shown.support) == ("a-1", "Lisbon", "n0", True, 9)
+    assert (other.memory.text, other.node_id, other.shown, other.support) == ("Porto", "", False, -3)
+    with pytest.raises(FieldInvalid, match="no sibling"):
+        await memory.resolve(trace_id, "c-1")
+    ended = await memory.resolve(trace_id, "b-1", consistency="all")
+    assert (ended.text, ended.version) == ("Porto", 2)
+    assert (await memory.get(trace_id, include_siblings=True)).siblings == ()
+    assert server.world.calls("ResolveConflict")[-1].consistency == types_pb2.CONSISTENCY_ALL
+
+
+async def test_consistency_is_said_by_the_call_or_the_client(server: Any) -> None:
+    options = ClientOptions(consistency="quorum")
+    with NdmlClient(server.address, user="ann", options=options) as client:
+        trace_id = client.add("x").trace_id
+        client.add_many(["y"], consistency="all")
+        client.search("x", consistency="one")
+        client.search_many(["x"])
+        client.get(trace_id)
+        _ = list(client.list(consistency=""))
+        client.update(trace_id, text="z")
+        client.reinforce(trace_id)
+        client.delete(trace_id)
+        with pytest.raises(FieldInvalid, match="one, quorum, all"):
+            client.get(trace_id, consistency="most")
+    sent = {method: request for method, request, _ in server.world.seen}
+    words = {
+        method: types_pb2.Consistency.Name(request.consistency)[12:].lower() for method, request in sent.items() if "Batch" not in method
+    }
+    assert words == {
+        "AddMemory": "quorum", "SearchMemories": "one", "GetMemory": "quorum", "ListMemories": "unspecified",
+        "UpdateMemory": "quorum", "ReinforceMemories": "quorum", "DeleteMemory": "quorum",
+    }  # fmt: skip
+    assert sent["BatchAddMemories"].consistency == types_pb2.CONSISTENCY_ALL
+    assert sent["BatchSearchMemories"].searches[0].consistency == types_pb2.CONSISTENCY_QUORUM
+    with pytest.raises(FieldInvalid, match="one, quorum, all"):
+        ClientOptions(consistency="most")
+
+
+def test_a_session_joins_what_its_writes_gave() -> None:
+    tokens = Tokens(2)
+    ann, bob = user_key("ann"), user_key("bob")
+    tokens.remember(("t", "ann"), write_seen({(ann, 1): 5, (bob, 2): 9}))
+    tokens.remember(("t", "ann"), write_seen({(ann, 2): 7}))
+    tokens.remember(("t", "ann"), write_seen({(ann, 1): 4}))
+    tokens.remember(("t", "ann"), "")
+    assert tokens.newest(("t", "ann")) == write_seen({(ann, 1): 5, (ann, 2): 7})
+    tokens.remember(("t", "ann"), "of another release")
+    assert tokens.newest(("t", "ann")) == "of another release"
+    tokens.remember(("t", "ann"), write_seen({(ann, 3): 1}))
+    assert tokens.newest(("t", "ann")) == write_seen({(ann, 3): 1})
+
+
 async def test_reads_carry_the_newest_token_of_their_owner(memory: Any, server: Any) -> None:
     await memory.search("x")
     await memory.add("a")
@@ -199,6 +283,35 @@ async def test_reads_carry_the_newest_token_of_their_owner(memory: Any, server: 
     await memory.search("x", user="eve")
     await memory.search("x", consistency_token="mine")
     assert [call.consistency_token for call in server.world.calls("SearchMemories")] == ["", "token-2", "token-2", "", "mine"]
+
+
+async def test_a_session_has_seen_what_its_reads_have_seen(memory: Any, server: Any) -> None:
+    """Of every kind of read, and of a get that finds nothing: every later call of its owner sees no less."""
+
+    def seen(*stores: int) -> str:
+        return write_seen({(user_key("ann"), store): 5 for store in stores})
+
+    [one, *_] = await memory.add_many(["a", "b", "c"])
+    server.world.read_token = seen(1)
+    await memory.get(one.trace_id)
+    server.world.read_token = seen(2)
+    await memory.search("a", consistency_token=seen(9))
+    server.world.read_token = seen(1, 2, 3)
+    assert [item.text async for item in memory.list(page_size=2)] == ["c", "b", "a"]
+    server.world.read_token = seen(4)
+    await memory.search_many([Query("a"), Query("b", user="bob"), Query("x", k=-1)], return_errors=True)
+    server.world.read_token = ""
+    gone = TraceNotFound("gone", metadata={"consistency_token": seen(5)})
+    server.world.failures.append(("GetMemory", gone))
+    with pytest.raises(TraceNotFound):
+        await memory.get(one.trace_id)
+    await memory.search("x")
+    await memory.search("x", user="bob")
+    await memory.update(one.trace_id, text="z")
+    calls = server.world.calls
+    assert [call.consistency_token for call in calls("SearchMemories")[-2:]] == [seen(1, 2, 3, 4, 5), ""]
+    assert calls("UpdateMemory")[0].consistency_token == seen(1, 2, 3, 4, 5)
+    assert [call.consistency_token for call in calls("ListMemories")] == [seen(1, 2), seen(1, 2, 3)], "the next page, too"
 
 
 async def test_identity_and_headers_travel(server: Any) -> None:

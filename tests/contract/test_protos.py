@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC: list[FileDescriptor] = [m.DESCRIPTOR for m in (admin_pb2, chat_pb2, errors_pb2, memory_pb2, types_pb2)]
 INTERNAL: list[FileDescriptor] = [m.DESCRIPTOR for m in (consensus_pb2, llm_pb2, memory_node_pb2)]
 # A client stream has no HTTP counterpart; over REST an import is a series of batchAdd.
-WITHOUT_ROUTE = {"ndml.v1.MemoryService.ImportMemories"}
+WITHOUT_ROUTE = {"ndml.v1.MemoryService.ImportMemories", "ndml.v1.AdminService.Backup", "ndml.v1.AdminService.Restore"}
 BUF = shutil.which("buf") or shutil.which("buf", path=str(Path(sys.executable).parent))
 needs_buf = pytest.mark.skipif(BUF is None, reason="buf is not installed: pip install buf-bin")
 

@@ -1,9 +1,10 @@
 """What replication costs, each figure beside its reference in the same run: `make bench-consensus`, or
 
-    python -m tests.perf.bench_consensus [--parts reconcile overhead sync lost gossip signing] [--markdown FILE] [--json FILE]
+    python -m tests.perf.bench_consensus [--parts reconcile overhead …] [--markdown FILE] [--json FILE]
 
 reconcile: bytes and time to find 100 differences among 100,000 traces. overhead: symbols a difference. sync: bytes of full state, deltas
-and digests. lost: last writer wins against versions. gossip: messages of 1,000 simulated nodes. signing: on and off. One thread, a minute.
+and digests. lost: last writer wins against versions. gossip: messages of 1,000 simulated nodes. signing: on and off. signed, deltas,
+partition: real processes. Five minutes.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from pathlib import Path
 
 import psutil
 
-from tests.perf import consensus_choices, consensus_sync
+from tests.perf import consensus_choices, consensus_processes, consensus_signed, consensus_sync
 from tests.perf.tables import Part, as_json, as_markdown
 
-PARTS = ("reconcile", "overhead", "sync", "lost", "gossip", "signing")
+PARTS = ("reconcile", "overhead", "sync", "lost", "gossip", "signing", "signed", "deltas", "partition")
 
 
 def run(options: argparse.Namespace) -> list[Part]:
@@ -35,6 +36,9 @@ def run(options: argparse.Namespace) -> list[Part]:
         "lost": lambda: consensus_choices.lost_updates(options.seeds * 20),
         "gossip": lambda: consensus_choices.gossip(options.nodes, options.zones, options.view),
         "signing": lambda: consensus_choices.signing(options.seeds * 20),
+        "signed": lambda: consensus_signed.signed_adds(options.signed_s, 32, 3),
+        "deltas": lambda: consensus_processes.carried(options.updates, 1024, 3),
+        "partition": lambda: consensus_processes.healed(options.cut_s, 3),
     }
     parts = []
     for name in options.parts:
@@ -53,6 +57,9 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1000, help="that gossip, a multiple of the zones")
     parser.add_argument("--zones", type=int, default=10)
     parser.add_argument("--view", type=int, default=5, help="neighbours of a node")
+    parser.add_argument("--updates", type=int, default=5000, help="through real consensus nodes")
+    parser.add_argument("--signed-s", type=float, default=10.0, help="length of a run with signing, and of one without")
+    parser.add_argument("--cut-s", type=float, default=60.0, help="length of a partition")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()

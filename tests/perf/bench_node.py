@@ -24,8 +24,8 @@ from services.memory_node.commit import Commit, WriteJob
 from services.memory_node.index import AdaptiveIndex
 from services.memory_node.index.fastscan import FastScanIndex
 from services.memory_node.records import Owner
+from services.memory_node.rows import COLUMNS
 from services.memory_node.store import Store
-from services.memory_node.transaction import COLUMNS
 from tests.unit.memory_node import node_harness as harness
 
 DIMENSION = 384

@@ -1,0 +1,1 @@
+"""Invariants, a file each: pure functions from what was seen to a list of violations, empty where it holds."""

@@ -1,0 +1,179 @@
+"""What goes wrong in a run: which kinds, drawn once a seed, and when, drawn as it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from ndml.placement import MemberPhase
+from tests.sim.membership import Roster
+from tests.sim.network import Network, Weather
+from tests.sim.nodes import ConsensusNode, MemoryNode
+
+KINDS = ("crash", "partition", "one_way", "slow", "consensus", "jump", "snapshot", "archive")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One seed's faults. `destructive`: wipe a disk, or put an old file back, once. `joins`, `leaves`: a node does, when disks last."""
+
+    weather: Weather
+    skews: bool
+    kinds: tuple[str, ...]
+    destructive: str
+    joins: bool = False
+    leaves: bool = False
+
+    @classmethod
+    def draw(cls, random: Random, seed: int) -> Plan:
+        weather = Weather(
+            drop=random.choice([0.0, 0.0, 0.05, 0.3]),
+            repeat=random.choice([0.0, 0.1]),
+            delay_s=random.choice([0.001, 0.005, 0.05]),
+        )
+        kinds = tuple([kind for kind in KINDS if random.random() < 0.5])
+        skews, destructive = random.random() < 0.5, random.choice(["", "", "wipe", "old_file"])
+        joins, leaves = Random(f"moves {seed}").choice([(False, False), (False, False), (True, False), (False, True), (True, True)])
+        return cls(weather, skews, kinds, destructive, joins and not destructive, leaves and not destructive)
+
+
+class Faults:
+    """Makes them happen to the machines of a run, and ends them all."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        network: Network,
+        nodes: Sequence[MemoryNode],
+        consensus: Sequence[ConsensusNode],
+        roster: Roster,
+        random: Random,
+    ) -> None:
+        self._plan = plan
+        self._network = network
+        self._nodes = nodes
+        self._consensus = consensus
+        self._machines: list[MemoryNode | ConsensusNode] = [*nodes, *consensus]
+        self._roster = roster
+        self._random = random
+        self._snapshots: dict[str, Path] = {}
+        self.done: list[str] = []
+
+    async def run(self) -> None:
+        """One after the other, until cancelled; those that end by themselves overlap."""
+        acts: dict[str, Callable[[], Awaitable[None]]] = {
+            "crash": self._crash,
+            "partition": self._partition,
+            "one_way": self._one_way,
+            "slow": self._slow,
+            "consensus": self._consensus_down,
+            "jump": self._jump,
+            "snapshot": self._take_snapshot,
+            "archive": self._archive,
+        }
+        destroyed = not self._plan.destructive
+        moves = [self._join] * self._plan.joins + [self._leave] * self._plan.leaves
+        while True:
+            await asyncio.sleep(self._random.expovariate(1.0))
+            if not destroyed and self._random.random() < 0.3:
+                destroyed = await self._destroy()
+            elif moves and self._random.random() < 0.5:
+                await moves.pop(0)()
+            elif self._plan.kinds:
+                kind = self._random.choice(self._plan.kinds)
+                self._say(kind)
+                await acts[kind]()
+
+    async def heal(self) -> None:
+        """Everything runs again, nothing is lost on the way."""
+        self._network.heal()
+        self._network.weather = Weather(delay_s=0.001)
+        for machine in self._machines:
+            if isinstance(machine, MemoryNode):
+                machine.slowness_s = 0.0
+            if not machine.process.alive:
+                await machine.start()
+
+    def _say(self, what: str) -> None:
+        self.done.append(f"{asyncio.get_running_loop().time():.2f} {what}")
+
+    async def _crash(self) -> None:
+        node = self._random.choice(self._nodes)
+        node.crash()
+        await asyncio.sleep(self._random.choice([0.0, 0.05, 1.0, 3.0]))
+        await node.start()
+
+    async def _destroy(self) -> bool:
+        """What is acknowledged stands on two disks at least; this one may go while the others stay."""
+        if self._plan.destructive == "old_file" and not self._snapshots:
+            await self._take_snapshot()
+            return False
+        name = self._random.choice(sorted(self._snapshots)) if self._plan.destructive == "old_file" else ""
+        node = next((node for node in self._nodes if node.name == name), self._random.choice(self._nodes))
+        self._say(f"{self._plan.destructive} of {node.name}")
+        node.crash()
+        kept = self._snapshots[name].read_bytes() if name else b""
+        node.files.wipe()
+        await asyncio.sleep(self._random.choice([0.0, 1.0]))
+        if not name:
+            await node.start()
+            return True
+        node.files.directory.mkdir(parents=True)
+        snapshot = node.files.directory / "old-file.db"
+        snapshot.write_bytes(kept)
+        await node.start(snapshot)
+        return True
+
+    async def _join(self) -> None:
+        self._say("join")
+        self._roster.say(self._nodes[-1].name, MemberPhase.JOINING)
+
+    async def _leave(self) -> None:
+        node = self._random.choice(self._nodes[:3])
+        self._say(f"leave of {node.name}")
+        await node.replication.set_phase(MemberPhase.LEAVING)
+
+    async def _take_snapshot(self) -> None:
+        node = self._random.choice(self._nodes)
+        self._snapshots[node.name] = Path(node.store.store.snapshot().path)
+
+    async def _partition(self) -> None:
+        names = [machine.name for machine in self._machines] + ["g0", "g1"]
+        one = self._random.sample(names, self._random.randint(1, len(names) // 2))
+        for a in one:
+            for b in names:
+                if b not in one:
+                    self._network.cut(a, b)
+                    self._network.cut(b, a)
+        await asyncio.sleep(self._random.uniform(0.5, 6.0))
+        self._network.heal()
+
+    async def _one_way(self) -> None:
+        names = [machine.name for machine in self._machines] + ["g0", "g1"]
+        for _ in range(self._random.randint(1, 3)):
+            self._network.cut(*self._random.sample(names, 2))
+        await asyncio.sleep(self._random.uniform(0.5, 6.0))
+        self._network.heal()
+
+    async def _slow(self) -> None:
+        node = self._random.choice(self._nodes)
+        node.slowness_s = self._random.choice([0.2, 1.0, 4.0])
+        await asyncio.sleep(self._random.uniform(0.5, 3.0))
+        node.slowness_s = 0.0
+
+    async def _consensus_down(self) -> None:
+        node = self._random.choice(self._consensus)
+        node.crash()
+        await asyncio.sleep(self._random.uniform(0.1, 5.0))
+        await node.start()
+
+    async def _archive(self) -> None:
+        """One node forgets, as nodes do for themselves: no other copy may hear of it."""
+        node = self._random.choice(self._nodes)
+        await node.store.archive_everything()
+
+    async def _jump(self) -> None:
+        self._random.choice(self._nodes).clock.skew_s += self._random.uniform(-10.0, 10.0)

@@ -1,0 +1,39 @@
+"""The simulator finds bugs: each mutant within a few seeds, and in the same runs without it nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.mutants import MUTANTS, Mutant
+from tests.sim.records import Records
+from tests.sim.world import quiet, simulate
+
+_SEEDS = 60
+"""Within which a mutant must be found; most are in the first ten."""
+
+_RECORDS = 200
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    quiet()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_planted_bug_is_found(mutant: Mutant) -> None:
+    found = next((seed for seed in range(_SEEDS) if _violations(mutant, seed)), None)
+    assert found is not None, f"{mutant.name} went unnoticed in {_SEEDS} seeds"
+    assert not simulate(found, mutant.change).violations, f"seed {found} is bad without {mutant.name} too"
+
+
+def _violations(mutant: Mutant, seed: int) -> list[str]:
+    with mutant.put_in():
+        return simulate(seed, mutant.change).violations
+
+
+def test_the_lattice_alone_finds_a_join_that_forgets() -> None:
+    mutant = next(mutant for mutant in MUTANTS if mutant.name == "context_is_not_merged")
+    with mutant.put_in():
+        assert any(Records(seed).run() for seed in range(_RECORDS))
+    assert not any(Records(seed).run() for seed in range(_RECORDS))

@@ -44,6 +44,9 @@ run: setup ## Keep the suite up in the foreground; Ctrl-C drains it. ARGS="--dat
 test: setup ## Run every test; TESTS=tests/unit runs a part
 	$(BIN)/python -m pytest $(TESTS) -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
 
+sim: setup ## Simulate SEEDS whole suites with faults, two at a time, from seed FROM on (1,000 take some minutes); ARGS=--records: the lattice alone
+	$(BIN)/python -m tests.sim --seeds $(or $(SEEDS),1000) --from $(or $(FROM),0) $(ARGS)
+
 lint: setup ## ruff, mypy --strict, import floors, buf lint, committed stubs against the protos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -78,6 +81,9 @@ bench-btsp: setup ## Write gate, trace states, consolidation: cost and quality b
 
 bench-consensus: setup ## Reconciliation, gossip, signing, delta throughput, convergence, into docs/benchmarks-consensus.md
 	$(BIN)/python -m tests.perf.bench_consensus --markdown docs/benchmarks-consensus.md --json docs/benchmarks-consensus.json $(ARGS)
+
+eval-reliability: setup ## Kill, cut off, wipe, damage and drain a running suite, into docs/reliability.md (ten minutes). ARGS="--kills 1000"
+	$(BIN)/python -m tests.quality.reliability --markdown docs/reliability.md $(ARGS)
 
 format: setup ## Format and sort imports
 	$(BIN)/ruff check --fix-only .

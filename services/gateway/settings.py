@@ -62,7 +62,9 @@ class LinkSettings(Section):
     max_queued: int = Field(8192, ge=1, description="Operations waiting for a node; one more is refused with OVERLOADED.")
     attempts: int = Field(3, ge=1, le=10, description="Tries of an operation that is safe to repeat when its node went away.")
     retry_backoff_s: float = Field(0.1, ge=0, description="Pause before the next try, doubled each time.")
-    stale_wait_s: float = Field(1.0, ge=0, description="How long to wait for the newer placement after a node refused ours.")
+    stale_wait_s: float = Field(
+        5.0, ge=0, description="How long to wait for the newer placement after a node refused ours: a hand-over's last moment takes less."
+    )
 
 
 class QuorumSettings(Section):

@@ -187,7 +187,7 @@ async def test_a_stale_epoch_is_refreshed_and_tried_once_more() -> None:
     node = Node()
     async with serving(node) as port:
         placements = Placements(port)
-        nodes = MemoryNodes(placements, LinkSettings(), QuorumSettings())
+        nodes = MemoryNodes(placements, LinkSettings(stale_wait_s=1.0), QuorumSettings())
         node.epoch = 2
         refused = asyncio.create_task(nodes.execute(OWNER, _get(1), _call()))
         placements.set(2, port)

@@ -6,17 +6,12 @@ import pytest
 
 from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.records import Records
-from tests.sim.world import quiet, simulate
+from tests.sim.world import simulate
 
 _SEEDS = 60
 """Within which a mutant must be found; most are in the first ten."""
 
 _RECORDS = 200
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> None:
-    quiet()
 
 
 @pytest.mark.timeout(900)

@@ -9,18 +9,13 @@ import pytest
 from tests.sim.faults import KINDS
 from tests.sim.records import Records
 from tests.sim.seeds import again
-from tests.sim.world import Outcome, quiet, simulate
+from tests.sim.world import Outcome, simulate
 
 _PARTS = 10
 """Each a test, so that workers share them."""
 
 _SEEDS = int(os.environ.get("NDML_SIM_SEEDS", "100"))
 _RECORDS = int(os.environ.get("NDML_SIM_RECORDS", "10000"))
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> None:
-    quiet()
 
 
 def _told(outcome: Outcome) -> str:

@@ -18,11 +18,11 @@ def write_durably(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _sync_directory(directory: Path) -> None:
-    # The rename itself is durable only with its directory; Windows has no such handle and journals renames.
+def sync_directory(directory: Path) -> None:
+    """Make renames and removals in it durable. Windows has no handle for that and journals them."""
     if os.name != "posix":
         return
     handle = os.open(directory, os.O_RDONLY)

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from services.gateway.ports import NOTHING_SEEN, Seen
 from services.gateway.scopes import Owner
+from services.gateway.tokens import joined
 
 _OWNERS = 16_384
 _STORES = 64
@@ -23,9 +24,7 @@ class Known:
         """A write was carried out, up to here."""
         if not seen:
             return
-        known = self._seen.pop(owner, {})
-        for replica, counter in seen.items():
-            known[replica] = max(counter, known.get(replica, 0))
+        known = joined(self._seen.pop(owner, NOTHING_SEEN), seen)
         self._seen[owner] = known if len(known) <= _STORES else dict(seen)
         while len(self._seen) > self._most:
             self._seen.popitem(last=False)

@@ -24,6 +24,7 @@ from services.gateway.ports import NOTHING_SEEN, Copies, Done, Lanes, Seen, Sent
 from services.gateway.rounds import ELSEWHERE, in_rounds
 from services.gateway.scopes import Owner
 from services.gateway.settings import LinkSettings, QuorumSettings
+from services.gateway.tokens import joined
 
 log = get_logger(__name__)
 
@@ -362,9 +363,7 @@ def is_erased(record: replication_pb2.TraceRecord) -> bool:
 def _require(operation: node_pb2.Operation, seen: Seen, known: Seen) -> None:
     """Name what the copy must know. A new trace builds on nothing, so that `known` holds up no put."""
     del operation.seen[:]
-    wanted = dict(seen)
-    if not operation.HasField("put"):
-        wanted |= {replica: max(counter, wanted.get(replica, 0)) for replica, counter in known.items()}
+    wanted = seen if operation.HasField("put") else joined(seen, known)
     operation.seen.extend(replication_pb2.Head(replica=replica, counter=counter) for replica, counter in wanted.items())
 
 

@@ -7,10 +7,9 @@ open rows have checks of their own (records.checks_of).
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
-from ndml.runtime.files import write_durably
+from ndml.runtime.files import sync_directory, write_durably
 
 
 def write(path: Path, most_bytes: int) -> None:
@@ -30,13 +29,7 @@ def remove(path: Path) -> None:
     seal = seal_of(path)
     if seal.exists():
         seal.unlink()
-        if os.name != "posix":
-            return
-        directory = os.open(seal.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(seal.parent)
 
 
 def seal_of(path: Path) -> Path:

@@ -15,9 +15,7 @@ from ndml.testing.suite import Suite
 from tests.crash import fabric
 from tests.crash.clients import crew, together
 from tests.crash.copies import converged, shown
-from tests.sim.checkers.erased import erased_returns
-from tests.sim.checkers.lost_acks import lost_acks
-from tests.sim.checkers.sessions import monotonic_reads, read_your_writes
+from tests.sim.checkers.everything import violations
 from tests.sim.history import Outcome
 
 NODES = 3
@@ -77,12 +75,6 @@ def run(kind: str, cut_s: float, clients: int, data_dir: Path, seed: int = 1) ->
         finals = shown(nodes, {writer.name: writer.ids for writer in writers})
     history = together([*writers, *readers])
     acked = [write for write in history.writes() if write.outcome is Outcome.ACKED]
-    violations = [
-        *lost_acks(history, finals),
-        *erased_returns(history, finals),
-        *read_your_writes(history),
-        *monotonic_reads(history),
-    ]
     return Report(
         kind=kind,
         cut_s=cut_s,
@@ -90,7 +82,7 @@ def run(kind: str, cut_s: float, clients: int, data_dir: Path, seed: int = 1) ->
         acked_while_apart=sum(cut_at <= write.at < healed_at for write in acked),
         failed=sum(len(client.failures) for client in (*writers, *readers)),
         converged_s=round(took, 2),
-        violations=violations[:20],
+        violations=violations(history, finals)[:20],
     )
 
 

@@ -24,9 +24,7 @@ from ndml.testing.suite import Suite
 from ndml.v1 import admin_pb2, admin_pb2_grpc
 from tests.crash.clients import RecordingClient, crew, together
 from tests.crash.copies import converged, shown
-from tests.sim.checkers.erased import erased_returns
-from tests.sim.checkers.lost_acks import lost_acks
-from tests.sim.checkers.sessions import monotonic_reads, read_your_writes
+from tests.sim.checkers.everything import violations
 
 CLIENTS = 3
 CONVERGE_S = 180.0
@@ -72,7 +70,7 @@ class Load:
         """What the checkers find, with every one of `nodes` read from its own disk."""
         history = together(self.clients)
         finals = shown(nodes, {writer.name: writer.ids for writer in self.writers})
-        return [*lost_acks(history, finals), *erased_returns(history, finals), *read_your_writes(history), *monotonic_reads(history)]
+        return violations(history, finals)
 
     def p99_s(self, since: float, until: float) -> float:
         """Of the calls that began then."""

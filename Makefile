@@ -3,15 +3,15 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test lint bench bench-index bench-btsp recall eval-science eval-ablation eval-continual bench-consensus sim eval-reliability plots format proto clean
+.PHONY: help setup demo run test lint bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus sim eval-reliability plots format proto clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS := gateway,memory-node,consensus,llm,cli,neuromorphic,dev
+EXTRAS := gateway,memory-node,consensus,llm,cli,mcp,neuromorphic,doors,train,dev
 # The interpreter that makes the venv; the first of these that runs and is at least 3.11. Set PYTHON=… to choose another.
 PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3
 STAMP := $(VENV)/.ndml-setup
-PINS := pyproject.toml setup.py constraints.txt $(wildcard ndml/btsp/kernels/*.c ndml/crdt/*.c) $(wildcard ndml/*/requirements.in services/*/requirements.in tests/requirements.in)
+PINS := pyproject.toml setup.py constraints.txt $(wildcard ndml/btsp/kernels/*.c ndml/crdt/*.c services/memory_node/signals/*.c) $(wildcard ndml/*/requirements.in services/*/requirements.in tests/requirements.in tests/*/requirements.in)
 # Workers of `make test`: half the suite waits for processes, more workers than cores make it slower.
 TEST_WORKERS ?= 2
 TESTS ?= tests
@@ -64,6 +64,12 @@ bench-index: setup ## The vector index alone, up to a million rows (five minutes
 recall: setup ## Evidence recall of dense search on LoCoMo (NDML_LOCOMO=file) beside an offline reference
 	$(BIN)/python -m tests.quality.dense_recall $(ARGS)
 
+eval-recall: setup ## Recall through the API, signal by signal, on LoCoMo (NDML_LOCOMO=file) and two sets of our own; latency; docs/science/recall.md
+	$(BIN)/python -m tests.quality.recall --page docs/science/recall.md $(ARGS)
+
+eval-updates: setup ## Facts that change: is what holds now the first hit, and what held on a day, into docs/science/updates.md
+	$(BIN)/python -m tests.quality.updates --page docs/science/updates.md $(ARGS)
+
 eval-science: setup ## Every acceptance test of the science: reference, ours, pass (minutes); ARGS="at1 at2"
 	$(BIN)/python -m tests.quality.science $(ARGS)
 
@@ -73,16 +79,30 @@ eval-ablation: setup ## What each mechanism adds to recall, with intervals (NDML
 eval-continual: setup ## Continual learning on digits beside seven other methods (three minutes on two free cores), into docs/science/continual.md
 	$(BIN)/python -m tests.quality.continual --json docs/science/continual.json --markdown docs/science/continual.md $(ARGS)
 
+eval-fusion: setup ## Ways to read memory: every family, own text, facts first met a moment ago, into docs/science/fusion.md (ten minutes on a free core)
+	$(BIN)/python -m tests.quality.fusion --json docs/science/fusion.json --markdown docs/science/fusion.md $(ARGS)
+
+eval-personal: setup ## Twenty simulated users tell, correct and ask by chat, beside no memory and the whole history, into docs/science/personal.md
+	$(BIN)/python -m tests.quality.personal --json docs/science/personal.json --markdown docs/science/personal.md --plot docs/science/img/personal.png $(ARGS)
+
+train-tiny: setup ## Train the model in the box anew from text that we write (an hour and a half on a free core), publish and examine it. WORK=DIR goes on
+	$(BIN)/python -m ndml.tiny.train --work $(or $(WORK),build/tiny) $(ARGS)
+	$(BIN)/python -m ndml.tiny.publish --work $(or $(WORK),build/tiny)
+	$(BIN)/python -m ndml.tiny.evaluate --json docs/reference/ndml-tiny.json
+
 plots: setup ## Draw the pictures of docs/science anew from the code (ten seconds), into docs/science/img
 	$(BIN)/python -m tests.quality.science.plots $(ARGS)
 
 bench-btsp: setup ## Write gate, trace states, consolidation: cost and quality beside search, into docs/benchmarks-btsp.md (four minutes)
 	$(BIN)/python -m tests.perf.bench_btsp --markdown docs/benchmarks-btsp.md --json docs/benchmarks-btsp.json $(ARGS)
 
+bench-chat: setup ## Chats a second, first token, what memory costs, batch against naive generation, into docs/benchmarks-chat.md
+	$(BIN)/python -m tests.perf.bench_chat --markdown docs/benchmarks-chat.md --json docs/benchmarks-chat.json $(ARGS)
+
 bench-consensus: setup ## Reconciliation, gossip, signing, delta throughput, convergence, into docs/benchmarks-consensus.md
 	$(BIN)/python -m tests.perf.bench_consensus --markdown docs/benchmarks-consensus.md --json docs/benchmarks-consensus.json $(ARGS)
 
-eval-reliability: setup ## Kill, cut off, wipe, damage and drain a running suite, into docs/reliability.md (ten minutes). ARGS="--kills 1000"
+eval-reliability: setup ## Kill, cut off, overload, fill, tear, slow, wipe, damage and drain a running suite, into docs/reliability.md (12 minutes). ARGS="--kills 1000"
 	$(BIN)/python -m tests.quality.reliability --markdown docs/reliability.md $(ARGS)
 
 format: setup ## Format and sort imports

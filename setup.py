@@ -8,6 +8,10 @@ from setuptools import Extension, setup
 
 FLAGS = [] if sys.platform == "win32" else ["-O3", "-std=gnu11", "-Wno-psabi"]
 
-KERNELS = {"ndml.btsp.kernels._native": "ndml/btsp/kernels/native.c", "ndml.crdt._oscillator": "ndml/crdt/oscillator.c"}
+KERNELS = {
+    "ndml.btsp.kernels._native": "ndml/btsp/kernels/native.c",
+    "ndml.crdt._oscillator": "ndml/crdt/oscillator.c",
+    "services.memory_node.signals._late": "services/memory_node/signals/late.c",
+}
 
 setup(ext_modules=[Extension(name, [source], extra_compile_args=FLAGS, optional=True) for name, source in KERNELS.items()])

@@ -3,13 +3,13 @@
 NdmlError
 ├── InvalidArgument      FieldInvalid, RequestMalformed, FieldUnknown, EmbeddingDimensionMismatch, EmbeddingNotFinite,
 │                        EmbeddingModelMismatch, PageTokenInvalid, ConsistencyTokenInvalid
-├── NotFound             TraceNotFound
+├── NotFound             TraceNotFound, ModelUnknown
 ├── AlreadyExists        RequestIdReused
 ├── Aborted              VersionConflict, StaleEpoch
-├── FailedPrecondition   ModelNotConfigured
+├── FailedPrecondition   ModelNotConfigured, FusionUnsupported, ScoresUnsupported
 ├── Unauthenticated      CredentialsInvalid
 ├── PermissionDenied     TenantDenied
-├── ResourceExhausted    CapacityReached, Overloaded
+├── ResourceExhausted    CapacityReached, Overloaded, LearningBacklog
 ├── Unavailable          OwnerUnavailable, ModelUnavailable, StoreUnavailable, Draining
 ├── DeadlineExceeded     DeadlinePassed
 ├── Cancelled            CallCancelled
@@ -125,6 +125,10 @@ class TraceNotFound(NotFound):
     reason = "TRACE_NOT_FOUND"
 
 
+class ModelUnknown(NotFound):
+    reason = "MODEL_UNKNOWN"
+
+
 class AlreadyExists(NdmlError):
     code = Code.ALREADY_EXISTS
 
@@ -151,6 +155,14 @@ class FailedPrecondition(NdmlError):
 
 class ModelNotConfigured(FailedPrecondition):
     reason = "MODEL_NOT_CONFIGURED"
+
+
+class FusionUnsupported(FailedPrecondition):
+    reason = "FUSION_UNSUPPORTED"
+
+
+class ScoresUnsupported(FailedPrecondition):
+    reason = "SCORES_UNSUPPORTED"
 
 
 class Unauthenticated(NdmlError):
@@ -180,6 +192,11 @@ class CapacityReached(ResourceExhausted):
 class Overloaded(ResourceExhausted):
     reason = "OVERLOADED"
     default_retry_s = 0.2
+
+
+class LearningBacklog(ResourceExhausted):
+    reason = "LEARNING_BACKLOG"
+    default_retry_s = 1.0
 
 
 class Unavailable(NdmlError):

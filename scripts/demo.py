@@ -1,5 +1,5 @@
 """Start NDML, let it remember two people's conversations, ask it questions, look at one request's trace, see what becomes of what is said
-twice, changed, graded and summed up, stop. `make demo` runs this.
+twice, changed, graded and summed up, chat with the model in the box, stop. `make demo` runs this.
 
 Exit code 0 when every check held, 1 otherwise. Nothing is kept unless --data names a directory.
 """
@@ -32,6 +32,7 @@ from ndml.client import (
     NdmlClient,
     NewMemory,
     RankingWeights,
+    SearchMode,
     SearchResult,
     WriteDecision,
 )
@@ -57,6 +58,15 @@ FIRST = (
 AGAIN = (2, "The dentist appointment of Freya is at nine on 14 May.")
 CHANGED = (1, "Freya's dentist appointment is on 21 May at nine.")
 ASKED = "When is Freya's dentist appointment?"
+# A fourth person: session, what she says or asks, what the answer must have in it.
+TALK = (
+    ("monday", "My cat is called Miso.", "Miso"),
+    ("monday", "I live in Oslo.", "Oslo"),
+    ("tuesday", "What is my cat called?", "Miso"),
+    ("tuesday", "I moved to Lisbon.", "Lisbon"),
+    ("friday", "Where do I live?", "Lisbon"),
+    ("friday", "Where do I work?", "don't know"),
+)
 # Enough to part two memories of nearly the same cosine; servers leave it at 0 unless they are told.
 STRENGTH_WEIGHT = 0.2
 R = TypeVar("R")
@@ -301,9 +311,9 @@ def grade(memory: NdmlClient, old: str, new: str, checks: Checks) -> None:
     console.print(table)
     checks.expect(after[new] > before[new] and after[old] < before[old], "praise makes stronger, blame weaker")
     checks.expect(done.credited > 0, f"{done.credited} shares of credit went to what was said around the two")
-    hits = memory.search(ASKED, k=1, weights=RankingWeights(strength=STRENGTH_WEIGHT), explain=True)
+    hits = memory.search(ASKED, k=1, mode=SearchMode.DENSE, weights=RankingWeights(strength=STRENGTH_WEIGHT), explain=True)
     explained = ", ".join(f"{signal} {share:+.3f}" for signal, share in hits[0].signals.items())
-    checks.expect(hits[0].memory.trace_id == new, f'"{ASKED}", strength counted: {hits[0].memory.text} ({explained})')
+    checks.expect(hits[0].memory.trace_id == new, f'"{ASKED}", by similarity, strength counted: {hits[0].memory.text} ({explained})')
 
 
 def strengths(memory: NdmlClient, *trace_ids: str) -> dict[str, float]:
@@ -331,8 +341,23 @@ def consolidate(memory: NdmlClient, checks: Checks) -> None:
     checks.expect(memory.stats().traces == stored + len(made), "its sources are still there, and deleting it would take the merge back")
 
 
+def talk(client: NdmlClient, checks: Checks) -> None:
+    """Nothing is written by hand here: what she says becomes memory, and later sessions know it."""
+    heading(7, "A fourth person chats, over three days, with the model in the box")
+    table = Table("day", "she", "the model", "from", show_lines=True)
+    missed = 0
+    for day, words, expected in TALK:
+        stream = client.chat(words, user="ola", session=day, learning="wait")
+        answer = "".join(stream)
+        missed += expected not in answer
+        table.add_row(day, words, answer, "\n".join(f"[{cited.number}] {cited.text}" for cited in stream.citations if cited.mentioned))
+    console.print(table)
+    checks.expect(not missed, "what was said on one day is known on another, and what changed is known as it is now")
+    checks.expect(client.stats(user="ola").traces == 3, "three statements became memories; questions did not")
+
+
 def measure(client: NdmlClient) -> None:
-    heading(7, "Times, client included")
+    heading(8, "Times, client included")
     vector = [1.0] + [0.0] * (client.stats(user="nadia").dimension - 1)
     table = Table("call", "calls", "median", "slowest")
     for name, calls in timings(client, vector):
@@ -367,8 +392,9 @@ def demonstrate(data_dir: Path, checks: Checks) -> None:
                 keep_apart(client, answers, stored, checks)
                 show_trace(client, sink, checks)
                 live_on(client, checks)
+                talk(client, checks)
                 measure(client)
-            heading(8, "Stop everything")
+            heading(9, "Stop everything")
         finally:
             codes, milliseconds = timed(suite.stop)
         drained = all(code == 0 for code in codes.values())

@@ -6,18 +6,27 @@ Under xdist every test that uses a suite runs in one worker (group "suite"), so 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ndml.testing import Suite, SuiteOptions, TraceSink
+from ndml.testing.ports import RANGE
 
 # Before torch or FAISS are imported anywhere, and inherited by the processes of a suite: one thread each, two cores for all.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A shell's background job ignores Ctrl-C, and so would all that tests start: what Ctrl-C does is tested there, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Workers of one run start suites side by side: what one kills and starts again must find its port free.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+os.environ[RANGE] = f"{18_000 + 3_400 * _WORKER}-{21_399 + 3_400 * _WORKER}"
 
 _SUITES = {"suite", "spare_suite"}
 _HERE = Path(__file__).parent

@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 from ndml.btsp.salience import STOP_WORDS, word_set
+from ndml.btsp.slots import MANY, Slot, Slots, slots
 
-_TOKEN = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_](?:[^\W_]|['’-](?=[^\W_]))*|[.!?]+(?=\s|$)")
+_TOKEN = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_](?:[^\W_]|['’-](?=[^\W_]))*|(?<![.!?])[.!?]+(?=\s|$)")
 # Without "one", which is a pronoun more often than a number.
 _COUNTED = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
 _TENS = "thirty forty fifty sixty seventy eighty ninety hundred"
@@ -30,6 +33,10 @@ _CHANGE = re.compile(
     r"\b(?:no longer|any ?more|used to|moved|switched|changed|replaced|instead|quit|resigned|sold|cancell?ed|postponed|divorced|now)\b",
     re.IGNORECASE,
 )
+# With these a new value is told as new, beside words of change.
+_NEWS = re.compile(r"\b(?:new|started|joined|became|become|from now on)\b", re.IGNORECASE)
+# One more, beside one that there may be.
+_ANOTHER = re.compile(r"\b(?:have|has|got) an? [\w' -]{1,40}? (?:called|named|whose name)\b", re.IGNORECASE)
 _PERSONS = {
     **dict.fromkeys(word_set("i me my mine myself i'm i've i'd i'll we us our ours we're we've"), "speaker"),
     **dict.fromkeys(word_set("you your yours you're you've"), "listener"),
@@ -47,6 +54,8 @@ _SINGLE = {
     **dict.fromkeys(word_set("married fiance fiancee husband wife spouse girlfriend boyfriend partner"), "=partner"),
     **dict.fromkeys(word_set("phone email address password code"), "=address"),
 }
+_PARTNER = "=partner"
+_ARTICLES = word_set("the a an this that these those")
 _ENOUGH_SHARED = 0.6
 """Share of the content words of both that must agree before another value counts as another value of the same thing."""
 _SAME_SHARED = 0.75
@@ -55,10 +64,13 @@ _FEWEST_SHARED = 2
 """Content words that must agree: one alone is a topic, not a statement."""
 _MOST_SWAPPED = 2
 """Words that may be exchanged in a statement of one value ("my favourite tea is green / Earl Grey")."""
+_KEPT, _SHORT = 8192, 512
+"""Statements whose reading is kept, and characters of one at most: some 15 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
+    slots: Slots
     core: frozenset[str]
     subject: frozenset[str]
     singles: frozenset[str]
@@ -69,7 +81,19 @@ class _Statement:
     negated: bool
     changed: bool
     continues: bool
+    news: bool
+    another: bool
     asked: bool
+
+    @property
+    def renews(self) -> bool:
+        """Whether its words say that it was otherwise before."""
+        return self.changed and not self.continues
+
+    @property
+    def is_news(self) -> bool:
+        """Whether its words say that it was otherwise before, or that it is new."""
+        return self.renews or self.news
 
 
 def contradicts(old: str, new: str) -> bool:
@@ -84,13 +108,22 @@ def contradiction(old: str, new: str) -> str | None:
 
 def among(texts: Iterable[str]) -> Callable[[str, str], str | None]:
     """`contradiction` between any two of these texts, each of which is read once."""
-    read = {text: _read(text) for text in texts}
+    read = {text: _again(text) if len(text) <= _SHORT else _read(text) for text in texts}
     return lambda old, new: _compared(read[old], read[new])
 
 
+@lru_cache(_KEPT)
+def _again(text: str) -> _Statement:
+    """Short statements come back with each recall of the same memories."""
+    return _read(text)
+
+
 def _compared(a: _Statement, b: _Statement) -> str | None:
-    if a.asked or b.asked or _other_person(a.persons, b.persons):
+    same = a.slots.keys() & b.slots.keys()
+    if a.asked or b.asked or (same and b.another and not b.is_news):
         return None
+    if (another := _another_value(a, b, sorted(same))) or _other_person(a.persons, b.persons):
+        return another
     shared, core = a.core & b.core, a.core | b.core
     alike = len(shared) >= _FEWEST_SHARED and len(shared) >= _ENOUGH_SHARED * len(core)
     single = bool(a.singles & b.singles) and a.subject == b.subject and a.negated == b.negated
@@ -105,10 +138,19 @@ def _compared(a: _Statement, b: _Statement) -> str | None:
         return None
     if alike and a.negated != b.negated and len(shared) >= _SAME_SHARED * len(core):
         return "negated" if b.negated else "no longer negated"
-    if alike and b.changed and not a.changed and not b.continues:
+    if alike and b.renews and not a.changed:
         return "a change is told"
     if single and shared and _few(a.core - b.core) and _few(b.core - a.core) and a.core - b.core and b.core - a.core:
         return f"another value: {_listed(a.core - b.core)} -> {_listed(b.core - a.core)}"
+    return None
+
+
+def _another_value(a: _Statement, b: _Statement, same: Iterable[Slot]) -> str | None:
+    """Of the same property of the same one; where there may be two at a time, told as new."""
+    for slot in same:
+        before, after = a.slots[slot] - b.slots[slot], b.slots[slot] - a.slots[slot]
+        if before and after and (slot.kind not in MANY or b.is_news):
+            return f"another {slot.kind}: {_listed(before)} -> {_listed(after)}"
     return None
 
 
@@ -131,8 +173,8 @@ def _other_person(a: frozenset[str], b: frozenset[str]) -> bool:
 def _read(text: str) -> _Statement:
     core, subject = set[str](), set[str]()
     numbers, dates, names, singles, persons = set[str](), set[str](), set[str](), set[str](), set[str]()
-    starts = True
-    for token in _TOKEN.findall(text):
+    starts, owner = True, False
+    for token, following in pairwise([*_TOKEN.findall(text), ""]):
         word = token.casefold().replace("’", "'")
         if token[0] in ".!?":
             starts = True
@@ -149,13 +191,22 @@ def _read(text: str) -> _Statement:
             names.add(word)
         elif _carries(word):
             stem = _stem(word)
-            core.add(_SINGLE.get(stem, stem))
-            if stem in _SINGLE:
-                singles.add(_SINGLE[stem])
-            elif not singles:
-                subject.add(stem)
+            kind = _single(stem, following.casefold())
+            core.add(kind or stem)
+            if kind and not owner:
+                if kind != _PARTNER and _PARTNER in singles:  # "my wife's job": whose, not what
+                    singles.remove(_PARTNER)
+                    subject.add(_PARTNER)
+                singles.add(kind)
+            elif owner or not singles:
+                subject.add(kind or stem)
+        # "The name of my cat", "my favourite tea": the cat and the tea are what it is about.
+        goes_on = owner and (word in _PERSONS or word in _ARTICLES or word.endswith("'s"))
+        owner = goes_on or (word == "of" and bool(singles)) or _SINGLE.get(word) == "=favourite"
         starts = False
+    asked = text.rstrip().endswith("?")
     return _Statement(
+        slots={} if asked or len(text) > _SHORT else slots(text),
         core=frozenset(core),
         subject=frozenset(subject),
         singles=frozenset(singles),
@@ -166,8 +217,22 @@ def _read(text: str) -> _Statement:
         negated=len(_NEGATION.findall(text)) % 2 == 1,
         changed=bool(_CHANGE.search(text)),
         continues=bool(_CHANGE_KEEPS.search(text)),
-        asked=text.rstrip().endswith("?"),
+        news=bool(_NEWS.search(text)),
+        another=bool(_ANOTHER.search(text)),
+        asked=asked,
     )
+
+
+def _single(stem: str, following: str) -> str:
+    """Of what this word asks for one value; "" for none. Whoever works as a nurse may work for a clinic, and on a book; whoever moved
+    their ladder lives where they lived.
+    """
+    kind = _SINGLE.get(stem, "")
+    if stem in ("moved", "moving") and (following in _ARTICLES or following in _PERSONS):
+        return ""
+    if stem in ("work", "working") and following in ("as", "on"):
+        return "=profession" if following == "as" else ""
+    return kind
 
 
 def _carries(word: str) -> bool:

@@ -42,7 +42,7 @@ STOP_WORDS = word_set(
 
 # `\w` knows letters and digits but not the combining marks that carry vowels in Indic, Thai, Hebrew and Arabic script.
 _MARKS = r"\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0900-\u0963\u0970-\u109f\u1780-\u17d3"
-_WORD = re.compile(rf"[^\W_]+(?:(?:[{_MARKS}]+|['’](?=[^\W_]))[^\W_]*)*")
+WORD = re.compile(rf"[^\W_]+(?:(?:[{_MARKS}]+|['’](?=[^\W_]))[^\W_]*)*")
 # Scripts that put no spaces between words: their runs are cut into overlapping pairs of characters, the usual stand-in for a dictionary.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17d3\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 
@@ -72,9 +72,9 @@ class SalienceOptions:
 def words(text: str) -> list[str]:
     """The words of `text` in order, lower case; pairs of characters where the script has no spaces."""
     if text.isascii():
-        return _WORD.findall(text.lower())
+        return WORD.findall(text.lower())
     found: list[str] = []
-    for word in _WORD.findall(unicodedata.normalize("NFC", text).casefold()):
+    for word in WORD.findall(unicodedata.normalize("NFC", text).casefold()):
         # An ASCII word, nearly every word of most texts, needs no second look.
         found.extend((word,) if word.isascii() else _parts(word))
     return found

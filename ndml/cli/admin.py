@@ -8,6 +8,7 @@ import typer
 
 from ndml.cli.output import table
 from ndml.cli.session import Session
+from ndml.client import ClusterStatus, Placement, PlacementMember, ServiceStatus
 
 
 def register(app: typer.Typer) -> None:
@@ -21,27 +22,58 @@ def status(context: typer.Context) -> None:
     session: Session = context.obj
     with session.client(needs_user=False) as client:
         cluster, placement = client.cluster_status(), client.placement()
-    services = [
-        (
-            row.service,
-            row.instance,
-            row.address,
-            "up" if row.reachable else f"down: {row.error}",
-            row.version,
-            str(row.uptime).split(".")[0],
-        )
-        for row in cluster.services
-    ]
-    members = [
-        (row.node_id, row.address, row.zone, row.state, row.phase, "owner" if row.node_id in placement.owners else "")
-        for row in placement.members
-    ]
     session.output.result(
         {"cluster": cluster, "placement": placement},
-        f"{'healthy' if cluster.healthy else 'NOT HEALTHY'}, placement epoch {placement.epoch}, {placement.replication_factor} copies",
-        table("service", "instance", "=address", "state", "=version", "=uptime", rows=services),
-        table("node", "=address", "zone", "state", "phase", "", rows=members),
+        _verdict(cluster, placement),
+        *_troubles(cluster),
+        table("=service", "=instance", "=address", "=state", "=version", ">uptime", rows=map(_process, cluster.services)),
+        table("=memory node", "=zone", "=state", "=phase", ">memories", ">to take", ">conflicts", "", rows=_members(cluster, placement)),
     )
+
+
+def _verdict(cluster: ClusterStatus, placement: Placement) -> str:
+    away = [_absence(row) for row in placement.members if row.phase != "left" and row.state in ("down", "unspecified")]
+    verdict = "healthy" if cluster.healthy else f"NOT HEALTHY: {', '.join(away) or 'no memory node is a member'}"
+    copies = placement.replication_factor
+    return f"{verdict} (placement epoch {placement.epoch}, {copies} {'copy' if copies == 1 else 'copies'} of each user's memories)"
+
+
+def _absence(row: PlacementMember) -> str:
+    return f"{row.node_id} is down" if row.state == "down" else f"{row.node_id} has not been heard of yet"
+
+
+def _troubles(cluster: ClusterStatus) -> list[str]:
+    """A line for each process that does not answer, and for each author that is not believed any more."""
+    lines = [f"  {row.instance or row.address}: {row.error}" for row in cluster.services if not row.reachable]
+    liars = {name for row in cluster.services for name in row.details.get("quarantined", "").split(", ") if name}
+    return lines + [f"  {name}: quarantined, it signed two histories; nothing of it is taken" for name in sorted(liars)]
+
+
+def _process(row: ServiceStatus) -> tuple[str, ...]:
+    uptime = str(row.uptime).split(".")[0] if row.reachable else ""
+    return row.service, row.instance, row.address, "up" if row.reachable else "no answer", row.version, uptime
+
+
+def _members(cluster: ClusterStatus, placement: Placement) -> list[tuple[str, ...]]:
+    details = {row.instance: row.details for row in cluster.services if row.reachable}
+    lag = _lag(cluster)
+    rows: list[tuple[str, ...]] = []
+    for row in placement.members:
+        own = details.get(row.node_id)
+        memories, conflicts = ("", "") if own is None else (own.get("traces", "0"), own.get("siblings", "0"))
+        owner = "owner" if row.node_id in placement.owners else ""
+        rows.append((row.node_id, row.zone, row.state, row.phase, memories, str(lag.get(row.node_id, "")), conflicts, owner))
+    return rows
+
+
+def _lag(cluster: ClusterStatus) -> dict[str, int]:
+    """Updates that each node has yet to take, by the consensus node that knows of most."""
+    found: dict[str, int] = {}
+    for row in cluster.services:
+        for part in filter(None, row.details.get("lag", "").split(", ")):
+            name, _, count = part.rpartition("=")
+            found[name] = max(int(count) if count.isdigit() else 0, found.get(name, 0))
+    return found
 
 
 def drain(

@@ -89,6 +89,12 @@ def search(
     strength: opt.WithStrength = False,
     salience_weight: Annotated[float | None, typer.Option(help="Weight of salience beside similarity.", show_default=False)] = None,
     strength_weight: Annotated[float | None, typer.Option(help="Weight of strength beside similarity.", show_default=False)] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option(help="Weight of a signal, for example lexical=0.5; may be repeated.", metavar="SIGNAL=NUMBER")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="How to rank: full (every signal), fast (similarity and words) or dense.", show_default=False)
+    ] = "",
     label: opt.Labels = None,
     kind: opt.Kinds = None,
     speaker: opt.Speakers = None,
@@ -104,7 +110,8 @@ def search(
             min_score=min_score,
             explain=explain,
             include_strength=strength,
-            weights=opt.weights_of(salience_weight, strength_weight),
+            weights=opt.weights_of(salience_weight, strength_weight, weight),
+            mode=mode,
             filter=opt.filter_of(label, kind, speaker, since, until),
         )
     session.output.result({"hits": found.hits, "stats": found.stats}, *_shown(found, explain, strength))

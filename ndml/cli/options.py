@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,9 +58,21 @@ def filter_of(
     return Filter(**wanted) if any(wanted.values()) else None
 
 
-def weights_of(salience: float | None, strength: float | None) -> RankingWeights | None:
-    """The weights that were given; None for none."""
-    return None if salience is None and strength is None else RankingWeights(salience, strength)
+def weights_of(salience: float | None, strength: float | None, others: list[str] | None = None) -> RankingWeights | None:
+    """The weights that were given, `others` as signal=number; None for none. Raises FieldInvalid."""
+    given = {} if salience is None else {"salience": salience}
+    given |= {} if strength is None else {"strength": strength}
+    names = [each.name for each in fields(RankingWeights)]
+    for pair in others or ():
+        name, _, number = pair.partition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            raise FieldInvalid(f"a weight is signal=number, for example lexical=0.5; got {pair!r}", field="weight") from None
+        if name not in names:
+            raise FieldInvalid(f"there is no signal {name!r}: give one of {', '.join(names)}", field="weight")
+        given[name] = weight
+    return RankingWeights(**given) if given else None
 
 
 def time(name: str, text: str | None) -> datetime | None:

@@ -202,10 +202,14 @@ def _stored_embedding(row: Mapping[str, Any]) -> Embedding | None:
     found = _as(dict, row, "embedding", None)
     if found is None:
         return None
+    return Embedding(_bytes(found, "vector"), _as(str, found, "model", ""), _bytes(found, "word_vectors"))
+
+
+def _bytes(found: Mapping[str, Any], name: str) -> bytes:
     try:
-        return Embedding(base64.b64decode(_as(str, found, "vector", ""), validate=True), _as(str, found, "model", ""))
+        return base64.b64decode(_as(str, found, name, ""), validate=True)
     except binascii.Error as error:
-        raise FieldInvalid(f"embedding.vector is not base64: {error}", field="embedding.vector") from None
+        raise FieldInvalid(f"embedding.{name} is not base64: {error}", field=f"embedding.{name}") from None
 
 
 def _short(value: float) -> float:

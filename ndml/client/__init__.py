@@ -21,6 +21,7 @@ from ndml.client._dynamics import (
     LinkType,
     RankingWeights,
     Reinforced,
+    SearchMode,
     Strength,
     TraceEvent,
     WriteDecision,
@@ -39,6 +40,7 @@ from ndml.client._models import (
     Kind,
     Memory,
     MemoryStats,
+    ModelInfo,
     NewMemory,
     Placement,
     PlacementMember,
@@ -53,6 +55,8 @@ from ndml.client._models import (
     ServiceStatus,
     Sibling,
     Snapshot,
+    Tool,
+    ToolCall,
 )
 from ndml.client._options import DEFAULT_ADDRESS, CallOptions, ClientOptions, Retry, Tls
 from ndml.client._streams import (
@@ -106,6 +110,7 @@ __all__ = [
     "LinkType",
     "Memory",
     "MemoryStats",
+    "ModelInfo",
     "NdmlClient",
     "NewMemory",
     "Placement",
@@ -119,6 +124,7 @@ __all__ = [
     "Retry",
     "Sampling",
     "Scope",
+    "SearchMode",
     "SearchResult",
     "SearchStats",
     "ServiceStatus",
@@ -126,6 +132,8 @@ __all__ = [
     "Snapshot",
     "Strength",
     "Tls",
+    "Tool",
+    "ToolCall",
     "TraceEvent",
     "WriteDecision",
 ]

@@ -13,12 +13,13 @@ import grpc.aio
 
 from ndml import wire
 from ndml.client import _decode as decode
+from ndml.client._administration import restored_part
 from ndml.client._attempts import Attempts
 from ndml.client._calls import Call, Identity, Page, Streamed, Unary, presented
 from ndml.client._chunks import Chunks
 from ndml.client._connection import AsyncConnection
 from ndml.client._models import Added, ImportResult, Memory, NewMemory, Query, RestoreResult, SearchResult
-from ndml.client._operations import Operations, Outcome, checked, restored_part
+from ndml.client._operations import Operations, Outcome, checked
 from ndml.client._options import DEFAULT_ADDRESS, CallOptions, ClientOptions
 from ndml.client._session import Tokens
 from ndml.client._streams import (
@@ -100,6 +101,8 @@ class AsyncNdmlClient:
     stats = _unary(Operations.stats)
     export = _streamed(Operations.export, AsyncExportStream)
     chat = _streamed(Operations.chat, AsyncChatStream)
+    models = _unary(Operations.models)
+    embed = _unary(Operations.embed)
     cluster_status = _unary(Operations.cluster_status)
     placement = _unary(Operations.placement)
     create_snapshot = _unary(Operations.create_snapshot)
@@ -194,6 +197,7 @@ class AsyncNdmlClient:
             try:
                 async for response in responses:
                     begun = True
+                    streamed.note(response)
                     yield response
                 return
             except grpc.RpcError as failure:

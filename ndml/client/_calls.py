@@ -35,6 +35,10 @@ def _unheard(error: NdmlError) -> None:
     """An error that says nothing to remember."""
 
 
+def _unnoted(message: Any) -> None:
+    """An answer that says nothing to remember."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unary(Generic[R]):
     """One request, one answer, or an error that `refused` is told of before the caller is."""
@@ -63,10 +67,11 @@ class Page(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """One request, many answers."""
+    """One request, many answers, each of which `note` sees before the caller does."""
 
     call: Call
     request: Message
+    note: Callable[[Any], None] = _unnoted
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,14 @@ from ndml.errors import FailedPrecondition
 from ndml.v1.admin_pb2_grpc import AdminServiceStub
 from ndml.v1.chat_pb2_grpc import ChatServiceStub
 from ndml.v1.memory_pb2_grpc import MemoryServiceStub
+from ndml.v1.model_pb2_grpc import ModelServiceStub
 
-_STUBS: dict[str, Callable[[Any], Any]] = {"memory": MemoryServiceStub, "chat": ChatServiceStub, "admin": AdminServiceStub}
+_STUBS: dict[str, Callable[[Any], Any]] = {
+    "memory": MemoryServiceStub,
+    "chat": ChatServiceStub,
+    "model": ModelServiceStub,
+    "admin": AdminServiceStub,
+}
 C = TypeVar("C", grpc.Channel, grpc.aio.Channel)
 
 

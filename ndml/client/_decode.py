@@ -10,7 +10,7 @@ from google.protobuf import timestamp_pb2
 from ndml import wire
 from ndml.client import _dynamics as dynamics
 from ndml.client import _models as models
-from ndml.v1 import admin_pb2, chat_pb2, memory_pb2, types_pb2
+from ndml.v1 import admin_pb2, chat_pb2, memory_pb2, model_pb2, types_pb2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KINDS = {
@@ -94,7 +94,7 @@ def memory(trace: types_pb2.MemoryTrace) -> models.Memory:
         salience=trace.salience,
         provenance=models.Provenance(trace.provenance.source, trace.provenance.trust) if trace.HasField("provenance") else None,
         version=trace.version,
-        embedding=models.Embedding(trace.embedding.vector, trace.embedding.model) if trace.HasField("embedding") else None,
+        embedding=embedding(trace.embedding) if trace.HasField("embedding") else None,
         gate=gate(trace.gate) if trace.HasField("gate") else None,
         state=lifecycle(trace.state),
         strength=strength(trace.strength) if trace.HasField("strength") else None,
@@ -146,11 +146,17 @@ def stats(value: types_pb2.SearchStats) -> models.SearchStats:
         index_ms=spent.index_ms,
         fetch_ms=spent.fetch_ms,
         total_ms=spent.total_ms,
+        lexical_ms=spent.lexical_ms,
+        late_ms=spent.late_ms,
+        fuse_ms=spent.fuse_ms,
     )
 
 
 def found(response: memory_pb2.SearchMemoriesResponse) -> models.SearchResult:
-    hits = tuple(models.Hit(memory(hit.trace), hit.score, {share.signal: share.share for share in hit.signals}) for hit in response.hits)
+    hits = tuple(
+        models.Hit(memory(hit.trace), hit.score, {share.signal: share.share for share in hit.signals}, hit.similarity)
+        for hit in response.hits
+    )
     return models.SearchResult(hits, stats(response.stats))
 
 
@@ -205,7 +211,31 @@ def progress(message: memory_pb2.ConsolidateMemoriesResponse) -> dynamics.Consol
 
 
 def citation(value: chat_pb2.Citation) -> models.Citation:
-    return models.Citation(value.number, value.trace_id, value.score, value.text)
+    return models.Citation(value.number, value.trace_id, value.score, value.text, value.mentioned)
+
+
+def tool_call(value: chat_pb2.ToolCall) -> models.ToolCall:
+    return models.ToolCall(value.id, value.name, value.arguments_json)
+
+
+def fusion(value: chat_pb2.FusionWay) -> str:
+    """Empty where no memory was read."""
+    return word(chat_pb2.FusionWay, "FUSION_WAY_", value) if value else ""
+
+
+def models_listed(response: model_pb2.ListModelsResponse) -> list[models.ModelInfo]:
+    return [
+        models.ModelInfo(row.id, word(model_pb2.ModelPurpose, "MODEL_PURPOSE_", row.purpose), row.dimension, row.max_tokens)
+        for row in response.models
+    ]
+
+
+def embedding(value: types_pb2.Embedding) -> models.Embedding:
+    return models.Embedding(value.vector, value.model, value.word_vectors)
+
+
+def embedded(response: model_pb2.EmbedTextsResponse) -> list[models.Embedding]:
+    return [models.Embedding(vector, response.model) for vector in response.embeddings]
 
 
 def cluster(response: admin_pb2.GetClusterStatusResponse) -> models.ClusterStatus:

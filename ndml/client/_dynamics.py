@@ -42,6 +42,17 @@ class LinkType(StrEnum):
     DERIVED_FROM = "derived_from"
 
 
+class SearchMode(StrEnum):
+    """How a search ranks; wherever one is asked for, its plain name does too."""
+
+    FULL = "full"
+    """Every signal: similarity, words, late interaction, and what stands around a memory in its session."""
+    FAST = "fast"
+    """Similarity and words alone: quicker, and misses more."""
+    DENSE = "dense"
+    """Similarity alone; the score is the cosine, with salience and strength where they have a weight."""
+
+
 class CreditClock(StrEnum):
     """How the time between two memories is counted; wherever one is asked for, its plain name does too."""
 
@@ -123,10 +134,34 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class RankingWeights:
-    """What counts beside similarity: score = cosine + salience x its weight + strength x its weight. None: the server's default; 0: not."""
+    """What counts how much when hits are ranked, each 0 to 10. None: the server's default; 0: that signal is left out.
+
+    In the dense mode, and where the query is a vector, score = cosine + salience x its weight + strength x its weight. In the others each
+    signal is measured in standard deviations among the query's candidates, and the score is their sum by weight.
+    """
 
     salience: float | None = None
+    """Salience (0 to 1) beside the cosine."""
     strength: float | None = None
+    """Strength (0 to 1) beside the cosine."""
+    dense: float | None = None
+    """Similarity: the cosine with salience and strength."""
+    lexical: float | None = None
+    """Words that query and memory share (BM25)."""
+    late: float | None = None
+    """Late interaction: each content word of the query against the memory's nearest one."""
+    late_context: float | None = None
+    """Late interaction with the memory and its neighbours in the session."""
+    links: float | None = None
+    """How much of its neighbours' score a memory gets along the links of its session."""
+    session: float | None = None
+    """How much the best of its session lift a memory."""
+    date: float | None = None
+    """How much it lifts a memory that it was said on a day that the query names, or shortly after."""
+    speaker: float | None = None
+    """How much it lifts a memory that the query names who said it, and nobody else."""
+    asks: float | None = None
+    """How much a memory loses for asking something: a question is no answer."""
 
 
 @dataclass(frozen=True, slots=True)

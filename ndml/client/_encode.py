@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from ndml.client._dynamics import CreditSpread, Feedback, Link, RankingWeights
-from ndml.client._models import ChatMessage, Embedding, Filter, Memory, NewMemory, Provenance, Range, Sampling, Scope
+from ndml.client._models import ChatMessage, Embedding, Filter, Memory, NewMemory, Provenance, Range, Sampling, Scope, Tool, ToolCall
 from ndml.errors import FieldInvalid
 from ndml.v1 import chat_pb2, memory_pb2, types_pb2
 
@@ -27,6 +28,12 @@ _CLOCKS = {
     "seconds": memory_pb2.CREDIT_CLOCK_SECONDS,
     "none": memory_pb2.CREDIT_CLOCK_NONE,
 }
+_MODES = {
+    "": types_pb2.SEARCH_MODE_UNSPECIFIED,
+    "full": types_pb2.SEARCH_MODE_FULL,
+    "fast": types_pb2.SEARCH_MODE_FAST,
+    "dense": types_pb2.SEARCH_MODE_DENSE,
+}
 _CONSISTENCIES = {
     "": types_pb2.CONSISTENCY_UNSPECIFIED,
     "one": types_pb2.CONSISTENCY_ONE,
@@ -35,7 +42,26 @@ _CONSISTENCIES = {
 }
 _TRACE_ID_LENGTH = 32
 _LONGEST_S = 315_576_000_000  # 10,000 years, as google.protobuf.Duration says
-_ROLES = {"system": chat_pb2.ROLE_SYSTEM, "user": chat_pb2.ROLE_USER, "assistant": chat_pb2.ROLE_ASSISTANT}
+_ROLES = {
+    "system": chat_pb2.ROLE_SYSTEM,
+    "user": chat_pb2.ROLE_USER,
+    "assistant": chat_pb2.ROLE_ASSISTANT,
+    "tool": chat_pb2.ROLE_TOOL,
+}
+_FUSIONS = {
+    "": chat_pb2.FUSION_WAY_UNSPECIFIED,
+    "prompt": chat_pb2.FUSION_WAY_PROMPT,
+    "prefix": chat_pb2.FUSION_WAY_PREFIX,
+    "adapter": chat_pb2.FUSION_WAY_ADAPTER,
+    "state": chat_pb2.FUSION_WAY_STATE,
+    "knn": chat_pb2.FUSION_WAY_KNN,
+}
+_LEARNINGS = {
+    "": chat_pb2.LEARNING_UNSPECIFIED,
+    "background": chat_pb2.LEARNING_BACKGROUND,
+    "wait": chat_pb2.LEARNING_WAIT,
+    "off": chat_pb2.LEARNING_OFF,
+}
 
 
 def text(field: str, value: object) -> str:
@@ -117,7 +143,10 @@ def embedding(field: str, value: object) -> types_pb2.Embedding | None:
     if value is None:
         return None
     if isinstance(value, Embedding):
-        return types_pb2.Embedding(vector=value.vector, model=text(f"{field}.model", value.model))
+        words = value.word_vectors
+        if not isinstance(words, bytes):
+            raise FieldInvalid(f"{field}.word_vectors must be bytes, got {type(words).__name__}", field=f"{field}.word_vectors")
+        return types_pb2.Embedding(vector=value.vector, model=text(f"{field}.model", value.model), word_vectors=words)
     return types_pb2.Embedding(vector=vector(f"{field}.vector", value))
 
 
@@ -190,9 +219,15 @@ def link(value: Link) -> types_pb2.TraceLink:
 def weights(value: RankingWeights | None) -> types_pb2.RankingWeights | None:
     if value is None:
         return None
-    return types_pb2.RankingWeights(
-        salience=optional("weights.salience", value.salience), strength=optional("weights.strength", value.strength)
-    )
+    given = {each.name: optional(f"weights.{each.name}", getattr(value, each.name)) for each in fields(value)}
+    return types_pb2.RankingWeights(**given)
+
+
+def mode(value: str) -> types_pb2.SearchMode:
+    """Empty: the suite's setting."""
+    if text("mode", value) not in _MODES:
+        raise FieldInvalid(f"mode must be one of {', '.join(filter(None, _MODES))}; got {value!r}", field="mode")
+    return _MODES[value]
 
 
 def optional(field: str, value: float | None) -> float | None:
@@ -273,7 +308,40 @@ def time_range(field: str, start: datetime | None, end: datetime | None) -> type
 def chat_message(value: ChatMessage) -> chat_pb2.ChatMessage:
     if value.role not in _ROLES:
         raise FieldInvalid(f"role must be one of {', '.join(_ROLES)}; got {value.role!r}", field="messages.role")
-    return chat_pb2.ChatMessage(role=_ROLES[value.role], content=text("messages.content", value.content))
+    return chat_pb2.ChatMessage(
+        role=_ROLES[value.role],
+        content=text("messages.content", value.content),
+        tool_calls=[tool_call(each) for each in value.tool_calls],
+        tool_call_id=text("messages.tool_call_id", value.tool_call_id),
+    )
+
+
+def tool_call(value: ToolCall) -> chat_pb2.ToolCall:
+    return chat_pb2.ToolCall(
+        id=text("tool_calls.id", value.id),
+        name=text("tool_calls.name", value.name),
+        arguments_json=text("tool_calls.arguments", value.arguments),
+    )
+
+
+def tool(value: Tool) -> chat_pb2.Tool:
+    return chat_pb2.Tool(
+        name=text("tools.name", value.name),
+        description=text("tools.description", value.description),
+        parameters_json=text("tools.parameters", value.parameters),
+    )
+
+
+def fusion(value: str) -> chat_pb2.FusionWay:
+    if text("fusion", value) not in _FUSIONS:
+        raise FieldInvalid(f"fusion must be one of {', '.join(filter(None, _FUSIONS))}; got {value!r}", field="fusion")
+    return _FUSIONS[value]
+
+
+def learning(value: str) -> chat_pb2.Learning:
+    if text("learning", value) not in _LEARNINGS:
+        raise FieldInvalid(f"learning must be one of {', '.join(filter(None, _LEARNINGS))}; got {value!r}", field="learning")
+    return _LEARNINGS[value]
 
 
 def sampling(value: Sampling | None) -> chat_pb2.SamplingOptions | None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import overload
 
-from ndml.client._dynamics import GateDecision, LifecycleState, Link, RankingWeights, Strength, TraceEvent
+from ndml.client._dynamics import GateDecision, LifecycleState, Link, RankingWeights, SearchMode, Strength, TraceEvent
 from ndml.errors import NdmlError
 
 
@@ -46,6 +46,8 @@ class Embedding:
 
     vector: bytes
     model: str = ""
+    word_vectors: bytes = b""
+    """What late interaction compares, as an export gave it. Empty: a memory with a vector of its own is found by its other signals."""
 
     @property
     def dimension(self) -> int:
@@ -155,11 +157,15 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A found memory; higher scores are nearer. `signals` (asked for by explain) add up to the score."""
+    """A found memory. `score` orders the hits of one answer and compares within it only; `similarity` is the cosine of query and memory.
+
+    signals: asked for by explain; they add up to the score.
+    """
 
     memory: Memory
     score: float
     signals: Mapping[str, float] = field(default_factory=dict)
+    similarity: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +182,9 @@ class SearchStats:
     index_ms: float = 0.0
     fetch_ms: float = 0.0
     total_ms: float = 0.0
+    lexical_ms: float = 0.0
+    late_ms: float = 0.0
+    fuse_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +254,7 @@ class Query:
     session: str = ""
     weights: RankingWeights | None = None
     include_strength: bool = False
+    mode: SearchMode | str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,11 +290,44 @@ class ImportResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may ask for. `parameters`: JSON Schema of its arguments, as JSON; empty: it takes none."""
+
+    name: str
+    description: str = ""
+    parameters: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The model's wish that a tool be run. `arguments`: JSON that the model wrote: check it."""
+
+    id: str
+    name: str
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One turn; `role` is "user", "assistant" or "system"."""
+    """One turn; `role` is "user", "assistant", "system" or "tool".
+
+    `tool_calls`: what an assistant's message asked for; `tool_call_id`: the call that a tool's message answers.
+    """
 
     content: str
     role: str = "user"
+    tool_calls: Sequence[ToolCall] = ()
+    tool_call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model of the suite. `purpose`: "chat" or "embedding"; `dimension` of its vectors, `max_tokens` that it reads (0: not known)."""
+
+    id: str
+    purpose: str
+    dimension: int = 0
+    max_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,12 +343,13 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A memory that stood in the prompt, under this number."""
+    """A memory that the model read, under this number; `mentioned` where the answer names it, as [number]."""
 
     number: int
     trace_id: str
     score: float
     text: str
+    mentioned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack
 from uuid import uuid4
 
 from google.protobuf import field_mask_pb2
-from google.protobuf.message import DecodeError
 
 from ndml.client import _decode as decode
 from ndml.client import _encode as encode
 from ndml.client import _models as models
-from ndml.client._calls import Call, Identity, Page, Streamed, Unary
+from ndml.client._administration import Administration
+from ndml.client._basics import owner_of
+from ndml.client._calls import Call, Page, Streamed, Unary
 from ndml.client._chunks import Chunks
-from ndml.client._dynamics import CreditSpread, Feedback, RankingWeights, Reinforced
-from ndml.client._models import Added, ChatMessage, Filter, Kind, Memory, NewMemory, Query, Scope, SearchResult
-from ndml.client._options import CallOptions, ClientOptions
+from ndml.client._dynamics import CreditSpread, Feedback, RankingWeights, Reinforced, SearchMode
+from ndml.client._models import Added, Filter, Kind, Memory, NewMemory, Query, Scope, SearchResult
+from ndml.client._options import CallOptions
 from ndml.client._session import Owner, Tokens
+from ndml.client._talking import Talking
 from ndml.errors import FieldInvalid, NdmlError
-from ndml.v1 import admin_pb2, chat_pb2, memory_pb2, types_pb2
+from ndml.v1 import memory_pb2, types_pb2
 
 R = TypeVar("R")
 Outcome = TypeVar("Outcome", Added, SearchResult)
 
 
 @dataclass(frozen=True, slots=True)
-class Operations:
+class Operations(Administration, Talking):
     """The calls, with the client's defaults filled in."""
-
-    identity: Identity
-    options: ClientOptions
-    tokens: Tokens = field(repr=False)
 
     def add(
         self,
@@ -71,7 +69,7 @@ class Operations:
             deduplicate=deduplicate,
             consistency=self._consistency(options),
         )
-        return Unary(self._call("memory", "AddMemory", options), request, self._remembering([_owner(scope)], decode.added))
+        return Unary(self._call("memory", "AddMemory", options), request, self._remembering([owner_of(scope)], decode.added))
 
     def add_many(
         self, *, request_id: str = "", deduplicate: bool = False, **options: Unpack[CallOptions]
@@ -102,16 +100,19 @@ class Operations:
         include_embedding: bool = False,
         include_strength: bool = False,
         weights: RankingWeights | None = None,
+        mode: SearchMode | str = "",
         consistency_token: str = "",
         **options: Unpack[CallOptions],
     ) -> Unary[SearchResult]:
         """The k memories of the scope (0: 10, at most 1,000) nearest to a text or to a vector, best first.
 
-        `min_score` leaves out what scores below it; `explain` fills Hit.signals; `agent` and `session` narrow the search; `weights` say
-        what salience and strength count beside similarity; `include_strength` fills Hit.memory.strength.
+        `min_score` leaves out what scores below it; `explain` fills Hit.signals; `agent` and `session` narrow the search; `mode` says how
+        to rank ("full", "fast" or "dense"; empty: the server's setting), `weights` what each signal counts; `include_strength` fills
+        Hit.memory.strength.
         Raises FieldInvalid, EmbeddingDimensionMismatch, EmbeddingNotFinite, OwnerUnavailable, DeadlinePassed.
         """
-        query = Query(text, embedding, k, filter, min_score, explain, include_embedding, weights=weights, include_strength=include_strength)
+        what = (text, embedding, k, filter, min_score, explain, include_embedding)
+        query = Query(*what, weights=weights, include_strength=include_strength, mode=mode)
         request = self._search_request(query, options, consistency_token)
         owners = [(request.scope.tenant, request.scope.user)]
         return Unary(self._call("memory", "SearchMemories", options), request, self._remembering(owners, decode.found))
@@ -152,8 +153,8 @@ class Operations:
             include_siblings=include_siblings,
             consistency=self._consistency(options),
         )
-        parse = self._remembering([_owner(scope)], lambda response: decode.memory(response.trace))
-        return Unary(self._call("memory", "GetMemory", options), request, parse, partial(_remember_error, self.tokens, _owner(scope)))
+        parse = self._remembering([owner_of(scope)], lambda response: decode.memory(response.trace))
+        return Unary(self._call("memory", "GetMemory", options), request, parse, partial(_remember_error, self.tokens, owner_of(scope)))
 
     def list(
         self,
@@ -223,7 +224,7 @@ class Operations:
         )
         # Repeated after an answer that was lost, an update that expects a version would fail on its own success.
         call = self._call("memory", "UpdateMemory", options, repeatable=expected_version == 0)
-        return Unary(call, request, self._remembering([_owner(scope)], lambda response: decode.memory(response.trace)))
+        return Unary(call, request, self._remembering([owner_of(scope)], lambda response: decode.memory(response.trace)))
 
     def delete(self, trace_id: str, *, allow_missing: bool = False, **options: Unpack[CallOptions]) -> Unary[bool]:
         """Remove one memory for good. True when it was there; False only with `allow_missing`. Raises TraceNotFound."""
@@ -237,7 +238,7 @@ class Operations:
         )
         # As with update: the second try of a lost success would say that there is no such trace.
         call = self._call("memory", "DeleteMemory", options, repeatable=allow_missing)
-        return Unary(call, request, self._remembering([_owner(scope)], lambda response: bool(response.deleted)))
+        return Unary(call, request, self._remembering([owner_of(scope)], lambda response: bool(response.deleted)))
 
     def resolve(self, trace_id: str, sibling_id: str = "", **options: Unpack[CallOptions]) -> Unary[Memory]:
         """End a conflict: of the contents that stand beside each other keep one, as `get(..., include_siblings=True)` names them; by
@@ -253,7 +254,7 @@ class Operations:
         )
         # Repeated after an answer that was lost, it would look for a sibling that its own success replaced.
         call = self._call("memory", "ResolveConflict", options, repeatable=not sibling_id)
-        return Unary(call, request, self._remembering([_owner(scope)], lambda response: decode.memory(response.trace)))
+        return Unary(call, request, self._remembering([owner_of(scope)], lambda response: decode.memory(response.trace)))
 
     def reinforce(
         self,
@@ -280,7 +281,7 @@ class Operations:
             consistency=self._consistency(options),
             consistency_token=self._token(scope, ""),
         )
-        return Unary(self._call("memory", "ReinforceMemories", options), request, self._remembering([_owner(scope)], _reinforced))
+        return Unary(self._call("memory", "ReinforceMemories", options), request, self._remembering([owner_of(scope)], _reinforced))
 
     def consolidate(
         self, *, max_traces: int = 0, time_budget_s: float | None = None, dry_run: bool = False, **options: Unpack[CallOptions]
@@ -324,86 +325,6 @@ class Operations:
 
         return self._call("memory", "ImportMemories", options, stream=True), self._chunks(encoder, pack)
 
-    def chat(
-        self,
-        messages: str | Sequence[ChatMessage],
-        *,
-        recall_k: int | None = None,
-        sampling: models.Sampling | None = None,
-        **options: Unpack[CallOptions],
-    ) -> Streamed:
-        """Ask the language model with the user's memory at hand; the answer comes piece by piece.
-
-        `messages`: a question, or the conversation whose last message asks. `recall_k`: memories to recall (None: 5, 0: none).
-        Raises ModelNotConfigured, ModelUnavailable, FieldInvalid.
-        """
-        turns = [ChatMessage(messages)] if isinstance(messages, str) else messages
-        request = chat_pb2.ChatRequest(
-            scope=encode.scope(self._scope(options)),
-            messages=[encode.chat_message(turn) for turn in turns],
-            sampling=encode.sampling(sampling),
-            recall_k=None if recall_k is None else encode.integer("recall_k", recall_k),
-        )
-        return Streamed(self._call("chat", "Chat", options, stream=True), request)
-
-    def cluster_status(self, **options: Unpack[CallOptions]) -> Unary[models.ClusterStatus]:
-        """Every process of the suite; one that does not answer is shown as such, the call succeeds."""
-        return Unary(self._call("admin", "GetClusterStatus", options), admin_pb2.GetClusterStatusRequest(), decode.cluster)
-
-    def placement(self, **options: Unpack[CallOptions]) -> Unary[models.Placement]:
-        """Who owns what, as the gateway sees it; `owners` are those of the user, where there is one."""
-        scope = self._scope(options)
-        request = admin_pb2.GetPlacementRequest(tenant=encode.text("tenant", scope.tenant), user=encode.text("user", scope.user))
-        return Unary(self._call("admin", "GetPlacement", options), request, decode.placement)
-
-    def create_snapshot(self, **options: Unpack[CallOptions]) -> Unary[builtins.list[models.Snapshot]]:
-        """Every memory node writes a consistent copy of its store beside it, while it serves."""
-        call = self._call("admin", "CreateSnapshot", options, repeatable=False)
-        return Unary(call, admin_pb2.CreateSnapshotRequest(), decode.snapshots)
-
-    def drain(self, node_id: str, **options: Unpack[CallOptions]) -> Streamed:
-        """Hand a memory node's owners over to the others; after its last message the node may be stopped for good.
-
-        Leaving the stream does not stop the drain. Raises FieldInvalid, OwnerUnavailable.
-        """
-        request = admin_pb2.DrainNodeRequest(node_id=encode.text("node_id", node_id))
-        return Streamed(self._call("admin", "DrainNode", options, stream=True), request)
-
-    def backup(self, **options: Unpack[CallOptions]) -> Streamed:
-        """Every owner's memories as parts (bytes) that only `restore` reads, while the suite serves. Raises OwnerUnavailable."""
-        return Streamed(self._call("admin", "Backup", options, stream=True, repeatable=False), admin_pb2.BackupRequest())
-
-    def restore(self, **options: Unpack[CallOptions]) -> Call:
-        """The call; `restored_part` makes its requests."""
-        return self._call("admin", "Restore", options, stream=True)
-
-    def _consistency(self, options: CallOptions) -> types_pb2.Consistency:
-        return encode.consistency(options.get("consistency", self.options.consistency))
-
-    def _scope(self, options: CallOptions) -> Scope:
-        own = self.identity
-        return Scope(
-            options.get("user", own.user),
-            options.get("agent", own.agent),
-            options.get("session", own.session),
-            options.get("tenant", own.tenant),
-        )
-
-    def _call(self, service: str, method: str, options: CallOptions, *, stream: bool = False, repeatable: bool = True) -> Call:
-        default_s = self.options.stream_timeout_s if stream else self.identity.timeout_s
-        timeout_s = encode.number("timeout_s", options.get("timeout_s", default_s))
-        if not timeout_s > 0:
-            raise FieldInvalid(f"timeout_s must be greater than 0 seconds, got {timeout_s}", field="timeout_s")
-        headers = dict(options.get("headers", {}))
-        if tenant := options.get("tenant", self.identity.tenant):
-            headers["ndml-tenant"] = tenant
-        if self.identity.token:
-            headers["authorization"] = f"Bearer {self.identity.token}"
-        return Call(service, method, tuple(headers.items()), timeout_s, repeatable)
-
-    def _chunks(self, encoder: Callable[[Any], Any], pack: Callable[[builtins.list[Any], int], R]) -> Chunks[Any, Any, R]:
-        return Chunks(encoder, pack, max_items=self.options.chunk_items, max_bytes=self.options.chunk_bytes)
-
     def _search_request(self, query: Query, options: CallOptions, token: str) -> memory_pb2.SearchMemoriesRequest:
         default = self._scope(options)
         scope = Scope(query.user or default.user, query.agent or default.agent, query.session or default.session, default.tenant)
@@ -419,6 +340,7 @@ class Operations:
             explain=query.explain,
             weights=encode.weights(query.weights),
             include_strength=query.include_strength,
+            mode=encode.mode(query.mode),
             consistency=self._consistency(options),
         )
         vector = encode.embedding("embedding", query.embedding)
@@ -442,24 +364,6 @@ class Operations:
 
         return Unary(call, request, self._remembering([(request.scope.tenant, request.scope.user)], parse))
 
-    def _token(self, scope: Scope, given: str) -> str:
-        if given or not self.options.session_consistency:
-            return encode.text("consistency_token", given)
-        return self.tokens.newest(_owner(scope))
-
-    def _remembering(self, owners: Iterable[Owner], parse: Callable[[Any], R]) -> Callable[[Any], R]:
-        return partial(_remember, self.tokens, tuple(owners), parse)
-
-
-def _owner(scope: Scope) -> Owner:
-    return scope.tenant, scope.user
-
-
-def _remember(tokens: Tokens, owners: tuple[Owner, ...], parse: Callable[[Any], R], response: Any) -> R:
-    for owner in owners:
-        tokens.remember(owner, response.consistency_token)
-    return parse(response)
-
 
 def _remember_each(tokens: Tokens, owners: Sequence[Owner], response: memory_pb2.BatchSearchMemoriesResponse) -> list[SearchResult]:
     for owner, row in zip(owners, response.results, strict=False):
@@ -470,14 +374,6 @@ def _remember_each(tokens: Tokens, owners: Sequence[Owner], response: memory_pb2
 def _remember_error(tokens: Tokens, owner: Owner, error: NdmlError) -> None:
     """That a memory is gone is seen, too."""
     tokens.remember(owner, error.metadata.get("consistency_token", ""))
-
-
-def restored_part(part: bytes) -> admin_pb2.RestoreRequest:
-    """A part of a backup as it goes back. Raises FieldInvalid for bytes that are none."""
-    try:
-        return admin_pb2.RestoreRequest(part=admin_pb2.BackupPart.FromString(part))
-    except DecodeError:
-        raise FieldInvalid("not a part of a backup: pass the parts on as backup gave them", field="part") from None
 
 
 def _reinforced(response: memory_pb2.ReinforceMemoriesResponse) -> Reinforced:

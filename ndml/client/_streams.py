@@ -8,7 +8,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from ndml.client import _decode as decode
 from ndml.client._dynamics import ConsolidationProgress
-from ndml.client._models import Citation, DrainProgress, Memory, SearchStats
+from ndml.client._models import Citation, DrainProgress, Memory, SearchStats, ToolCall
 from ndml.v1 import admin_pb2, chat_pb2, memory_pb2
 
 Item = TypeVar("Item")
@@ -72,9 +72,15 @@ class Answer(_Gathering[str]):
     text: str = ""
     """What came so far."""
     citations: tuple[Citation, ...] = ()
-    """What was recalled, in prompt order."""
+    """What the model read, by number."""
     finish_reason: str = ""
-    """"stop" or "length"."""
+    """"stop", "length" or "tool_calls"."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Tools that the model asks for."""
+    fusion: str = ""
+    """How it read memory; empty where it did not."""
+    learned_trace_ids: tuple[str, ...] = ()
+    """With learning="wait": traces written or strengthened."""
     model: str = ""
     """Model that answered."""
     prompt_tokens: int = 0
@@ -84,7 +90,7 @@ class Answer(_Gathering[str]):
     recall_stats: SearchStats | None = None
     """How recall went."""
     answer_id: str = ""
-    """Give it to `reinforce` to grade the answer; empty where nothing was cited."""
+    """Give it to `reinforce` to grade the answer: what it mentions, else all that was read; empty where that is nothing."""
 
     def absorb(self, message: chat_pb2.ChatResponse) -> list[str]:
         if message.finish_reason:
@@ -97,6 +103,9 @@ class Answer(_Gathering[str]):
         self.finish_reason = decode.finish_reason(last.finish_reason)
         self.model = last.model
         self.answer_id = last.answer_id
+        self.tool_calls = tuple(decode.tool_call(row) for row in last.tool_calls)
+        self.fusion = decode.fusion(last.fusion)
+        self.learned_trace_ids = tuple(last.learned_trace_ids)
         self.prompt_tokens, self.completion_tokens = last.usage.prompt_tokens, last.usage.completion_tokens
         self.recall_stats = decode.stats(last.recall_stats) if last.HasField("recall_stats") else None
 

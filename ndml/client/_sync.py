@@ -13,12 +13,13 @@ import grpc
 
 from ndml import wire
 from ndml.client import _decode as decode
+from ndml.client._administration import restored_part
 from ndml.client._attempts import Attempts
 from ndml.client._calls import Call, Identity, Page, Streamed, Unary, presented
 from ndml.client._chunks import Chunks
 from ndml.client._connection import SyncConnection
 from ndml.client._models import Added, ImportResult, Memory, NewMemory, Query, RestoreResult, SearchResult
-from ndml.client._operations import Operations, Outcome, checked, restored_part
+from ndml.client._operations import Operations, Outcome, checked
 from ndml.client._options import DEFAULT_ADDRESS, CallOptions, ClientOptions
 from ndml.client._session import Tokens
 from ndml.client._streams import BackupStream, ChatStream, ConsolidationStream, DrainStream, ExportStream, SyncStream
@@ -92,6 +93,8 @@ class NdmlClient:
     stats = _unary(Operations.stats)
     export = _streamed(Operations.export, ExportStream)
     chat = _streamed(Operations.chat, ChatStream)
+    models = _unary(Operations.models)
+    embed = _unary(Operations.embed)
     cluster_status = _unary(Operations.cluster_status)
     placement = _unary(Operations.placement)
     create_snapshot = _unary(Operations.create_snapshot)
@@ -184,6 +187,7 @@ class NdmlClient:
             try:
                 for response in responses:
                     begun = True
+                    streamed.note(response)
                     yield response
                 return
             except grpc.RpcError as failure:

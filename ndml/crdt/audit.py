@@ -155,6 +155,8 @@ class Auditor:
 
     def take(self, vouch: Vouch) -> bool:
         """A member says that it had taken an update of an author quarantined since. True: its word counts; send the update again."""
+        if vouch.hash in self._exempt:
+            return True
         if self.trust(vouch.node_id) == 0 or not vouch.verify(self._roster):
             return False
         self._exempt_one(vouch.hash)

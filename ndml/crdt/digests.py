@@ -37,8 +37,9 @@ class Buckets:
 
     def __init__(self, owners: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Owners' keys with their digests (`owner_digest`)."""
-        self._owners: list[dict[bytes, bytes]] = [{} for _ in range(BUCKETS)]
-        self._folds = [0] * BUCKETS
+        # Many nodes share few owners: a bucket costs nothing until an owner is in it.
+        self._owners: dict[int, dict[bytes, bytes]] = {}
+        self._folds = [NOTHING] * BUCKETS
         for owner, digest in owners.items() if isinstance(owners, Mapping) else owners:
             self.put(owner, digest)
 
@@ -47,24 +48,25 @@ class Buckets:
         if len(digest) != DIGEST_BYTES:
             raise FieldInvalid(f"a digest of {len(digest)} bytes: an owner's has {DIGEST_BYTES}", field="digest")
         bucket = bucket_of(owner)
-        held = self._owners[bucket]
-        self._folds[bucket] ^= _mark(owner, held.pop(owner, NOTHING)) ^ _mark(owner, digest)
+        held = self._owners.setdefault(bucket, {})
+        fold = int.from_bytes(self._folds[bucket], "little") ^ _mark(owner, held.pop(owner, NOTHING)) ^ _mark(owner, digest)
+        self._folds[bucket] = fold.to_bytes(DIGEST_BYTES, "little")
         if digest != NOTHING:
             held[owner] = digest
 
     def digests(self) -> list[bytes]:
         """One digest for each bucket; equal where both sides have the same owners with the same digests."""
-        return [fold.to_bytes(DIGEST_BYTES, "little") for fold in self._folds]
+        return list(self._folds)
 
     def differing(self, theirs: Sequence[bytes]) -> list[int]:
         """Buckets whose digest is another one there. FieldInvalid: not one digest for each bucket."""
         if len(theirs) != BUCKETS:
             raise FieldInvalid(f"{len(theirs)} bucket digests: give {BUCKETS}", field="digests")
-        return [bucket for bucket, (ours, other) in enumerate(zip(self.digests(), theirs, strict=True)) if ours != other]
+        return [bucket for bucket, (ours, other) in enumerate(zip(self._folds, theirs, strict=True)) if ours != other]
 
     def owners(self, bucket: int) -> Mapping[bytes, bytes]:
         """Owners of a bucket with their digests."""
-        return self._owners[bucket]
+        return self._owners.get(bucket, {})
 
 
 def _mark(owner: bytes, digest: bytes) -> int:

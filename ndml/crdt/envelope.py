@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 from typing import NamedTuple
 
@@ -108,7 +109,10 @@ class Envelope:
 
     def sign(self, key: Ed25519PrivateKey) -> Envelope:
         """The same with the key's signature."""
-        return replace(self, signature=key.sign(_DOMAIN + self.hash))
+        # Neither what is signed nor any bound depends on the signature: nothing is made or checked anew.
+        signed = copy(self)
+        object.__setattr__(signed, "signature", key.sign(_DOMAIN + self.hash))
+        return signed
 
     def verify(self, public: Ed25519PublicKey) -> bool:
         """Whether the signature is of this key."""

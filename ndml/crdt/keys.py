@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from ndml.disk import sync_directory
 from ndml.errors import FieldInvalid
 
 PUBLIC_BYTES = 32
@@ -88,14 +89,4 @@ def _create(path: Path) -> None:
             return
     finally:
         fresh.unlink()
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_directory(path.parent)

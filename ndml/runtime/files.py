@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ndml.disk import sync_directory
+
 
 def write_durably(path: Path, data: bytes) -> None:
     """Replace `path` by `data`: after a crash at any point it holds the old bytes or the new ones, whole. Makes the directory.
@@ -19,14 +21,3 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     fresh.replace(path)
     sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames and removals in it durable. Windows has no handle for that and journals them."""
-    if os.name != "posix":
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

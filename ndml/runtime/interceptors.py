@@ -21,6 +21,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from ndml.errors import CallCancelled, DeadlinePassed, Draining, InternalFault, NdmlError, Overloaded, RequestMalformed, TenantDenied
 from ndml.runtime import metrics, semconv
+from ndml.runtime.admission import Admission, Limits, Pace
 from ndml.runtime.auth import Authenticator, choose_tenant
 from ndml.runtime.call import Call
 from ndml.runtime.log import get_logger
@@ -28,6 +29,8 @@ from ndml.runtime.telemetry import TRACEPARENT, format_traceparent, parent_conte
 from ndml.wire import rpc_error_to_ndml
 
 log = get_logger(__name__)
+
+_REFUSALS_LOG_S = 1.0
 
 Reply = Message | bytes
 """Bytes are a message that is serialised already."""
@@ -65,14 +68,14 @@ class ChainOptions:
 
     authenticator      None behind the gateway, where callers are ours
     root_spans         start a trace for a call that brings none: at the edge only, else every heartbeat becomes a trace
-    max_in_flight      calls at once; one more is refused
+    limits             what may be under way at once; more is refused
     default_deadline_s for a unary call without one
     slow_call_s        calls slower than this are logged at info
     """
 
     authenticator: Authenticator | None
     root_spans: bool
-    max_in_flight: int
+    limits: Limits
     default_deadline_s: float
     slow_call_s: float
 
@@ -84,6 +87,9 @@ class Chain:
         self._options = options
         self._validate = validate
         self._is_serving = is_serving
+        self.admission = Admission(options.limits)
+        self._refusals = _Refusals()
+        self._pace = Pace(options.limits.refusals_s)
         self.in_flight = 0
         metrics.RPC_IN_FLIGHT.set_function(lambda: self.in_flight)
 
@@ -95,9 +101,47 @@ class Chain:
             if limit is None:
                 limit = None if method.client_streaming else self._options.default_deadline_s
                 call.deadline = None if limit is None else time.monotonic() + limit
-            prepared = self._stream_of(method, request) if method.client_streaming else self._prepare(method, request)
-            reply: Reply = await within(limit, method.handler(prepared, call))
+            if method.client_streaming:
+                streamed: Reply = await within(limit, method.handler(self._stream_of(method, request), call))
+                return streamed
+            self.admission.check_time(method.path, limit)
+            return await self._counted(method, request, call, limit)
+
+    async def _counted(self, method: Method, request: Any, call: Call, limit: float | None) -> Reply:
+        size = len(request) if isinstance(request, bytes) else 0  # what is no bytes came through a door that counts its own
+        self.admission.check_bytes(size)
+        flow = self.admission.enter(method.path, size)
+        took_s: float | None = None
+        try:
+            reply: Reply = await within(limit, method.handler(self._prepare(method, request), call))
+            took_s = time.monotonic() - call.started
             return reply
+        except (TimeoutError, DeadlinePassed):
+            raise
+        except Exception:
+            took_s = time.monotonic() - call.started
+            raise
+        finally:
+            self.admission.leave(flow, size, took_s)
+
+    def is_crowded(self, path: str) -> bool:
+        """Look at the deadline of a call before its request is read."""
+        return self.admission.is_crowded(path) or self.in_flight >= self._options.limits.calls
+
+    async def turn_away(self, path: str, remaining_s: float | None) -> NdmlError | None:
+        """The refusal of a unary call for which there is no time, counted, logged, and not sooner than its turn; None: let it try.
+
+        Past its capacity a service refuses more calls than it serves: what `unary` does around each would take the time of those served.
+        """
+        limit = self._options.default_deadline_s if remaining_s is None else remaining_s
+        try:
+            self.admission.check_calls(self.in_flight)
+            self.admission.check_time(path, limit)
+        except (Overloaded, DeadlinePassed) as error:
+            self._refusals.note(path, error)
+            await asyncio.sleep(self._pace.wait_s(limit))
+            return error
+        return None
 
     async def stream(self, method: Method, request: Any, call: Call) -> AsyncIterator[Reply]:
         """Server-streaming or bidirectional call; it lives as long as the caller listens."""
@@ -110,8 +154,7 @@ class Chain:
     def _admit(self, call: Call) -> None:
         if not self._is_serving():
             raise Draining("this instance is starting or stopping: another one serves", retry_after_s=0.2)
-        if self.in_flight > self._options.max_in_flight:
-            raise Overloaded(f"{self._options.max_in_flight} calls are under way (server.max_in_flight): come back shortly")
+        self.admission.check_calls(self.in_flight - 1)  # this one is counted already
         if self._options.authenticator is not None:
             principal = self._options.authenticator.authenticate(call)
             call.principal = principal.name
@@ -128,6 +171,26 @@ class Chain:
     async def _stream_of(self, method: Method, requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
         async for request in requests:
             yield self._prepare(method, request)
+
+
+class _Refusals:
+    """Counts each refusal, logs them once a second: under overload a line a call would fill the disk."""
+
+    def __init__(self) -> None:
+        self._unlogged = 0
+        self._next = 0.0
+        self._counters: dict[tuple[str, str], Any] = {}
+
+    def note(self, path: str, error: NdmlError) -> None:
+        key = (path, error.reason)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = metrics.RPC_ERRORS.labels(path, error.code.name, error.reason)
+        counter.inc()
+        self._unlogged += 1
+        if (now := time.monotonic()) >= self._next:
+            log.info("rpcs_refused", calls=self._unlogged, method=path, reason=error.reason, message=error.message)
+            self._unlogged, self._next = 0, now + _REFUSALS_LOG_S
 
 
 class _Observed:

@@ -45,6 +45,8 @@ HEDGES = Counter(names.METRIC_HEDGES, "Second attempts that a hedged read starte
 STALE_EPOCH_RETRIES = Counter(names.METRIC_STALE_EPOCH_RETRIES, "Operations repeated because the placement had moved on")
 REPLICA_WRITES = Counter(names.METRIC_REPLICA_WRITES, "Writes carried to an owner's other copies", ["outcome"])
 READ_REPAIRS = Counter(names.METRIC_READ_REPAIRS, "Traces in which a quorum read found copies that differed, and mended them")
+CHAT_RECALLS = Counter(names.METRIC_CHAT_RECALLS, "Recalls for a chat", ["outcome"])
+LEARNED = Counter(names.METRIC_LEARNED, "What became of the sentences that chats said", ["outcome"])
 
 # llm
 EMBEDDED_TEXTS = Counter(names.METRIC_EMBEDDED_TEXTS, "Texts embedded")
@@ -61,6 +63,8 @@ REPAIR_BYTES = Counter(names.METRIC_REPAIR_BYTES, "Bytes by which anti-entropy m
 REPLICATION_ROUNDS = Counter(names.METRIC_REPLICATION_ROUNDS, "Rounds of anti-entropy", ["outcome"])
 SIBLINGS = Gauge(names.METRIC_SIBLINGS, "Traces with contents that were written without knowledge of each other")
 QUARANTINED_AUTHORS = Gauge(names.METRIC_QUARANTINED_AUTHORS, "Authors that signed two things for one place: nothing of theirs is joined")
+AUTHORS_SLOWED = Counter(names.METRIC_AUTHORS_SLOWED, "Times that an author, or who spoke for it, had to wait: it writes too much", ["way"])
+TRACES_WEIGHED = Counter(names.METRIC_TRACES_WEIGHED, "Traces with siblings that were weighed anew after a change of trust", ["outcome"])
 
 # Deltas in consensus nodes
 DELTA_LOG_ENTRIES = Gauge(names.METRIC_DELTA_LOG_ENTRIES, "Updates in the delta log")

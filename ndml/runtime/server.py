@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -13,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from ndml.errors import NdmlError, NotAvailable
+from ndml.errors import NdmlError, NotAvailable, RequestMalformed
 from ndml.runtime import metrics
 from ndml.runtime.call import Call
 from ndml.runtime.interceptors import Chain, Method, Reply
@@ -51,7 +51,8 @@ class GrpcServer:
 
     def add(self, descriptor: ServiceDescriptor, methods: Mapping[str, Method]) -> None:
         handlers = {path.rsplit("/", 1)[1]: _handler(self._chain, method) for path, method in methods.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(descriptor.full_name, handlers),))
+        reluctant = {path.rsplit("/", 1)[1]: _reluctant(self._chain, m) for path, m in methods.items() if _is_unary(m)}
+        self._server.add_generic_rpc_handlers((_Handlers(descriptor.full_name, handlers, reluctant, self._chain),))
         self._services.append(descriptor.full_name)
 
     async def start(self) -> int:
@@ -129,6 +130,50 @@ def _call_of(method: Method, context: grpc.aio.ServicerContext[Any, Any]) -> Cal
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     remaining = context.time_remaining()
     return Call(method.path, metadata, None if remaining is None else time.monotonic() + remaining)
+
+
+class _Handlers(grpc.GenericRpcHandler[Any, Any] if TYPE_CHECKING else grpc.GenericRpcHandler):  # type: ignore[misc]
+    """The methods of a service; of one that is crowded the handlers that refuse before they have read the request."""
+
+    def __init__(
+        self,
+        service: str,
+        handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]],
+        reluctant: Mapping[str, grpc.RpcMethodHandler[Any, Any]],
+        chain: Chain,
+    ) -> None:
+        self._handlers = {f"/{service}/{name}": handler for name, handler in handlers.items()}
+        self._reluctant = {f"/{service}/{name}": handler for name, handler in reluctant.items()}
+        self._chain = chain
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        path = str(handler_call_details.method)
+        handler: grpc.RpcMethodHandler[Any, Any] | None = self._handlers.get(path)
+        # What callers name and we lack is not counted: the table of methods must not grow by their words.
+        if handler is None or not self._chain.is_crowded(path):
+            return handler
+        return self._reluctant.get(path) or handler
+
+
+def _is_unary(method: Method) -> bool:
+    return not (method.client_streaming or method.server_streaming)
+
+
+def _reluctant(chain: Chain, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+    """A unary method whose request is read when there is time for it: to the caller it is the same call, and a refusal costs half."""
+    serve = _unary(chain, method)
+
+    async def handle(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> Reply:
+        refusal = await chain.turn_away(method.path, context.time_remaining())
+        if refusal is not None:
+            await _abort(context, refusal)
+        async for request in requests:
+            reply: Reply = await serve(request, context)
+            return reply
+        raise RequestMalformed(f"{method.path} takes one request; none came")
+
+    make: Callable[..., Any] = grpc.stream_unary_rpc_method_handler
+    return make(handle, response_serializer=_serialize)  # type: ignore[no-any-return]
 
 
 def _handler(chain: Chain, method: Method) -> grpc.RpcMethodHandler[Any, Any]:

@@ -20,6 +20,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 import ndml
 from ndml.errors import NdmlError
+from ndml.runtime.admission import Limits
 from ndml.runtime.auth import Authenticator
 from ndml.runtime.interceptors import Chain, ChainOptions, Method
 from ndml.runtime.log import configure_logging, get_logger
@@ -103,7 +104,10 @@ class Service:
         if self._chain is None:
             server, edge = self._server_settings, self._authenticator is not None
             slow_s = self._settings.logging.slow_call_ms / 1000
-            options = ChainOptions(self._authenticator, edge, server.max_in_flight, server.default_deadline_s, slow_s)
+            limits = Limits(
+                server.max_in_flight, server.max_in_flight_bytes, server.least_in_flight, server.wait_share, server.refusals_per_s
+            )
+            options = ChainOptions(self._authenticator, edge, limits, server.default_deadline_s, slow_s)
             self._chain = Chain(options, ProtoValidator(), lambda: self.serving)
         return self._chain
 

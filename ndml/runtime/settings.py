@@ -40,6 +40,25 @@ class ServerSettings(Section):
     max_in_flight: int = Field(
         2048, ge=1, description="Calls under way at once; one more is answered OVERLOADED instead of queueing without bound."
     )
+    max_in_flight_bytes: int = Field(
+        256 << 20,
+        ge=1 << 20,
+        description="Bytes of the unary requests under way at once; each takes some times its size while it lasts.",
+    )
+    least_in_flight: int = Field(
+        8,
+        ge=1,
+        description="Unary calls of one method that are taken whatever their deadline: fewer say little of how long a queue is.",
+    )
+    wait_share: float = Field(
+        0.5, gt=0, description="Of a caller's deadline, the most that a call may be expected to take; past it OVERLOADED, before any work."
+    )
+    refusals_per_s: float = Field(
+        200.0,
+        gt=0,
+        description="Refusals of unary calls answered a second, the rest in their turn: at some 0.3 ms each, refusing takes a small part "
+        "of a core however many calls come.",
+    )
     default_deadline_s: float = Field(30.0, gt=0, description="Deadline of a unary call that brings none: nothing waits forever.")
     drain_s: float = Field(
         0.5, ge=0, description="After SIGTERM: serve on this long while not ready, so that load balancers turn away first."

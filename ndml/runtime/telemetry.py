@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from hashlib import blake2b
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -22,6 +23,7 @@ from ndml.runtime.settings import TelemetrySettings
 
 TRACEPARENT = "traceparent"
 _QUEUE_LIMIT = 8192
+_MOST_LINKS = 32  # of a span; more say nothing that these do not
 _NO_SPAN: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 
 # Codes that are the caller's doing: the RPC conventions leave a server span's status unset for them.
@@ -116,9 +118,73 @@ def server_span_at(
     made.end(end_ns)
 
 
-def links(traceparents: list[str]) -> list[Link]:
-    """Links to the requests that a shared batch serves."""
-    return [Link(c) for c in map(parse_traceparent, traceparents) if c is not None]
+def links(traceparents: Iterable[str]) -> list[Link]:
+    """Links to the requests that work shared by them serves: each once, a bounded number."""
+    found: dict[str, Link] = {}
+    for value in traceparents:
+        if len(found) == _MOST_LINKS:
+            break
+        if value not in found and (context := parse_traceparent(value)) is not None:
+            found[value] = Link(context)
+    return list(found.values())
+
+
+@contextmanager
+def linked_span(
+    name: str,
+    traceparents: Iterable[str] = (),
+    attributes: Mapping[str, AttributeValue] | None = None,
+    *,
+    below: bool = False,
+    start_ns: int | None = None,
+) -> Iterator[Span]:
+    """A span that begins a trace, linked to the requests that it serves: they ended long ago, so it is no part of theirs.
+
+    below: where there is a current span it goes below that; start_ns: where it turned out later that there was something to tell,
+    `time.time_ns()` of its beginning.
+    """
+    if not tracing():
+        yield trace.INVALID_SPAN
+        return
+    context = None if below else otel_context.Context()
+    made = tracer().start_span(name, context=context, links=links(traceparents), attributes=attributes, start_time=start_ns)
+    with trace.use_span(made, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+        try:
+            yield made
+        except NdmlError as error:
+            set_error(made, error)
+            raise
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """What happens inside is part of no trace: one of many like it."""
+    token = otel_context.attach(otel_context.Context())
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
+
+
+def link_here(traceparents: Iterable[str]) -> None:
+    """Link the current span to these requests."""
+    current = trace.get_current_span()
+    if current.is_recording():
+        for link in links(traceparents):
+            current.add_link(link.context)
+
+
+def count_here(key: str, amount: int) -> None:
+    """Add to a number among the current span's attributes."""
+    current = trace.get_current_span()
+    if isinstance(current, ReadableSpan) and current.is_recording():
+        before = (current.attributes or {}).get(key, 0)
+        current.set_attribute(key, amount + (before if isinstance(before, int) else 0))
+
+
+def owner_hash(tenant: str, user: str) -> str:
+    """Names an owner in a span without naming the user: 16 hexadecimal digits, the same everywhere."""
+    return blake2b(f"{len(tenant)}:{tenant}{user}".encode(), digest_size=8).hexdigest()
 
 
 def set_error(made: Span, error: NdmlError, *, server: bool = True) -> None:

@@ -27,17 +27,35 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from ndml.v1 import types_pb2 as ndml_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12ndml/v1/chat.proto\x12\x07ndml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x13ndml/v1/types.proto\"T\n\x0b\x43hatMessage\x12\'\n\x04role\x18\x01 \x01(\x0e\x32\r.ndml.v1.RoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1c\n\x07\x63ontent\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80\x04\"\xa1\x01\n\x0fSamplingOptions\x12\"\n\x0emax_new_tokens\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80 (\x00\x12$\n\x0btemperature\x18\x02 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x00@-\x00\x00\x00\x00\x12\x1e\n\x05top_p\x18\x03 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12\x16\n\x04stop\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x08\x12\x0c\n\x04seed\x18\x05 \x01(\x03\"\xc4\x01\n\x0b\x43hatRequest\x12%\n\x05scope\x18\x01 \x01(\x0b\x32\x0e.ndml.v1.ScopeB\x06\xbaH\x03\xc8\x01\x01\x12\x33\n\x08messages\x18\x02 \x03(\x0b\x32\x14.ndml.v1.ChatMessageB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\x12*\n\x08sampling\x18\x03 \x01(\x0b\x32\x18.ndml.v1.SamplingOptions\x12 \n\x08recall_k\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x32(\x00H\x00\x88\x01\x01\x42\x0b\n\t_recall_k\"I\n\x08\x43itation\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x10\n\x08trace_id\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x0c\n\x04text\x18\x04 \x01(\t\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\"\xde\x01\n\x0c\x43hatResponse\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\t\x12,\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x15.ndml.v1.FinishReason\x12$\n\tcitations\x18\x03 \x03(\x0b\x32\x11.ndml.v1.Citation\x12\x1d\n\x05usage\x18\x04 \x01(\x0b\x32\x0e.ndml.v1.Usage\x12\r\n\x05model\x18\x05 \x01(\t\x12*\n\x0crecall_stats\x18\x06 \x01(\x0b\x32\x14.ndml.v1.SearchStats\x12\x11\n\tanswer_id\x18\x07 \x01(\t*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32Y\n\x0b\x43hatService\x12J\n\x04\x43hat\x12\x14.ndml.v1.ChatRequest\x1a\x15.ndml.v1.ChatResponse\"\x13\x82\xd3\xe4\x93\x02\r\"\x08/v1/chat:\x01*0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12ndml/v1/chat.proto\x12\x07ndml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x13ndml/v1/types.proto\"d\n\x04Tool\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x02\x12\x1e\n\x0b\x64\x65scription\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x01\x12\"\n\x0fparameters_json\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04\"[\n\x08ToolCall\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x02\x12\x16\n\x04name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x02\x12!\n\x0e\x61rguments_json\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04\"\xd1\x02\n\x0b\x43hatMessage\x12\'\n\x04role\x18\x01 \x01(\x0e\x32\r.ndml.v1.RoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1a\n\x07\x63ontent\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04\x12/\n\ntool_calls\x18\x03 \x03(\x0b\x32\x11.ndml.v1.ToolCallB\x08\xbaH\x05\x92\x01\x02\x10@\x12\x1e\n\x0ctool_call_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x02:\xab\x01\xbaH\xa7\x01\x1a\xa4\x01\n\x1b\x63hat_message.says_something\x12Sa message needs content; only an assistant\'s message with tool_calls may be without\x1a\x30this.content != \'\' || this.tool_calls.size() > 0\"\xa1\x01\n\x0fSamplingOptions\x12\"\n\x0emax_new_tokens\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80 (\x00\x12$\n\x0btemperature\x18\x02 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x00@-\x00\x00\x00\x00\x12\x1e\n\x05top_p\x18\x03 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12\x16\n\x04stop\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x08\x12\x0c\n\x04seed\x18\x05 \x01(\x03\"\xc5\x03\n\x0b\x43hatRequest\x12%\n\x05scope\x18\x01 \x01(\x0b\x32\x0e.ndml.v1.ScopeB\x06\xbaH\x03\xc8\x01\x01\x12\x33\n\x08messages\x18\x02 \x03(\x0b\x32\x14.ndml.v1.ChatMessageB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\x12*\n\x08sampling\x18\x03 \x01(\x0b\x32\x18.ndml.v1.SamplingOptions\x12 \n\x08recall_k\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x32(\x00H\x00\x88\x01\x01\x12,\n\x06\x66usion\x18\x05 \x01(\x0e\x32\x12.ndml.v1.FusionWayB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12-\n\x08learning\x18\x06 \x01(\x0e\x32\x11.ndml.v1.LearningB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x05tools\x18\x07 \x03(\x0b\x32\r.ndml.v1.ToolB\t\xbaH\x06\x92\x01\x03\x10\x80\x01\x12\x1d\n\x0btool_choice\x18\x08 \x01(\tB\x08\xbaH\x05r\x03(\x80\x02\x12\x17\n\x05model\x18\t \x01(\tB\x08\xbaH\x05r\x03(\x80\x02\x12#\n\x11\x63onsistency_token\x18\n \x01(\tB\x08\xbaH\x05r\x03(\x80@\x12\x1c\n\nrequest_id\x18\x0b \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x42\x0b\n\t_recall_k\"\\\n\x08\x43itation\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x10\n\x08trace_id\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x11\n\tmentioned\x18\x05 \x01(\x08\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\"\xdf\x02\n\x0c\x43hatResponse\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\t\x12,\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x15.ndml.v1.FinishReason\x12$\n\tcitations\x18\x03 \x03(\x0b\x32\x11.ndml.v1.Citation\x12\x1d\n\x05usage\x18\x04 \x01(\x0b\x32\x0e.ndml.v1.Usage\x12\r\n\x05model\x18\x05 \x01(\t\x12*\n\x0crecall_stats\x18\x06 \x01(\x0b\x32\x14.ndml.v1.SearchStats\x12\x11\n\tanswer_id\x18\x07 \x01(\t\x12%\n\ntool_calls\x18\x08 \x03(\x0b\x32\x11.ndml.v1.ToolCall\x12\"\n\x06\x66usion\x18\t \x01(\x0e\x32\x12.ndml.v1.FusionWay\x12\x19\n\x11learned_trace_ids\x18\n \x03(\t\x12\x19\n\x11\x63onsistency_token\x18\x0b \x01(\t*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*\x97\x01\n\tFusionWay\x12\x1a\n\x16\x46USION_WAY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46USION_WAY_PROMPT\x10\x01\x12\x15\n\x11\x46USION_WAY_PREFIX\x10\x02\x12\x16\n\x12\x46USION_WAY_ADAPTER\x10\x03\x12\x14\n\x10\x46USION_WAY_STATE\x10\x04\x12\x12\n\x0e\x46USION_WAY_KNN\x10\x05*b\n\x08Learning\x12\x18\n\x14LEARNING_UNSPECIFIED\x10\x00\x12\x17\n\x13LEARNING_BACKGROUND\x10\x01\x12\x11\n\rLEARNING_WAIT\x10\x02\x12\x10\n\x0cLEARNING_OFF\x10\x03*}\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x32Y\n\x0b\x43hatService\x12J\n\x04\x43hat\x12\x14.ndml.v1.ChatRequest\x1a\x15.ndml.v1.ChatResponse\"\x13\x82\xd3\xe4\x93\x02\r\"\x08/v1/chat:\x01*0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ndml.v1.chat_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TOOL'].fields_by_name['name']._loaded_options = None
+  _globals['_TOOL'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001(\200\002'
+  _globals['_TOOL'].fields_by_name['description']._loaded_options = None
+  _globals['_TOOL'].fields_by_name['description']._serialized_options = b'\272H\006r\004(\200\200\001'
+  _globals['_TOOL'].fields_by_name['parameters_json']._loaded_options = None
+  _globals['_TOOL'].fields_by_name['parameters_json']._serialized_options = b'\272H\006r\004(\200\200\004'
+  _globals['_TOOLCALL'].fields_by_name['id']._loaded_options = None
+  _globals['_TOOLCALL'].fields_by_name['id']._serialized_options = b'\272H\005r\003(\200\002'
+  _globals['_TOOLCALL'].fields_by_name['name']._loaded_options = None
+  _globals['_TOOLCALL'].fields_by_name['name']._serialized_options = b'\272H\005r\003(\200\002'
+  _globals['_TOOLCALL'].fields_by_name['arguments_json']._loaded_options = None
+  _globals['_TOOLCALL'].fields_by_name['arguments_json']._serialized_options = b'\272H\006r\004(\200\200\004'
   _globals['_CHATMESSAGE'].fields_by_name['role']._loaded_options = None
   _globals['_CHATMESSAGE'].fields_by_name['role']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_CHATMESSAGE'].fields_by_name['content']._loaded_options = None
-  _globals['_CHATMESSAGE'].fields_by_name['content']._serialized_options = b'\272H\010r\006\020\001(\200\200\004'
+  _globals['_CHATMESSAGE'].fields_by_name['content']._serialized_options = b'\272H\006r\004(\200\200\004'
+  _globals['_CHATMESSAGE'].fields_by_name['tool_calls']._loaded_options = None
+  _globals['_CHATMESSAGE'].fields_by_name['tool_calls']._serialized_options = b'\272H\005\222\001\002\020@'
+  _globals['_CHATMESSAGE'].fields_by_name['tool_call_id']._loaded_options = None
+  _globals['_CHATMESSAGE'].fields_by_name['tool_call_id']._serialized_options = b'\272H\005r\003(\200\002'
+  _globals['_CHATMESSAGE']._loaded_options = None
+  _globals['_CHATMESSAGE']._serialized_options = b'\272H\247\001\032\244\001\n\033chat_message.says_something\022Sa message needs content; only an assistant\'s message with tool_calls may be without\0320this.content != \'\' || this.tool_calls.size() > 0'
   _globals['_SAMPLINGOPTIONS'].fields_by_name['max_new_tokens']._loaded_options = None
   _globals['_SAMPLINGOPTIONS'].fields_by_name['max_new_tokens']._serialized_options = b'\272H\007\032\005\030\200 (\000'
   _globals['_SAMPLINGOPTIONS'].fields_by_name['temperature']._loaded_options = None
@@ -52,24 +70,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATREQUEST'].fields_by_name['messages']._serialized_options = b'\272H\010\222\001\005\010\001\020\200\002'
   _globals['_CHATREQUEST'].fields_by_name['recall_k']._loaded_options = None
   _globals['_CHATREQUEST'].fields_by_name['recall_k']._serialized_options = b'\272H\006\032\004\0302(\000'
+  _globals['_CHATREQUEST'].fields_by_name['fusion']._loaded_options = None
+  _globals['_CHATREQUEST'].fields_by_name['fusion']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_CHATREQUEST'].fields_by_name['learning']._loaded_options = None
+  _globals['_CHATREQUEST'].fields_by_name['learning']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_CHATREQUEST'].fields_by_name['tools']._loaded_options = None
+  _globals['_CHATREQUEST'].fields_by_name['tools']._serialized_options = b'\272H\006\222\001\003\020\200\001'
+  _globals['_CHATREQUEST'].fields_by_name['tool_choice']._loaded_options = None
+  _globals['_CHATREQUEST'].fields_by_name['tool_choice']._serialized_options = b'\272H\005r\003(\200\002'
+  _globals['_CHATREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_CHATREQUEST'].fields_by_name['model']._serialized_options = b'\272H\005r\003(\200\002'
+  _globals['_CHATREQUEST'].fields_by_name['consistency_token']._loaded_options = None
+  _globals['_CHATREQUEST'].fields_by_name['consistency_token']._serialized_options = b'\272H\005r\003(\200@'
+  _globals['_CHATREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CHATREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003(\200\001'
   _globals['_CHATSERVICE'].methods_by_name['Chat']._loaded_options = None
   _globals['_CHATSERVICE'].methods_by_name['Chat']._serialized_options = b'\202\323\344\223\002\r\"\010/v1/chat:\001*'
-  _globals['_ROLE']._serialized_start=919
-  _globals['_ROLE']._serialized_end=999
-  _globals['_FINISHREASON']._serialized_start=1001
-  _globals['_FINISHREASON']._serialized_end=1096
-  _globals['_CHATMESSAGE']._serialized_start=111
-  _globals['_CHATMESSAGE']._serialized_end=195
-  _globals['_SAMPLINGOPTIONS']._serialized_start=198
-  _globals['_SAMPLINGOPTIONS']._serialized_end=359
-  _globals['_CHATREQUEST']._serialized_start=362
-  _globals['_CHATREQUEST']._serialized_end=558
-  _globals['_CITATION']._serialized_start=560
-  _globals['_CITATION']._serialized_end=633
-  _globals['_USAGE']._serialized_start=635
-  _globals['_USAGE']._serialized_end=692
-  _globals['_CHATRESPONSE']._serialized_start=695
-  _globals['_CHATRESPONSE']._serialized_end=917
-  _globals['_CHATSERVICE']._serialized_start=1098
-  _globals['_CHATSERVICE']._serialized_end=1187
+  _globals['_ROLE']._serialized_start=1773
+  _globals['_ROLE']._serialized_end=1868
+  _globals['_FUSIONWAY']._serialized_start=1871
+  _globals['_FUSIONWAY']._serialized_end=2022
+  _globals['_LEARNING']._serialized_start=2024
+  _globals['_LEARNING']._serialized_end=2122
+  _globals['_FINISHREASON']._serialized_start=2124
+  _globals['_FINISHREASON']._serialized_end=2249
+  _globals['_TOOL']._serialized_start=111
+  _globals['_TOOL']._serialized_end=211
+  _globals['_TOOLCALL']._serialized_start=213
+  _globals['_TOOLCALL']._serialized_end=304
+  _globals['_CHATMESSAGE']._serialized_start=307
+  _globals['_CHATMESSAGE']._serialized_end=644
+  _globals['_SAMPLINGOPTIONS']._serialized_start=647
+  _globals['_SAMPLINGOPTIONS']._serialized_end=808
+  _globals['_CHATREQUEST']._serialized_start=811
+  _globals['_CHATREQUEST']._serialized_end=1264
+  _globals['_CITATION']._serialized_start=1266
+  _globals['_CITATION']._serialized_end=1358
+  _globals['_USAGE']._serialized_start=1360
+  _globals['_USAGE']._serialized_end=1417
+  _globals['_CHATRESPONSE']._serialized_start=1420
+  _globals['_CHATRESPONSE']._serialized_end=1771
+  _globals['_CHATSERVICE']._serialized_start=2251
+  _globals['_CHATSERVICE']._serialized_end=2340
 # @@protoc_insertion_point(module_scope)

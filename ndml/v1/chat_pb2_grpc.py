@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ChatServiceStub:
-    """ChatService recalls what the scope knows, fuses it into the prompt and streams the answer.
+    """ChatService recalls what the scope knows, lets the model read it, streams the answer and learns from what was said.
     """
 
     def __init__(self, channel):
@@ -43,11 +43,12 @@ class ChatServiceStub:
 
 
 class ChatServiceServicer:
-    """ChatService recalls what the scope knows, fuses it into the prompt and streams the answer.
+    """ChatService recalls what the scope knows, lets the model read it, streams the answer and learns from what was said.
     """
 
     def Chat(self, request, context):
-        """Chat streams tokens, then one last message with the citations. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, FIELD_INVALID.
+        """Chat streams tokens, then one last message with the citations. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, MODEL_UNKNOWN,
+        FUSION_UNSUPPORTED, LEARNING_BACKLOG, FIELD_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +71,7 @@ def add_ChatServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ChatService:
-    """ChatService recalls what the scope knows, fuses it into the prompt and streams the answer.
+    """ChatService recalls what the scope knows, lets the model read it, streams the answer and learns from what was said.
     """
 
     @staticmethod

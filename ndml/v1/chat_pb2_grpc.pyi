@@ -27,25 +27,29 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ChatServiceStub:
-    """ChatService recalls what the scope knows, fuses it into the prompt and streams the answer."""
+    """ChatService recalls what the scope knows, lets the model read it, streams the answer and learns from what was said."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ChatServiceAsyncStub: ...
     Chat: _grpc.UnaryStreamMultiCallable[_chat_pb2.ChatRequest, _chat_pb2.ChatResponse]
-    """Chat streams tokens, then one last message with the citations. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, FIELD_INVALID."""
+    """Chat streams tokens, then one last message with the citations. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, MODEL_UNKNOWN,
+    FUSION_UNSUPPORTED, LEARNING_BACKLOG, FIELD_INVALID.
+    """
 
 @_typing.type_check_only
 class ChatServiceAsyncStub(ChatServiceStub):
-    """ChatService recalls what the scope knows, fuses it into the prompt and streams the answer."""
+    """ChatService recalls what the scope knows, lets the model read it, streams the answer and learns from what was said."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Chat: _aio.UnaryStreamMultiCallable[_chat_pb2.ChatRequest, _chat_pb2.ChatResponse]  # type: ignore[assignment]
-    """Chat streams tokens, then one last message with the citations. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, FIELD_INVALID."""
+    """Chat streams tokens, then one last message with the citations. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, MODEL_UNKNOWN,
+    FUSION_UNSUPPORTED, LEARNING_BACKLOG, FIELD_INVALID.
+    """
 
 class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ChatService recalls what the scope knows, fuses it into the prompt and streams the answer."""
+    """ChatService recalls what the scope knows, lets the model read it, streams the answer and learns from what was said."""
 
     @_abc_1.abstractmethod
     def Chat(
@@ -53,6 +57,8 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_pb2.ChatRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_chat_pb2.ChatResponse], _abc.AsyncIterator[_chat_pb2.ChatResponse]]:
-        """Chat streams tokens, then one last message with the citations. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, FIELD_INVALID."""
+        """Chat streams tokens, then one last message with the citations. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, MODEL_UNKNOWN,
+        FUSION_UNSUPPORTED, LEARNING_BACKLOG, FIELD_INVALID.
+        """
 
 def add_ChatServiceServicer_to_server(servicer: ChatServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

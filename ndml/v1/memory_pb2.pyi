@@ -125,7 +125,7 @@ class BatchAddMemoriesResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[AddResult, _Mapping]]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
 class SearchMemoriesRequest(_message.Message):
-    __slots__ = ("scope", "text", "embedding", "k", "filter", "min_score", "consistency_token", "include_embedding", "explain", "weights", "include_strength", "consistency")
+    __slots__ = ("scope", "text", "embedding", "k", "filter", "min_score", "consistency_token", "include_embedding", "explain", "weights", "include_strength", "consistency", "mode")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class SearchMemoriesRequest(_message.Message):
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     scope: _types_pb2.Scope
     text: str
     embedding: _types_pb2.Embedding
@@ -150,7 +151,8 @@ class SearchMemoriesRequest(_message.Message):
     weights: _types_pb2.RankingWeights
     include_strength: bool
     consistency: _types_pb2.Consistency
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
+    mode: _types_pb2.SearchMode
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ..., mode: _Optional[_Union[_types_pb2.SearchMode, str]] = ...) -> None: ...
 
 class SignalShare(_message.Message):
     __slots__ = ("signal", "share")
@@ -161,14 +163,16 @@ class SignalShare(_message.Message):
     def __init__(self, signal: _Optional[str] = ..., share: _Optional[float] = ...) -> None: ...
 
 class SearchHit(_message.Message):
-    __slots__ = ("trace", "score", "signals")
+    __slots__ = ("trace", "score", "signals", "similarity")
     TRACE_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     trace: _types_pb2.MemoryTrace
     score: float
     signals: _containers.RepeatedCompositeFieldContainer[SignalShare]
-    def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ..., score: _Optional[float] = ..., signals: _Optional[_Iterable[_Union[SignalShare, _Mapping]]] = ...) -> None: ...
+    similarity: float
+    def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ..., score: _Optional[float] = ..., signals: _Optional[_Iterable[_Union[SignalShare, _Mapping]]] = ..., similarity: _Optional[float] = ...) -> None: ...
 
 class SearchMemoriesResponse(_message.Message):
     __slots__ = ("hits", "stats", "consistency_token")

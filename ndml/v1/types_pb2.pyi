@@ -51,6 +51,13 @@ class LinkType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LINK_TYPE_DUPLICATES: _ClassVar[LinkType]
     LINK_TYPE_SUPERSEDES: _ClassVar[LinkType]
     LINK_TYPE_DERIVED_FROM: _ClassVar[LinkType]
+
+class SearchMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SEARCH_MODE_UNSPECIFIED: _ClassVar[SearchMode]
+    SEARCH_MODE_FULL: _ClassVar[SearchMode]
+    SEARCH_MODE_FAST: _ClassVar[SearchMode]
+    SEARCH_MODE_DENSE: _ClassVar[SearchMode]
 TRACE_KIND_UNSPECIFIED: TraceKind
 TRACE_KIND_EPISODIC: TraceKind
 TRACE_KIND_SEMANTIC: TraceKind
@@ -77,6 +84,10 @@ LINK_TYPE_RELATED: LinkType
 LINK_TYPE_DUPLICATES: LinkType
 LINK_TYPE_SUPERSEDES: LinkType
 LINK_TYPE_DERIVED_FROM: LinkType
+SEARCH_MODE_UNSPECIFIED: SearchMode
+SEARCH_MODE_FULL: SearchMode
+SEARCH_MODE_FAST: SearchMode
+SEARCH_MODE_DENSE: SearchMode
 
 class Scope(_message.Message):
     __slots__ = ("tenant", "user", "agent", "session")
@@ -91,12 +102,14 @@ class Scope(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ...) -> None: ...
 
 class Embedding(_message.Message):
-    __slots__ = ("vector", "model")
+    __slots__ = ("vector", "model", "word_vectors")
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    WORD_VECTORS_FIELD_NUMBER: _ClassVar[int]
     vector: bytes
     model: str
-    def __init__(self, vector: _Optional[bytes] = ..., model: _Optional[str] = ...) -> None: ...
+    word_vectors: bytes
+    def __init__(self, vector: _Optional[bytes] = ..., model: _Optional[str] = ..., word_vectors: _Optional[bytes] = ...) -> None: ...
 
 class MemoryTrace(_message.Message):
     __slots__ = ("trace_id", "scope", "kind", "text", "speaker", "said_at", "learned_at", "updated_at", "metadata", "salience", "provenance", "version", "embedding", "gate", "state", "strength", "protected", "expires_at", "history", "links", "siblings")
@@ -242,12 +255,30 @@ class TraceLink(_message.Message):
     def __init__(self, type: _Optional[_Union[LinkType, str]] = ..., trace_id: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class RankingWeights(_message.Message):
-    __slots__ = ("salience", "strength")
+    __slots__ = ("salience", "strength", "dense", "lexical", "late", "late_context", "links", "session", "date", "speaker", "asks")
     SALIENCE_FIELD_NUMBER: _ClassVar[int]
     STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    DENSE_FIELD_NUMBER: _ClassVar[int]
+    LEXICAL_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    LATE_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    DATE_FIELD_NUMBER: _ClassVar[int]
+    SPEAKER_FIELD_NUMBER: _ClassVar[int]
+    ASKS_FIELD_NUMBER: _ClassVar[int]
     salience: float
     strength: float
-    def __init__(self, salience: _Optional[float] = ..., strength: _Optional[float] = ...) -> None: ...
+    dense: float
+    lexical: float
+    late: float
+    late_context: float
+    links: float
+    session: float
+    date: float
+    speaker: float
+    asks: float
+    def __init__(self, salience: _Optional[float] = ..., strength: _Optional[float] = ..., dense: _Optional[float] = ..., lexical: _Optional[float] = ..., late: _Optional[float] = ..., late_context: _Optional[float] = ..., links: _Optional[float] = ..., session: _Optional[float] = ..., date: _Optional[float] = ..., speaker: _Optional[float] = ..., asks: _Optional[float] = ...) -> None: ...
 
 class Provenance(_message.Message):
     __slots__ = ("source", "trust")
@@ -307,18 +338,24 @@ class Filter(_message.Message):
     def __init__(self, metadata: _Optional[_Iterable[_Union[MetadataCondition, _Mapping]]] = ..., said_at: _Optional[_Union[TimeRange, _Mapping]] = ..., learned_at: _Optional[_Union[TimeRange, _Mapping]] = ..., kinds: _Optional[_Iterable[_Union[TraceKind, str]]] = ..., speakers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StageTimings(_message.Message):
-    __slots__ = ("embed_ms", "queue_ms", "index_ms", "fetch_ms", "total_ms")
+    __slots__ = ("embed_ms", "queue_ms", "index_ms", "fetch_ms", "total_ms", "lexical_ms", "late_ms", "fuse_ms")
     EMBED_MS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
     INDEX_MS_FIELD_NUMBER: _ClassVar[int]
     FETCH_MS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_MS_FIELD_NUMBER: _ClassVar[int]
+    LEXICAL_MS_FIELD_NUMBER: _ClassVar[int]
+    LATE_MS_FIELD_NUMBER: _ClassVar[int]
+    FUSE_MS_FIELD_NUMBER: _ClassVar[int]
     embed_ms: float
     queue_ms: float
     index_ms: float
     fetch_ms: float
     total_ms: float
-    def __init__(self, embed_ms: _Optional[float] = ..., queue_ms: _Optional[float] = ..., index_ms: _Optional[float] = ..., fetch_ms: _Optional[float] = ..., total_ms: _Optional[float] = ...) -> None: ...
+    lexical_ms: float
+    late_ms: float
+    fuse_ms: float
+    def __init__(self, embed_ms: _Optional[float] = ..., queue_ms: _Optional[float] = ..., index_ms: _Optional[float] = ..., fetch_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., lexical_ms: _Optional[float] = ..., late_ms: _Optional[float] = ..., fuse_ms: _Optional[float] = ...) -> None: ...
 
 class SearchStats(_message.Message):
     __slots__ = ("shards_total", "shards_answered", "partial", "timings", "traces_in_scope", "index")

@@ -2,6 +2,8 @@
 
 The API server decides between two that want it at once: an update names the version that it replaces, and only one such update succeeds.
 A holder that cannot renew stops leading by its own clock before others may take over by theirs. Source: coordination.k8s.io/v1.
+
+Where the API server says that this node may not use Leases, waiting would help nobody: the rule that needs no server decides meanwhile.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ from typing import Any
 import kubernetes
 import urllib3
 
+from ndml.errors import FieldInvalid
 from ndml.runtime.log import get_logger
+from services.consensus.deltas.elector import Elector
 from services.consensus.ports import Clock
 from services.consensus.settings import MeshSection
 
 log = get_logger(__name__)
 
+_DENIED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _TIMEOUT_S = 4.0  # of one request; below every sensible renewal interval's triple
 
 
@@ -42,6 +47,7 @@ class LeaseElector:
     """Elector. Blocking calls run on threads; `clock` is this node's own, and no other node's is compared with it.
 
     A Lease held by another is free when this node has seen it unchanged for its duration: clocks of machines need not agree.
+    `otherwise` decides while the API server refuses this node altogether.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class LeaseElector:
         api: kubernetes.client.CoordinationV1Api,
         lease: LeaseName,
         own: str,
+        otherwise: Elector,
         *,
         clock: Clock = time.monotonic,
         rng: random.Random | None = None,
@@ -56,17 +63,19 @@ class LeaseElector:
         self._api = api
         self._lease = lease
         self._own = own
+        self._otherwise = otherwise
         self._clock = clock
         self._rng = rng or random.Random()
         self._leads_until = 0.0
         self._seen: tuple[str, str] = ("", "")
         self._seen_at = 0.0
         self._failing = False
+        self._denied = False
         self._stepping = threading.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def leads(self) -> bool:
-        return self._clock() < self._leads_until
+        return self._clock() < self._leads_until or (self._denied and self._otherwise.leads())
 
     async def start(self) -> None:
         """Waits for no API server."""
@@ -78,7 +87,7 @@ class LeaseElector:
             self._task.cancel()
             await asyncio.wait({self._task})
             self._task = None
-        if self.leads():
+        if self._clock() < self._leads_until:
             self._leads_until = 0.0
             await self._attempt(release=True)
 
@@ -95,12 +104,27 @@ class LeaseElector:
         try:
             await asyncio.to_thread(self._step_alone, release)
         except kubernetes.client.ApiException as error:
-            if error.status != HTTPStatus.CONFLICT:
+            if error.status in _DENIED:
+                self._report_denied(error)
+            elif error.status != HTTPStatus.CONFLICT:
                 self._report(f"{error.status} {error.reason}")
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             self._report(str(error))
         else:
-            self._failing = False
+            if self._denied:
+                log.info("lease_permitted", lease=self._lease.name)
+            self._failing = self._denied = False
+
+    def _report_denied(self, error: kubernetes.client.ApiException) -> None:
+        if not self._denied:
+            log.error(
+                "lease_denied",
+                lease=f"{self._lease.namespace}/{self._lease.name}",
+                error=f"{error.status} {error.reason}",
+                fix="a Role and a RoleBinding that let its service account get, create and update leases.coordination.k8s.io there",
+                meanwhile="the smallest name of the zone speaks for it",
+            )
+        self._denied = True
 
     def _report(self, error: str) -> None:
         if not self._failing:
@@ -159,15 +183,19 @@ class LeaseElector:
             log.info("lease_taken", lease=self._lease.name, holder=self._own)
 
 
-def lease_elector(settings: MeshSection, own: str, zone: str) -> LeaseElector:
-    """Elector of a zone, by the settings. Raises kubernetes.config.ConfigException outside a cluster without a kubeconfig."""
-    if settings.lease_kubeconfig is not None:
-        kubernetes.config.load_kube_config(str(settings.lease_kubeconfig))  # type: ignore[no-untyped-call]
-    else:
-        kubernetes.config.load_incluster_config()  # type: ignore[no-untyped-call]
+def lease_elector(settings: MeshSection, own: str, zone: str, otherwise: Elector) -> LeaseElector:
+    """Elector of a zone, by the settings. Raises FieldInvalid where there is no cluster, or no kubeconfig, to find it by."""
+    try:
+        if settings.lease_kubeconfig is not None:
+            kubernetes.config.load_kube_config(str(settings.lease_kubeconfig))  # type: ignore[no-untyped-call]
+        else:
+            kubernetes.config.load_incluster_config()  # type: ignore[no-untyped-call]
+    except (kubernetes.config.ConfigException, OSError) as error:
+        text = f"mesh.lease_name needs a Kubernetes cluster ({error}): set mesh.lease_kubeconfig, or leave lease_name empty outside of one"
+        raise FieldInvalid(text, field="mesh.lease_name") from error
     # Names of Kubernetes: small letters, digits, dashes.
     suffix = re.sub(r"[^a-z0-9]+", "-", zone.lower()).strip("-")
     name = LeaseName(
         settings.lease_namespace, f"{settings.lease_name}-{suffix}".strip("-"), settings.lease_duration_s, settings.lease_renew_s
     )  # fmt: skip
-    return LeaseElector(kubernetes.client.CoordinationV1Api(), name, own)
+    return LeaseElector(kubernetes.client.CoordinationV1Api(), name, own, otherwise)

@@ -80,6 +80,7 @@ def build_deltas(settings: ConsensusSettings, service: Service, addresses: list[
         max_attached=deltas.max_attached,
         compact_interval_s=deltas.compact_interval_s,
         hello_timeout_s=mesh.hello_timeout_s,
+        author_updates_per_s=deltas.author_updates_per_s,
     )
 
 
@@ -92,9 +93,10 @@ def _guard(settings: ConsensusSettings) -> Guard:
 
 
 def _elector(settings: ConsensusSettings, mesh: Mesh) -> Elector:
+    smallest = SmallestName(mesh.node_id, mesh.neighbours)
     if not settings.mesh.lease_name:
-        return SmallestName(mesh.node_id, mesh.neighbours)
+        return smallest
     # The package takes a second to load and is needed in a cluster alone.
     from services.consensus.lease import lease_elector
 
-    return lease_elector(settings.mesh, mesh.node_id, mesh.zone)
+    return lease_elector(settings.mesh, mesh.node_id, mesh.zone, smallest)

@@ -114,6 +114,12 @@ class DeltasSection(Section):
     offers_in_flight: int = Field(1024, ge=1, description="Offers that a memory node has yet to answer; one that is slow holds up itself.")
     offer_after_s: float = Field(0.05, ge=0, description="An offer waits so long: most copies have the update from the gateway by then.")
     answer_timeout_s: float = Field(10.0, gt=0, description="An offer that was not answered, or not taken when it came, is made again.")
+    author_updates_per_s: float = Field(
+        10_000.0,
+        ge=0,
+        description="Updates taken of one memory node, two seconds' worth at once: about what the disk makes durable. Past it its stream "
+        "waits, no other. 0: no bound; else 100 at least.",
+    )
     peer_in_flight: int = Field(1024, ge=1, description="Updates that a peer has yet to acknowledge.")
     relay_after_s: float = Field(
         2.0, ge=0, description="What a peer brought goes on to peers that do not have it by then: all of a zone have it from its author's."
@@ -123,6 +129,14 @@ class DeltasSection(Section):
     )
     compact_interval_s: float = Field(1.0, gt=0, description="How often updates that every copy has are removed.")
     compact_scan: int = Field(5_000, ge=1, description="Updates looked at one by one in a pass: some 20 ms of the event loop.")
+
+    @field_validator("author_updates_per_s")
+    @classmethod
+    def _slow_enough(cls, per_s: float) -> float:
+        # One message, 256 updates, must not wait until its sender takes this node for gone.
+        if 0 < per_s < 100:
+            raise ValueError("author_updates_per_s is 0, for no bound, or at least 100")
+        return per_s
 
 
 class MeshSection(Section):

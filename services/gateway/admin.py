@@ -20,6 +20,13 @@ from services.gateway.settings import BackupSettings
 
 Status = admin_pb2.ServiceStatus
 _NONE = Placement([], 0)
+_SILENT = {
+    "Connection refused": "nobody listens at its address: does the process run?",
+    "Timeout": "its host does not answer: is it up, and the network between?",
+    "DNS resolution failed": "its host name is not known here",
+    "Deadline Exceeded": "it took the connection and does not answer: it hangs, or has too much to do",
+}
+"""What gRPC says of a process that cannot be asked, for people."""
 
 Described = memory_node_pb2.GetNodeStatusResponse | consensus_pb2.GetConsensusStatusResponse | llm_pb2.GetModelInfoResponse
 
@@ -83,9 +90,10 @@ class Admin:
         try:
             answer = await question(address)
         except Exception as error:
-            status.error = as_ndml_error(error).message
+            status.error = _why_silent(as_ndml_error(error).message)
             return status
         status.reachable = True
+        status.instance = getattr(answer, "node_id", "") or instance
         status.version = answer.version
         status.uptime.FromSeconds(max(0, int(self._now_s() - answer.started_at.ToSeconds())))
         status.details.update(_details(answer))
@@ -163,6 +171,11 @@ def _info(node_id: str, made: memory_node_pb2.CreateSnapshotResponse) -> admin_p
 def _staying(placement: Placement) -> list[PlacementNode]:
     """Members but those that have left for good."""
     return [member for member in placement.members if member.phase is not MemberPhase.LEFT]
+
+
+def _why_silent(message: str) -> str:
+    """The first of these that is said; the message itself where none is."""
+    return next((words for sign, words in _SILENT.items() if sign in message), message)
 
 
 def _details(answer: Described) -> dict[str, str]:

@@ -16,9 +16,10 @@ from ndml.runtime import metrics, semconv
 from ndml.runtime.call import Call
 from ndml.runtime.interceptors import as_ndml_error
 from ndml.runtime.telemetry import current_traceparent, span
+from services.gateway.ports import Embedded
 
-EncodeBatch = Callable[[list[str], str], Awaitable[list[bytes]]]
-"""(texts, traceparent of a request that waits) -> unit vectors, float32 little-endian."""
+EncodeBatch = Callable[[list[str], str], Awaitable[list[Embedded]]]
+"""(texts, traceparent of a request that waits) -> what each is compared by."""
 
 _cache_hits = metrics.EMBED_CACHE.labels("hit")
 _cache_misses = metrics.EMBED_CACHE.labels("miss")
@@ -31,7 +32,7 @@ class _Wanted:
     key: bytes
     text: str
     traceparent: str
-    vector: asyncio.Future[bytes]
+    embedded: asyncio.Future[Embedded]
 
 
 class BatchingEmbedder:
@@ -42,7 +43,7 @@ class BatchingEmbedder:
 
     def __init__(self, encode: EncodeBatch, *, cache_entries: int, max_batch: int, max_batches: int, max_queued: int) -> None:
         self._encode = encode
-        self._cache: LRUCache[bytes, bytes] = LRUCache(cache_entries)
+        self._cache: LRUCache[bytes, Embedded] = LRUCache(cache_entries)
         self._wanted: dict[bytes, _Wanted] = {}
         self._queue: deque[_Wanted] = deque()
         self._max_batch, self._max_batches, self._max_queued = max_batch, max_batches, max_queued
@@ -56,12 +57,12 @@ class BatchingEmbedder:
             task.cancel()
         await asyncio.gather(*self._batches, return_exceptions=True)
         for wanted in self._wanted.values():
-            wanted.vector.cancel()
+            wanted.embedded.cancel()
 
-    async def embed(self, texts: Sequence[str], call: Call) -> list[bytes]:
-        """Unit vectors of `texts`, in order. Raises Overloaded, ModelUnavailable, ModelNotConfigured."""
+    async def embed(self, texts: Sequence[str], call: Call) -> list[Embedded]:
+        """One for each of `texts`, in order. Raises Overloaded, ModelUnavailable, ModelNotConfigured."""
         keys = [_key(text) for text in texts]
-        ready = {key: vector for key in keys if (vector := self._cache.get(key)) is not None}
+        ready = {key: found for key in keys if (found := self._cache.get(key)) is not None}
         _cache_hits.inc(len(texts) - (missing := sum(key not in ready for key in keys)))
         if missing:
             _cache_misses.inc(missing)
@@ -70,7 +71,7 @@ class BatchingEmbedder:
                 pending = [self._want(key, text, traceparent) for key, text in zip(keys, texts, strict=True) if key not in ready]
                 # Another caller may wait for the same text: shield it from this caller's cancellation.
                 for wanted in pending:
-                    ready[wanted.key] = await asyncio.shield(wanted.vector)
+                    ready[wanted.key] = await asyncio.shield(wanted.embedded)
         return [ready[key] for key in keys]
 
     def _want(self, key: bytes, text: str, traceparent: str) -> _Wanted:
@@ -79,7 +80,7 @@ class BatchingEmbedder:
             if len(self._queue) >= self._max_queued:
                 raise Overloaded(f"{self._max_queued} texts wait to be embedded (embedding.max_queued): come back shortly")
             wanted = _Wanted(key, text, traceparent, asyncio.get_running_loop().create_future())
-            wanted.vector.add_done_callback(_retrieve)
+            wanted.embedded.add_done_callback(_retrieve)
             self._wanted[key] = wanted
             self._queue.append(wanted)
             self._pump()
@@ -105,27 +106,27 @@ class BatchingEmbedder:
         _batch_size.observe(len(batch))
         traceparent = next((w.traceparent for w in batch if w.traceparent), "")
         try:
-            vectors = await self._encode([w.text for w in batch], traceparent)
+            made = await self._encode([w.text for w in batch], traceparent)
         except Exception as error:
             self._fail(batch, as_ndml_error(error))
             return
         finally:
             for wanted in batch:
                 self._wanted.pop(wanted.key, None)
-        for wanted, vector in zip(batch, vectors, strict=True):
+        for wanted, embedded in zip(batch, made, strict=True):
             if self._cache.maxsize:
-                self._cache[wanted.key] = vector
-            if not wanted.vector.done():
-                wanted.vector.set_result(vector)
+                self._cache[wanted.key] = embedded
+            if not wanted.embedded.done():
+                wanted.embedded.set_result(embedded)
 
     @staticmethod
     def _fail(batch: list[_Wanted], error: NdmlError) -> None:
         for wanted in batch:
-            if not wanted.vector.done():
-                wanted.vector.set_exception(error)
+            if not wanted.embedded.done():
+                wanted.embedded.set_exception(error)
 
 
-def _retrieve(future: asyncio.Future[bytes]) -> None:
+def _retrieve(future: asyncio.Future[Embedded]) -> None:
     """The caller may be gone when the batch fails; the batch's own call is logged where it failed."""
     if not future.cancelled():
         future.exception()

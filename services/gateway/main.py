@@ -8,20 +8,24 @@ import time
 from ndml.runtime.auth import AnonymousAuthenticator, Authenticator, Principal, TokenAuthenticator
 from ndml.runtime.placement import PlacementWatcher
 from ndml.runtime.service import Service
-from ndml.v1 import admin_pb2, chat_pb2, memory_pb2
+from ndml.v1 import admin_pb2, chat_pb2, memory_pb2, model_pb2
 from services.gateway.admin import Admin, Peers
 from services.gateway.backups import Backups
 from services.gateway.chat import Chat
 from services.gateway.consolidate import Consolidate
 from services.gateway.embedding import BatchingEmbedder
+from services.gateway.extraction import Extractor, LlmExtractor, RulesExtractor
+from services.gateway.learning import Learning
 from services.gateway.manage import Manage
+from services.gateway.models import Models
 from services.gateway.recall import Recall
 from services.gateway.reinforce import Reinforce
 from services.gateway.remember import Remember
 from services.gateway.remotes import ClusterRemote, LlmRemote, MemoryNodes, StoreRemote
 from services.gateway.rest import HealthReport, RestServer, build_app
-from services.gateway.servicer import AdminServicer, ChatServicer, MemoryServicer
-from services.gateway.settings import AuthSettings, GatewaySettings
+from services.gateway.servicer import AdminServicer, ChatServicer, MemoryServicer, ModelServicer
+from services.gateway.settings import AuthSettings, GatewaySettings, LearningSettings
+from services.gateway.surprise import Surprise
 from services.gateway.vectors import VectorSpace
 
 
@@ -33,7 +37,7 @@ def build(settings: GatewaySettings, service: Service) -> None:
     # What it talks to
     placement = service.attach(PlacementWatcher(settings.placement, service.instance))
     nodes = service.attach(MemoryNodes(placement, settings.links, settings.quorum))
-    llm = service.attach(LlmRemote(settings.llm.addresses, space, settings.embedding.timeout_s))
+    llm = service.attach(LlmRemote(settings.llm.addresses, space, settings.embedding.timeout_s, settings.embedding.word_vectors))
     embedder = service.attach(
         BatchingEmbedder(
             llm.encode,
@@ -49,7 +53,9 @@ def build(settings: GatewaySettings, service: Service) -> None:
     recall = Recall(nodes, embedder, space)
     manage = Manage(nodes, embedder, space, _now_ms)
     reinforce, consolidate = Reinforce(nodes), Consolidate(nodes)
-    chat = Chat(recall, llm, settings.chat.recall_k, settings.chat.memory_bytes)
+    surprise = service.attach(Surprise(llm, settings.learning))
+    learning = service.attach(Learning(remember, _extractor(llm, settings.learning), surprise, settings.learning))
+    chat = Chat(recall, llm, learning, settings.chat)
     peers = Peers(lambda: _status(service), settings.placement.consensus, settings.llm.addresses)
     cluster, stores = ClusterRemote(), service.attach(StoreRemote(settings.backup.call_s))
     admin = Admin(placement, cluster, stores, peers, settings.backup, time.time)
@@ -59,6 +65,7 @@ def build(settings: GatewaySettings, service: Service) -> None:
     memory = MemoryServicer(remember, recall, manage, reinforce, consolidate)
     service.expose(memory_pb2.DESCRIPTOR.services_by_name["MemoryService"], memory)
     service.expose(chat_pb2.DESCRIPTOR.services_by_name["ChatService"], ChatServicer(chat))
+    service.expose(model_pb2.DESCRIPTOR.services_by_name["ModelService"], ModelServicer(Models(llm, embedder, space)))
     service.expose(admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServicer(admin, backups))
     if settings.rest.enabled:
         app = build_app(service.dispatcher(), settings.rest, lambda: _health(service))
@@ -72,6 +79,11 @@ def authenticator(settings: AuthSettings) -> Authenticator:
     return TokenAuthenticator(
         {t.token.get_secret_value(): Principal(t.name, frozenset(t.tenants), operator=t.operator) for t in settings.tokens}
     )
+
+
+def _extractor(model: LlmRemote, settings: LearningSettings) -> Extractor:
+    rules = RulesExtractor()
+    return LlmExtractor(model, rules, settings) if settings.extractor == "llm" else rules
 
 
 def _now_ms() -> int:

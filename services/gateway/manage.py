@@ -7,13 +7,14 @@ from contextlib import aclosing
 
 from ndml.errors import FieldInvalid, TraceNotFound
 from ndml.internal.v1 import memory_node_pb2 as node_pb2
+from ndml.language.sentences import spoken
 from ndml.runtime.call import Call
 from ndml.v1 import memory_pb2, types_pb2
 from services.gateway.ports import Embedder, Nodes
 from services.gateway.scopes import Owner, owner_of, tenant_of
 from services.gateway.times import check_expiry, check_time
 from services.gateway.tokens import fingerprint, joined, read_consistency_token, read_page_token, write_consistency_token, write_page_token
-from services.gateway.vectors import VectorSpace, dense_text
+from services.gateway.vectors import VectorSpace, accept_words, fill
 
 DEFAULT_PAGE = 50
 CHANGEABLE = ("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding", "protected", "expires_at")
@@ -105,10 +106,12 @@ class Manage:
         trace.updated_at.FromMilliseconds(self._now_ms())
         if "embedding" in fields:
             [trace.embedding.vector] = self._space.accept([given.embedding], lambda _: "trace.embedding")
+            trace.embedding.word_vectors = accept_words(given.embedding, self._space.dimension, "trace.embedding")
         elif "text" in fields or "speaker" in fields:
             fields.append("embedding")
             text, speaker = await self._text_after(trace, fields, token, call)
-            [trace.embedding.vector] = await self._embedder.embed([dense_text(speaker, text)], call)
+            [embedded] = await self._embedder.embed([spoken(speaker, text)], call)
+            fill(trace.embedding, embedded, self._space.dimension)
         return trace
 
     async def _text_after(self, trace: types_pb2.MemoryTrace, fields: list[str], token: str, call: Call) -> tuple[str, str]:

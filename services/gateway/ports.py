@@ -127,19 +127,45 @@ class Stores(Protocol):
         ...
 
 
+class Embedded(NamedTuple):
+    """What a text is compared by: a unit vector, float32 little-endian, and one of signed bytes for each content word, empty: none."""
+
+    vector: bytes
+    words: bytes = b""
+
+
 class Embedder(Protocol):
     """Texts to vectors."""
 
-    async def embed(self, texts: Sequence[str], call: Call) -> list[bytes]:
-        """One unit vector for each text, float32 little-endian. Raises ModelUnavailable, ModelNotConfigured, Overloaded."""
+    async def embed(self, texts: Sequence[str], call: Call) -> list[Embedded]:
+        """One for each text. Raises ModelUnavailable, ModelNotConfigured, Overloaded."""
         ...
 
 
 class ChatModel(Protocol):
     """A language model."""
 
-    def generate(self, request: llm_pb2.GenerateRequest, call: Call) -> AsyncIterator[llm_pb2.GenerateResponse]:
-        """Stream the answer. Raises ModelNotConfigured, ModelUnavailable."""
+    def generate(self, request: llm_pb2.GenerateRequest, call: Call) -> AsyncGenerator[llm_pb2.GenerateResponse, None]:
+        """Stream the answer; closing it stops the model.
+
+        Raises ModelNotConfigured, ModelUnavailable, ModelUnknown, FusionUnsupported, Overloaded.
+        """
+        ...
+
+
+class Scorer(Protocol):
+    """Says how much texts surprise a language model."""
+
+    async def score(self, request: llm_pb2.ScoreRequest, timeout_s: float) -> llm_pb2.ScoreResponse:
+        """One score for each text. Raises ModelNotConfigured, ModelUnavailable, ScoresUnsupported, Overloaded."""
+        ...
+
+
+class ModelDirectory(Protocol):
+    """Knows which models are loaded."""
+
+    async def info(self, call: Call) -> llm_pb2.GetModelInfoResponse:
+        """Of one replica; all are alike. Raises ModelUnavailable."""
         ...
 
 

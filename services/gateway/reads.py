@@ -41,6 +41,15 @@ _BATCH = 256
 """Records in one merge at most: with their vectors far below the largest message."""
 
 
+class _Held(NamedTuple):
+    """A copy's record of a trace, and past what of each author there is nothing in it; where updates are signed, what it is made of, which
+    other copies take instead."""
+
+    record: _Record
+    updates: Sequence[replication_pb2.OwnerUpdate]
+    shown: Seen
+
+
 class _Answer(NamedTuple):
     node: PlacementNode
     sent: Sent
@@ -79,19 +88,21 @@ class Reads:
     async def _once(
         self, owner: Owner, operation: node_pb2.Operation, deadline: float | None, seen: Seen, consistency: types_pb2.Consistency
     ) -> Done:
-        owners = self._liveness.ordered(self._copies.owners(*owner))
+        copies = self._copies.owners(*owner)
+        if len(copies) == 1:
+            # Nothing to agree on, and no other copy to be sent to: most searches, on their shortest way.
+            operation.want_heads = False
+            _ask_for(operation, seen)
+            return Done((await self._lanes.send(copies[0], operation, deadline, write=False)).result)
+        owners = self._liveness.ordered(copies)
         action = operation.WhichOneof("action") or ""
-        operation.want_heads = len(owners) > 1 and action in _AGREED
+        operation.want_heads = action in _AGREED
         wanted = copies_of(consistency, len(owners), 1)
-        del operation.seen[:]
-        if wanted == 1 or action not in _AGREED:
-            operation.seen.extend(replication_pb2.Head(replica=replica, counter=counter) for replica, counter in seen.items())
-        if len(owners) == 1:
-            return Done((await self._lanes.send(owners[0], operation, deadline, write=False)).result)
+        _ask_for(operation, seen if wanted == 1 or action not in _AGREED else NOTHING_SEEN)
         if wanted == 1 or action not in _AGREED:
             # Of another one too, first answer wins, when one is slow, away, or behind what the caller has seen.
             answer = await hedged([partial(self._ask, node, operation, deadline) for node in owners], self._window)
-            return Done(answer.sent.result, joined(seen, _known(answer)))
+            return Done(answer.sent.result, joined(seen, _shown(answer.sent.result)))
         agreed = self._get if action == "get" else self._union
         result, known = await agreed(owners, operation, deadline, wanted, seen)
         return Done(result, joined(seen, known))
@@ -107,8 +118,8 @@ class Reads:
             disputed = union.disputed([answer.sent.result for answer in answers])
             differed = differed or bool(disputed)
             if not await self._settled(nodes, operation, disputed, deadline, union):
-                known = [_known(answer) for answer in answers]
-                return Done(union.joined([answer.sent.result for answer in answers]), joined(*known) if differed else _common(known))
+                shown = [_shown(answer.sent.result) for answer in answers]
+                return Done(union.joined([answer.sent.result for answer in answers]), joined(*shown) if differed else _common(shown))
             answers = await self._asked(nodes, operation, deadline, len(nodes))
         raise OwnerUnavailable("the copies differed in more than one call mends (quorum.repair_rounds): repeat it, it goes on from here")
 
@@ -116,17 +127,17 @@ class Reads:
         self, owners: Sequence[PlacementNode], operation: node_pb2.Operation, deadline: float | None, wanted: int, seen: Seen
     ) -> Done:
         trace_id, owner = operation.get.trace_id, Owner(operation.tenant, operation.user)
-        answers = await self._asked(owners, _about(operation, trace_id, want_heads=True), deadline, wanted, seen)
+        answers = await self._asked(owners, _about(operation, trace_id), deadline, wanted, seen)
         mended = await self._mend(operation, [(answer.node, _records([(trace_id, answer.sent)])) for answer in answers], deadline)
-        known = joined(*map(_known, answers)) if mended else NOTHING_SEEN
-        # Each of them has what all of them had: one answers.
-        attempts = [partial(self._ask, answer.node, operation, deadline) for answer in answers]
+        shown = joined(*(_shown(answer.sent.result) for answer in answers)) if mended else NOTHING_SEEN
+        # Each of them has what all of them had: one answers, unless it has lost its disk since.
+        attempts = [partial(self._ask, answer.node, _still_knowing(operation, answer), deadline) for answer in answers]
         try:
             last = await hedged(attempts, self._window)
         except TraceNotFound as error:
-            tell_seen(error, owner, known)
+            tell_seen(error, owner, shown)
             raise
-        return Done(last.sent.result, joined(known, _known(last)))
+        return Done(last.sent.result, joined(shown, _shown(last.sent.result)))
 
     async def _settled(
         self, nodes: Sequence[PlacementNode], operation: node_pb2.Operation, trace_ids: Sequence[str], deadline: float | None, union: Union
@@ -136,29 +147,32 @@ class Reads:
         for start in range(0, len(trace_ids), self._settings.repair_traces):
             some = trace_ids[start : start + self._settings.repair_traces]
             found = await asyncio.gather(*(self._records_at(node, operation, some, deadline) for node in nodes))
-            union.erased |= {trace_id for records in found for trace_id, record in records.items() if is_erased(record)}
+            union.erased |= {trace_id for records in found for trace_id, held in records.items() if is_erased(held.record)}
             mended = await self._mend(operation, list(zip(nodes, found, strict=True)), deadline) or mended
         return mended
 
     async def _records_at(
         self, node: PlacementNode, operation: node_pb2.Operation, trace_ids: Sequence[str], deadline: float | None
-    ) -> dict[str, _Record]:
-        asked = [self._ask(node, _about(operation, trace_id, want_heads=False), deadline) for trace_id in trace_ids]
+    ) -> dict[str, _Held]:
+        asked = [self._ask(node, _about(operation, trace_id), deadline) for trace_id in trace_ids]
         return _records(zip(trace_ids, [answer.sent for answer in await asyncio.gather(*asked)], strict=True))
 
     async def _mend(
-        self, operation: node_pb2.Operation, held: Sequence[tuple[PlacementNode, dict[str, _Record]]], deadline: float | None
+        self, operation: node_pb2.Operation, held: Sequence[tuple[PlacementNode, dict[str, _Held]]], deadline: float | None
     ) -> bool:
         """Give every node the records of the others that say something else than its own; on disk when this returns."""
         merges = []
         for node, own in held:
-            foreign = [record for other, records in held if other is not node for record in records.values()]
-            lacking = _distinct(record for record in foreign if _shape(record) != _shape(own.get(record.trace_id.hex())))
+            foreign = [each for other, records in held if other is not node for each in records.values()]
+            lacking = _distinct(each for each in foreign if _shape(each.record) != _shape_of(own.get(each.record.trace_id.hex())))
             for start in range(0, len(lacking), _BATCH):
-                merge = node_pb2.MergeAction(records=lacking[start : start + _BATCH])
+                some = lacking[start : start + _BATCH]
+                merge = node_pb2.MergeAction(records=[each.record for each in some if not each.updates])
+                merge.updates.extend(update for each in some for update in each.updates)
+                merge.updates.extend(_noted(operation, joined(*(each.shown for each in some if not each.updates))))
                 carried = node_pb2.Operation(tenant=operation.tenant, user=operation.user, traceparent=operation.traceparent, merge=merge)
                 merges.append(self._lanes.send(node, carried, deadline, write=True))
-                metrics.READ_REPAIRS.inc(len(merge.records))
+                metrics.READ_REPAIRS.inc(len(some))
         await asyncio.gather(*merges)
         return bool(merges)
 
@@ -217,39 +231,73 @@ def _well(done: Iterable[asyncio.Task[T]]) -> list[T]:
     return answers
 
 
+def _ask_for(operation: node_pb2.Operation, seen: Seen) -> None:
+    """Name what the copy that answers must know."""
+    del operation.seen[:]
+    if seen:
+        operation.seen.extend(replication_pb2.Head(replica=replica, counter=counter) for replica, counter in seen.items())
+
+
+def _still_knowing(operation: node_pb2.Operation, answer: _Answer) -> node_pb2.Operation:
+    """The operation for the copy that gave the answer: to be refused by a store that has less than that one had."""
+    twin = node_pb2.Operation()
+    twin.CopyFrom(operation)
+    _ask_for(twin, _known(answer))
+    return twin
+
+
 def _known(answer: _Answer) -> Seen:
-    """What the copy knew of the owner when it read."""
-    return {head.replica: head.counter for head in answer.sent.result.heads}
+    """Up to where the copy had everything of each author when it read."""
+    heads: dict[int, int] = {}
+    for head in answer.sent.result.heads:
+        heads[head.replica] = min(head.counter, heads.get(head.replica, head.counter))
+    return heads
 
 
-def _common(known: Sequence[Seen]) -> Seen:
-    """What each of them knows."""
-    least = {replica: min(each.get(replica, 0) for each in known) for replica in known[0]}
+def _shown(result: node_pb2.OperationResult) -> Seen:
+    """Up to where something of each author may show in the answer: past what is known where updates came before earlier ones."""
+    return joined(*({head.replica: head.counter} for head in result.heads))
+
+
+def _common(shown: Sequence[Seen]) -> Seen:
+    """What shows in equal answers: no more of any author than in each of them."""
+    least = {replica: min(each.get(replica, 0) for each in shown) for replica in shown[0]}
     return {replica: counter for replica, counter in least.items() if counter}
 
 
-def _about(operation: node_pb2.Operation, trace_id: str, *, want_heads: bool) -> node_pb2.Operation:
+def _about(operation: node_pb2.Operation, trace_id: str) -> node_pb2.Operation:
     return node_pb2.Operation(
         tenant=operation.tenant,
         user=operation.user,
         traceparent=operation.traceparent,
-        want_heads=want_heads,
+        want_heads=True,
         record=node_pb2.RecordAction(trace_id=trace_id),
     )
 
 
-def _records(answers: Iterable[tuple[str, Sent]]) -> dict[str, _Record]:
+def _records(answers: Iterable[tuple[str, Sent]]) -> dict[str, _Held]:
     """What is known of each trace; left out where nothing is."""
-    return {trace_id: sent.result.record.record for trace_id, sent in answers if sent.result.record.HasField("record")}
+    found = ((trace_id, sent.result) for trace_id, sent in answers)
+    there = [(trace_id, result) for trace_id, result in found if result.record.HasField("record")]
+    return {trace_id: _Held(result.record.record, result.more_updates, _shown(result)) for trace_id, result in there}
 
 
-def _shape(record: _Record | None) -> _Shape | None:
+def _noted(operation: node_pb2.Operation, shown: Seen) -> list[replication_pb2.OwnerUpdate]:
+    """What goes along with records, as services/memory_node/positions.py has it: updates from a position to the same one."""
+    tenant, user = operation.tenant, operation.user
+    found = sorted(shown.items())
+    return [replication_pb2.OwnerUpdate(tenant=tenant, user=user, replica=replica, previous=at, counter=at) for replica, at in found if at]
+
+
+def _shape_of(held: _Held | None) -> _Shape | None:
+    return None if held is None else _shape(held.record)
+
+
+def _shape(record: _Record) -> _Shape:
     """Equal for records that say the same: what their digest is made of."""
-    if record is None:
-        return None
     dots = frozenset((version.dot.replica, version.dot.counter) for version in record.versions)
     return record.length, record.context, dots, frozenset((state.replica, state.counter) for state in record.states)
 
 
-def _distinct(records: Iterable[_Record]) -> list[_Record]:
-    return list({(record.trace_id, _shape(record)): record for record in records}.values())
+def _distinct(several: Iterable[_Held]) -> list[_Held]:
+    return list({(each.record.trace_id, _shape(each.record)): each for each in several}.values())

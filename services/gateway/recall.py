@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from ndml.errors import NdmlError
@@ -16,7 +17,7 @@ from ndml.runtime.interceptors import as_ndml_error
 from ndml.runtime.telemetry import current_traceparent, span
 from ndml.v1 import memory_pb2, types_pb2
 from ndml.wire import error_to_status
-from services.gateway.ports import Embedder, Nodes
+from services.gateway.ports import NOTHING_SEEN, Embedder, Nodes, Seen
 from services.gateway.scopes import Owner, owner_of
 from services.gateway.tokens import read_consistency_token, write_consistency_token
 from services.gateway.vectors import VectorSpace
@@ -24,6 +25,7 @@ from services.gateway.vectors import VectorSpace
 DEFAULT_K = 10
 _GROUP = 64
 """Queries in one operation at most: its answer must stay far below the largest message."""
+_NO_SPAN: AbstractContextManager[object] = nullcontext()
 
 
 class Recall:
@@ -37,9 +39,10 @@ class Recall:
     async def search(self, request: memory_pb2.SearchMemoriesRequest, call: Call) -> bytes:
         """Wire bytes of a SearchMemoriesResponse. Raises NdmlError."""
         began = time.perf_counter()
-        alike = _alike(request, call, "")
-        vectors, embed_ms = await self._vectors([request], call, lambda _: "")
-        [response] = await self._search(alike, request, vectors, embed_ms, began, call)
+        owner = owner_of(request.scope, call)
+        seen = read_consistency_token(request.consistency_token, owner) if request.consistency_token else NOTHING_SEEN
+        queries, embed_ms = await self._queries([request], call, lambda _: "")
+        [response] = await self._search(owner, seen, request, queries, embed_ms, began, call)
         return response
 
     async def search_all(self, requests: Sequence[memory_pb2.SearchMemoriesRequest], call: Call) -> bytes:
@@ -51,10 +54,13 @@ class Recall:
         groups: dict[_Alike, list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
             groups[_alike(request, call, f"searches[{i}].")].append(i)
-        vectors, embed_ms = await self._vectors(requests, call, lambda i: f"searches[{i}].")
+        queries, embed_ms = await self._queries(requests, call, lambda i: f"searches[{i}].")
         parts = [(alike, at[start : start + _GROUP]) for alike, at in groups.items() for start in range(0, len(at), _GROUP)]
         found = await asyncio.gather(
-            *(self._search(alike, requests[at[0]], [vectors[i] for i in at], embed_ms, began, call) for alike, at in parts),
+            *(
+                self._search(alike.owner, dict(alike.seen), requests[at[0]], [queries[i] for i in at], embed_ms, began, call)
+                for alike, at in parts
+            ),
             return_exceptions=True,
         )
         results = [b""] * len(requests)
@@ -63,46 +69,52 @@ class Recall:
                 results[i] = _batch_result(response)
         return b"".join(results)
 
-    async def _vectors(
+    async def _queries(
         self, requests: Sequence[memory_pb2.SearchMemoriesRequest], call: Call, prefix: Callable[[int], str]
-    ) -> tuple[list[bytes], float]:
-        """Unit query vectors, and the milliseconds that embedding took."""
+    ) -> tuple[list[_Query], float]:
+        """What to look for, and the milliseconds that embedding took."""
+        if len(requests) == 1 and requests[0].HasField("embedding"):
+            [vector] = self._space.accept([requests[0].embedding], lambda _: f"{prefix(0)}embedding")
+            return [_Query(vector)], 0.0
         given = [i for i, r in enumerate(requests) if r.HasField("embedding")]
         accepted = self._space.accept([requests[i].embedding for i in given], lambda j: f"{prefix(given[j])}embedding")
+        queries = {i: _Query(vector) for i, vector in zip(given, accepted, strict=True)}
         if len(given) == len(requests):
-            return accepted, 0.0
+            return [queries[i] for i in given], 0.0
         began = time.perf_counter()
         worded = [i for i, r in enumerate(requests) if not r.HasField("embedding")]
         embedded = await self._embedder.embed([requests[i].text for i in worded], call)
-        vectors = dict(zip(given, accepted, strict=True)) | dict(zip(worded, embedded, strict=True))
-        return [vectors[i] for i in range(len(requests))], (time.perf_counter() - began) * 1000
+        for i, (vector, words) in zip(worded, embedded, strict=True):
+            queries[i] = _Query(vector, node_pb2.QueryText(text=requests[i].text, word_vectors=words))
+        return [queries[i] for i in range(len(requests))], (time.perf_counter() - began) * 1000
 
     async def _search(
         self,
-        alike: _Alike,
+        owner: Owner,
+        seen: Seen,
         request: memory_pb2.SearchMemoriesRequest,
-        vectors: Sequence[bytes],
+        queries: Sequence[_Query],
         embed_ms: float,
         began: float,
         call: Call,
     ) -> list[bytes]:
-        """Wire bytes of a SearchMemoriesResponse for each of `vectors`; all else is as `request` says."""
-        with span(semconv.SPAN_SEARCH_MEMORY, {semconv.MEMORY_K: request.k or DEFAULT_K}):
-            operation = _operation(alike.owner, request, b"".join(vectors), current_traceparent() or call.traceparent)
+        """Wire bytes of a SearchMemoriesResponse for each of `queries`; all else is as `request` says."""
+        with _span(request, call):
+            operation = _operation(owner, request, queries, call)
             sent = time.perf_counter()
-            done = await self._nodes.execute(alike.owner, operation, call, seen=dict(alike.seen), consistency=request.consistency)
+            done = await self._nodes.execute(owner, operation, call, seen=seen, consistency=request.consistency)
             result = done.result
             ended = time.perf_counter()
-        timings = types_pb2.StageTimings(
-            embed_ms=embed_ms,
-            queue_ms=max(0.0, (ended - sent) * 1000 - result.busy_ms),
-            total_ms=(ended - began) * 1000,
-        )
-        # Concatenated messages merge (protobuf encoding): the node's hits and stats, then the gateway's part of the stats, and the token.
-        stats = types_pb2.SearchStats(shards_total=1, shards_answered=1, timings=timings)
-        own = memory_pb2.SearchMemoriesResponse(stats=stats, consistency_token=write_consistency_token({alike.owner: done.seen}))
-        suffix = own.SerializeToString()
+        queue_ms = max(0.0, (ended - sent) * 1000 - result.busy_ms)
+        suffix = _own_part(embed_ms, queue_ms, (ended - began) * 1000, write_consistency_token({owner: done.seen}) if done.seen else "")
         return [response + suffix for response in result.search.responses]
+
+
+class _Query(NamedTuple):
+    """A unit vector, and the words that it came from; None where the caller gave the vector."""
+
+    vector: bytes
+    text: node_pb2.QueryText | None = None
 
 
 class _Alike(NamedTuple):
@@ -120,6 +132,8 @@ class _Alike(NamedTuple):
     include_strength: bool
     seen: tuple[tuple[int, int], ...]
     consistency: types_pb2.Consistency
+    mode: types_pb2.SearchMode
+    worded: bool
 
 
 def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -> _Alike:
@@ -138,26 +152,48 @@ def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -
         request.include_strength,
         tuple(sorted(read_consistency_token(request.consistency_token, owner, f"{prefix}consistency_token").items())),
         request.consistency,
+        request.mode,
+        not request.HasField("embedding"),
     )
 
 
-def _operation(owner: Owner, request: memory_pb2.SearchMemoriesRequest, vectors: bytes, traceparent: str) -> node_pb2.Operation:
-    search = node_pb2.SearchAction(
-        vectors=vectors,
-        k=request.k or DEFAULT_K,
-        agent=request.scope.agent,
-        session=request.scope.session,
-        include_embedding=request.include_embedding,
-        explain=request.explain,
-        include_strength=request.include_strength,
-    )
+def _span(request: memory_pb2.SearchMemoriesRequest, call: Call) -> AbstractContextManager[object]:
+    """Of a call that is traced: it has a `traceparent` then."""
+    return span(semconv.SPAN_SEARCH_MEMORY, {semconv.MEMORY_K: request.k or DEFAULT_K}) if call.traceparent else _NO_SPAN
+
+
+def _operation(owner: Owner, request: memory_pb2.SearchMemoriesRequest, queries: Sequence[_Query], call: Call) -> node_pb2.Operation:
+    # Filled in place: as an argument of another message it would be copied, its vectors too.
+    operation = node_pb2.Operation(tenant=owner.tenant, user=owner.user)
+    if call.traceparent:
+        operation.traceparent = current_traceparent() or call.traceparent
+    search, scope = operation.search, request.scope
+    search.vectors, search.k = b"".join([query.vector for query in queries]), request.k or DEFAULT_K
+    search.mode = request.mode
+    if request.mode != types_pb2.SEARCH_MODE_DENSE:
+        search.texts.extend(query.text for query in queries if query.text is not None)
+    search.agent, search.session = scope.agent, scope.session
+    search.include_embedding, search.explain = request.include_embedding, request.explain
+    search.include_strength = request.include_strength
     if request.HasField("weights"):
         search.weights.CopyFrom(request.weights)
     if request.HasField("filter"):
         search.filter.CopyFrom(request.filter)
     if request.HasField("min_score"):
         search.min_score = request.min_score
-    return node_pb2.Operation(tenant=owner.tenant, user=owner.user, traceparent=traceparent, search=search)
+    return operation
+
+
+def _own_part(embed_ms: float, queue_ms: float, total_ms: float, token: str) -> bytes:
+    """The gateway's part of a SearchMemoriesResponse, to stand behind the node's: concatenated messages merge (protobuf encoding)."""
+    response = memory_pb2.SearchMemoriesResponse()
+    stats = response.stats
+    stats.shards_total = stats.shards_answered = 1
+    timings = stats.timings
+    timings.embed_ms, timings.queue_ms, timings.total_ms = embed_ms, queue_ms, total_ms
+    if token:
+        response.consistency_token = token
+    return response.SerializeToString()
 
 
 def _each(outcome: Sequence[bytes] | BaseException, count: int) -> Sequence[bytes | BaseException]:

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ndml.errors import FieldInvalid, NdmlError
 from ndml.internal.v1 import memory_node_pb2 as node_pb2
+from ndml.language.sentences import spoken
 from ndml.runtime.call import Call
 from ndml.runtime.interceptors import as_ndml_error
 from ndml.v1 import memory_pb2, types_pb2
@@ -21,7 +22,7 @@ from services.gateway.ids import RANDOM_BYTES, fresh_trace_id, trace_id_of_reque
 from services.gateway.ports import Embedder, Nodes, Seen
 from services.gateway.scopes import Owner, owner_of
 from services.gateway.times import check_time, end_of_life
-from services.gateway.vectors import VectorSpace, dense_text
+from services.gateway.vectors import VectorSpace, accept_words, fill
 
 _FAILURES_LISTED = 100
 _LINKS = 64
@@ -82,13 +83,15 @@ class Remember:
         *,
         deduplicate: bool = False,
         consistency: types_pb2.Consistency = types_pb2.CONSISTENCY_UNSPECIFIED,
+        places: Sequence[int] = (),
     ) -> AddedAll:
         """Store memories; `path(i)` is the path of the i-th in the request. deduplicate: leave out what the gate finds known.
+        places: where these stood in the request that is tried again with a part of them; they keep their ids.
 
         Raises NdmlError for anything wrong with the request, before anything is written; what fails after that is said item by item.
         """
         owners = [owner_of(memory.scope, call, f"{path(i)}.scope") for i, memory in enumerate(memories)]
-        now, ids = self._now_ms(), self._ids(request_id, owners)
+        now, ids = self._now_ms(), self._ids(request_id, owners, places or range(len(owners)))
         traces = [self._trace(memory, owner, ids[i], now, path(i)) for i, (memory, owner) in enumerate(zip(memories, owners, strict=True))]
         await self._embed([m.embedding if m.HasField("embedding") else None for m in memories], traces, call, path)
         return await self._put(owners, traces, call, node_pb2.PutAction(deduplicate=deduplicate), consistency)
@@ -121,9 +124,9 @@ class Remember:
         await self._embed([t.embedding if t.HasField("embedding") else None for t in given], traces, call, path)
         return await self._put(owners, traces, call, node_pb2.PutAction(skip_existing=True))
 
-    def _ids(self, request_id: str, owners: Sequence[Owner]) -> list[str]:
+    def _ids(self, request_id: str, owners: Sequence[Owner], places: Sequence[int]) -> list[str]:
         if request_id:
-            return [trace_id_of_request(owner, request_id, i) for i, owner in enumerate(owners)]
+            return [trace_id_of_request(owner, request_id, place) for place, owner in zip(places, owners, strict=True)]
         now, random = self._now_ms(), self._random_bytes(RANDOM_BYTES * len(owners))  # one system call for all
         return [fresh_trace_id(now, random[i * RANDOM_BYTES : (i + 1) * RANDOM_BYTES]) for i in range(len(owners))]
 
@@ -184,11 +187,14 @@ class Remember:
         accepted = self._space.accept([e for e in given if e is not None], lambda j: f"{path(have[j])}.embedding")
         for i, vector in zip(have, accepted, strict=True):
             traces[i].embedding.vector = vector
+        for i, embedding in enumerate(given):
+            if embedding is not None:
+                traces[i].embedding.word_vectors = accept_words(embedding, self._space.dimension, f"{path(i)}.embedding")
         lacking = [i for i, embedding in enumerate(given) if embedding is None]
         if lacking:
-            texts = [dense_text(traces[i].speaker, traces[i].text) for i in lacking]
-            for i, vector in zip(lacking, await self._embedder.embed(texts, call), strict=True):
-                traces[i].embedding.vector = vector
+            texts = [spoken(traces[i].speaker, traces[i].text) for i in lacking]
+            for i, embedded in zip(lacking, await self._embedder.embed(texts, call), strict=True):
+                fill(traces[i].embedding, embedded, self._space.dimension)
 
     async def _put(
         self,

@@ -13,7 +13,17 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from ndml.errors import ModelNotConfigured, ModelUnavailable, NdmlError, OwnerUnavailable, StaleEpoch, Unavailable
+from ndml.errors import (
+    DeadlinePassed,
+    Draining,
+    ModelNotConfigured,
+    ModelUnavailable,
+    NdmlError,
+    Overloaded,
+    OwnerUnavailable,
+    StaleEpoch,
+    Unavailable,
+)
 from ndml.internal.v1 import (
     consensus_pb2,
     consensus_pb2_grpc,
@@ -34,7 +44,7 @@ from ndml.v1 import admin_pb2, types_pb2
 from ndml.wire import rpc_error_to_ndml, status_to_error
 from services.gateway.links import NodeLink
 from services.gateway.liveness import Liveness
-from services.gateway.ports import NOTHING_SEEN, Copies, Done, Seen, Sent
+from services.gateway.ports import NOTHING_SEEN, Copies, Done, Embedded, Seen, Sent
 from services.gateway.quorum import Quorum
 from services.gateway.reads import Reads
 from services.gateway.scopes import Owner
@@ -47,6 +57,8 @@ R = TypeVar("R")
 _WRITES = frozenset({"put", "update", "delete", "reinforce", "resolve"})
 _STATUS_TIMEOUT_S = 2.0
 _SNAPSHOT_TIMEOUT_S = 600.0
+_NOTHING_DONE = (OwnerUnavailable, Draining, Overloaded)
+"""What an llm service says that has not begun: another one may."""
 
 
 class MemoryNodes:
@@ -180,6 +192,15 @@ class MemoryNodes:
         return link
 
 
+def _of_llm(error: NdmlError) -> NdmlError:
+    """Who is away, or silent, is the llm service, and not an owner of memories."""
+    if isinstance(error, OwnerUnavailable):
+        return ModelUnavailable(f"the llm service does not answer ({error.message}): is it running at llm.addresses?")
+    if isinstance(error, Draining):
+        return ModelUnavailable("the llm service is starting or stopping: come back shortly", retry_after_s=error.retry_after_s)
+    return error
+
+
 def _of_node(node: PlacementNode, error: grpc.RpcError) -> NdmlError:
     mapped = rpc_error_to_ndml(error)
     if not isinstance(mapped, OwnerUnavailable):
@@ -200,11 +221,15 @@ async def _unary(method: Callable[..., Awaitable[R]], request: Message, timeout_
 
 
 class LlmRemote:
-    """The llm service's replicas: hedged embedding, streamed generation."""
+    """The llm service's replicas: hedged embedding, streamed generation, and questions to any of them.
 
-    def __init__(self, addresses: Sequence[str], space: VectorSpace, timeout_s: float) -> None:
+    Fulfils `ports.ChatModel`, `ports.Scorer` and `ports.ModelDirectory`.
+    """
+
+    def __init__(self, addresses: Sequence[str], space: VectorSpace, timeout_s: float, word_vectors: bool) -> None:
         self._space = space
         self._timeout_s = timeout_s
+        self._word_vectors = word_vectors
         self._window = LatencyWindow(floor_s=0.05, start_s=2.0)
         self._channels = [open_channel(address) for address in addresses]
         self._stubs: list[llm_pb2_grpc.LlmServiceAsyncStub] = [llm_pb2_grpc.LlmServiceStub(channel) for channel in self._channels]
@@ -216,40 +241,65 @@ class LlmRemote:
     async def stop(self) -> None:
         await asyncio.gather(*(channel.close(None) for channel in self._channels))
 
-    async def encode(self, texts: list[str], traceparent: str) -> list[bytes]:
-        """Unit vectors of at most 256 texts. Raises ModelUnavailable, ModelNotConfigured when the service has another vector space."""
-        request = llm_pb2.EmbedRequest(texts=texts)
+    async def encode(self, texts: list[str], traceparent: str) -> list[Embedded]:
+        """Vectors of at most 256 texts. Raises ModelUnavailable, ModelNotConfigured when the service has another vector space."""
+        request = llm_pb2.EmbedRequest(texts=texts, word_vectors=self._word_vectors)
         metadata = ((TRACEPARENT, traceparent),) if traceparent else ()
         attempts: list[Callable[[], Awaitable[llm_pb2.EmbedResponse]]] = [
             partial(_unary, stub.Embed, request, self._timeout_s, metadata) for stub in self._in_turn()
         ]
         try:
             response = await hedged(attempts, self._window)
-        except OwnerUnavailable as error:
-            raise ModelUnavailable(f"the llm service does not answer ({error.message}): is it running at llm.addresses?") from None
+        except (OwnerUnavailable, Draining) as error:
+            raise _of_llm(error) from None
         if response.dimension != self._space.dimension or response.model != self._space.model:
             raise ModelNotConfigured(
                 f"the llm service embeds with {response.model!r} ({response.dimension} components), the suite keeps vectors of "
                 f"{self._space.model!r} ({self._space.dimension}): set embedding.model and embedding.dimension of gateway and nodes alike"
             )
-        return [embedding.vector for embedding in response.embeddings]
+        return [Embedded(embedding.vector, embedding.word_vectors) for embedding in response.embeddings]
 
-    async def generate(self, request: llm_pb2.GenerateRequest, call: Call) -> AsyncIterator[llm_pb2.GenerateResponse]:
-        """See `ports.ChatModel`. Another replica is tried only before the first token."""
+    async def generate(self, request: llm_pb2.GenerateRequest, call: Call) -> AsyncGenerator[llm_pb2.GenerateResponse, None]:
+        """See `ports.ChatModel`. Another replica is tried only before the first token, where this one has done nothing."""
         stubs = self._in_turn()
         for left, stub in zip(reversed(range(len(stubs))), stubs, strict=True):
             started = False
+            parts = stub.Generate(request, timeout=call.remaining(), metadata=trace_metadata())
             try:
-                async for part in stub.Generate(request, timeout=call.remaining(), metadata=trace_metadata()):
+                async for part in parts:
                     started = True
                     yield part
                 return
             except Exception as error:
                 mapped = as_ndml_error(error)
-                if not isinstance(mapped, OwnerUnavailable):
-                    raise mapped from error
-                if started or not left:
-                    raise ModelUnavailable(f"the llm service does not answer ({mapped.message}): is it running at llm.addresses?") from None
+                if started or not left or not isinstance(mapped, _NOTHING_DONE):
+                    raise _of_llm(mapped) from error
+            finally:
+                parts.cancel()  # of no effect at the end; before it, the model stops
+
+    async def score(self, request: llm_pb2.ScoreRequest, timeout_s: float) -> llm_pb2.ScoreResponse:
+        """See `ports.Scorer`."""
+        return await self._first(lambda stub: _unary(stub.Score, request, timeout_s, trace_metadata()))
+
+    async def info(self, call: Call) -> llm_pb2.GetModelInfoResponse:
+        """See `ports.ModelDirectory`."""
+        remaining = call.remaining()
+        timeout_s = _STATUS_TIMEOUT_S if remaining is None else min(_STATUS_TIMEOUT_S, remaining)
+        return await self._first(lambda stub: _unary(stub.GetModelInfo, llm_pb2.GetModelInfoRequest(), timeout_s, trace_metadata()))
+
+    async def _first(self, ask: Callable[[llm_pb2_grpc.LlmServiceAsyncStub], Awaitable[R]]) -> R:
+        """What the first replica that is there says."""
+        stubs = self._in_turn()
+        for left, stub in zip(reversed(range(len(stubs))), stubs, strict=True):
+            try:
+                return await ask(stub)
+            except Exception as error:
+                mapped = as_ndml_error(error)
+                if isinstance(mapped, DeadlinePassed):  # these questions are quick: whoever takes longer is stuck, or too busy
+                    mapped = OwnerUnavailable(mapped.message)
+                if not left or not isinstance(mapped, _NOTHING_DONE):
+                    raise _of_llm(mapped) from error
+        raise ModelUnavailable("no llm service is configured: set llm.addresses")
 
     def _in_turn(self) -> list[llm_pb2_grpc.LlmServiceAsyncStub]:
         self._turn = (self._turn + 1) % len(self._stubs)

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from typing import TypedDict
 
 from ndml.runtime.call import Call
-from ndml.v1 import admin_pb2, chat_pb2, memory_pb2, types_pb2
+from ndml.v1 import admin_pb2, chat_pb2, memory_pb2, model_pb2, types_pb2
 from ndml.wire import error_to_status
 from services.gateway.admin import Admin
 from services.gateway.backups import Backups
 from services.gateway.chat import Chat
 from services.gateway.consolidate import Consolidate
 from services.gateway.manage import Manage
+from services.gateway.models import Models
 from services.gateway.recall import Recall
 from services.gateway.reinforce import Reinforce
 from services.gateway.remember import Added, Remember
@@ -114,6 +115,19 @@ class ChatServicer:
 
     def Chat(self, request: chat_pb2.ChatRequest, call: Call) -> AsyncIterator[chat_pb2.ChatResponse]:
         return self._chat.chat(request, call)
+
+
+class ModelServicer:
+    """ndml.v1.ModelService."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def ListModels(self, _request: model_pb2.ListModelsRequest, call: Call) -> model_pb2.ListModelsResponse:
+        return await self._models.list_(call)
+
+    async def EmbedTexts(self, request: model_pb2.EmbedTextsRequest, call: Call) -> model_pb2.EmbedTextsResponse:
+        return await self._models.embed(request, call)
 
 
 class AdminServicer:

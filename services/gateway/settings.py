@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, SecretStr, model_validator
 
 from ndml.runtime.placement import PlacementSettings
@@ -36,7 +38,15 @@ class EmbeddingSettings(Section):
 
     model: str = Field("all-MiniLM-L6-v2", description="Its name; a client's vector that names another model is refused.")
     dimension: int = Field(384, ge=1, le=16384, description="Components of a vector; as on the memory nodes.")
-    cache_entries: int = Field(20_000, ge=0, description="Texts whose vectors are kept, about 1.7 kB each: queries repeat.")
+    word_vectors: bool = Field(
+        True,
+        description="Ask the llm service for word vectors too, which late interaction compares.",
+    )
+    cache_entries: int = Field(
+        20_000,
+        ge=0,
+        description="Texts whose vectors are kept, 6 kB of most, 51 kB of the longest: queries repeat.",
+    )
     max_batch: int = Field(64, ge=1, le=256, description="Texts in one Embed call: the model gains nothing beyond.")
     max_batches_in_flight: int = Field(2, ge=1, description="Embed calls under way: one computes while the next is on the wire.")
     max_queued: int = Field(4096, ge=1, description="Texts waiting; one more is refused with OVERLOADED.")
@@ -100,10 +110,74 @@ class BackupSettings(Section):
 
 
 class ChatSettings(Section):
-    """Recall and prompt of a chat."""
+    """Recall for a chat."""
 
-    recall_k: int = Field(5, ge=0, le=50, description="Traces recalled when the request does not say.")
-    memory_bytes: int = Field(8192, ge=0, description="Bytes of recalled text in the prompt: a small window holds it.")
+    recall_k: int = Field(5, ge=0, le=50, description="Traces that the model reads when the request does not say.")
+    candidates: int = Field(
+        24,
+        ge=1,
+        le=200,
+        description="Traces looked at for them, at least: among more it shows which of them a later one has replaced.",
+    )
+    memory_bytes: int = Field(
+        8192, ge=0, description="Bytes of recalled text sent to the llm service, which fits it to its model's window by tokens."
+    )
+    recall_timeout_s: float = Field(
+        5.0,
+        gt=0,
+        description="Longest wait for memory; past it the answer comes without. Above quorum.try_s, so that a second copy is asked.",
+    )
+
+
+class LearningSettings(Section):
+    """What chats leave in memory. Written after the answer, by an outbox in this process."""
+
+    enabled: bool = Field(True, description="Learn from a chat whose request does not say. False: only where it asks for it.")
+    extractor: Literal["rules", "llm"] = Field(
+        "rules",
+        description="What finds the statements: rules, or the chat model, whose failures fall back to the rules. The model costs a "
+        "generation a turn, after the answer.",
+    )
+    answers: bool = Field(False, description="Keep the model's answers too. Off: a model that reads its own guesses believes them.")
+    answer_bytes: int = Field(16384, ge=0, description="Of an answer that is kept, the bytes at its beginning: room is reserved for them.")
+    speaker: str = Field("user", max_length=64, description="Speaker of what the user said; a name or a role.")
+    answer_speaker: str = Field("assistant", max_length=64, description="Speaker of the model's answers.")
+    most_traces: int = Field(
+        64,
+        ge=1,
+        le=256,
+        description="Traces of one turn, one at least of each who spoke. What says more becomes as many, several statements in each: "
+        "nothing is left out.",
+    )
+    surprise_weight: float = Field(
+        0.2, ge=0, le=1, description="How far the chat model's surprise at a statement raises its salience; 0: the model is not asked."
+    )
+    score_timeout_s: float = Field(10.0, gt=0, description="Longest wait for the model's surprise; without it salience comes from rules.")
+    score_pause_s: float = Field(300.0, gt=0, description="A model that gives no scores is not asked again for so long.")
+    extract_timeout_s: float = Field(30.0, gt=0, description="Longest wait for statements that the model finds; then the rules find them.")
+    extract_tokens: int = Field(
+        512, ge=16, le=4096, description="Tokens that the model may answer with; the answer is cut there and the rules decide."
+    )
+    max_entries: int = Field(
+        4096,
+        ge=1,
+        description="Turns waiting, under way, or reserved by a chat: above server.max_in_flight, so that chats alone never fill it.",
+    )
+    max_bytes: int = Field(32 << 20, ge=1 << 16, description="Bytes of their texts: what a store that is away may cost in memory.")
+    workers: int = Field(
+        4, ge=1, le=64, description="Turns written at once: owners differ, and a node commits together what comes together."
+    )
+    write_timeout_s: float = Field(10.0, gt=0, description="Longest wait for one try at writing a turn.")
+    backoff_s: float = Field(0.25, gt=0, description="Pause before the next try, doubled each time.")
+    max_backoff_s: float = Field(10.0, gt=0, description="Longest pause: an owner that is back is noticed soon enough.")
+    retry_for_s: float = Field(300.0, gt=0, description="A turn that could not be written for so long is given up, logged and counted.")
+    wait_s: float = Field(
+        10.0,
+        gt=0,
+        description="Longest that LEARNING_WAIT holds the last message back; past it the call fails. What the model is asked meanwhile "
+        "may take half of what is left; then rules decide.",
+    )
+    drain_s: float = Field(8.0, gt=0, description="On stopping, time to write what waits: within what supervisors grant a process.")
 
 
 class GatewaySettings(ServiceSettings):
@@ -119,3 +193,4 @@ class GatewaySettings(ServiceSettings):
     quorum: QuorumSettings = Field(default_factory=QuorumSettings, description="Copies.")
     backup: BackupSettings = Field(default_factory=BackupSettings, description="Backup, restore, drain.")
     chat: ChatSettings = Field(default_factory=ChatSettings, description="Chat.")
+    learning: LearningSettings = Field(default_factory=LearningSettings, description="Learning from chats.")

@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ndml.errors import EmbeddingDimensionMismatch, EmbeddingModelMismatch, EmbeddingNotFinite
+from ndml.errors import EmbeddingDimensionMismatch, EmbeddingModelMismatch, EmbeddingNotFinite, FieldInvalid
 from ndml.v1 import types_pb2
+from services.gateway.ports import Embedded
 
 _LITTLE_FLOAT32 = np.dtype("<f4")
 _UNIT_TOLERANCE = 1e-6
+_MOST_WORDS = 128
+"""Of one text, as the llm service makes them."""
 
 
 class VectorSpace:
@@ -61,13 +64,27 @@ class VectorSpace:
             )
 
 
+def fill(embedding: types_pb2.Embedding, embedded: Embedded, dimension: int) -> None:
+    """What is kept of an embedded text: its vector, and of its words' vectors the signs."""
+    embedding.vector = embedded.vector
+    if embedded.words:
+        signs = np.frombuffer(embedded.words, np.int8).reshape(-1, dimension) >= 0
+        embedding.word_vectors = np.packbits(signs, axis=1).tobytes()
+
+
+def accept_words(embedding: types_pb2.Embedding, dimension: int, path: str) -> bytes:
+    """`word_vectors` of a caller's embedding, which stands at `path`; empty: it has none. Raises FieldInvalid."""
+    size, width = len(embedding.word_vectors), -(-dimension // 8)
+    if size % width or size > width * _MOST_WORDS:
+        raise FieldInvalid(
+            f"{size} bytes, expected {width} for each of at most {_MOST_WORDS} words: give back what an export gave, or leave it out",
+            field=f"{path}.word_vectors",
+        )
+    return embedding.word_vectors
+
+
 def _not_finite(path: str) -> EmbeddingNotFinite:
     return EmbeddingNotFinite("the vector holds NaN or infinity, or its length is zero", field=f"{path}.vector")
-
-
-def dense_text(speaker: str, text: str) -> str:
-    """What is embedded of a memory: who said it is part of what was said. A query is embedded as it is."""
-    return f"{speaker}: {text}" if speaker else text
 
 
 def _norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ndml.errors import DeadlinePassed, Draining, FieldInvalid, ModelUnavailable, NdmlError, Overloaded
+from ndml.errors import DeadlinePassed, FieldInvalid, ModelUnavailable, NdmlError, Overloaded
 from ndml.runtime import metrics
 from ndml.runtime.log import get_logger
+from services.llm.failures import draining
 from services.llm.lanes import Lanes, Place, Request
 from services.llm.ports import Embedding, Encoder, Tokens
 
@@ -24,7 +25,7 @@ log = get_logger(__name__)
 
 QUEUE = "embed"
 _TAKE_BATCHES = 4  # for each worker: the more texts are sorted together, the less is padding; small requests overtake ready batches
-_SMALLEST_SHARE = 64  # tokens: below it, splitting a take between workers costs more than it gains
+_SMALLEST_SHARE = 128  # tokens: below it, splitting a take between workers costs more than it gains: each reads all weights
 _FIRST_RATE = 2000.0  # tokens/s of one worker until measured: a slow core with a MiniLM
 _RETRY_S = (0.1, 10.0)
 
@@ -136,11 +137,13 @@ class EmbeddingQueue:
             self._ready.clear()
             self._wake.notify_all()
         for request in left:
-            self._fail(request, Draining("this llm service is shutting down: retry"))
+            self._fail(request, draining())
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
-    async def embed(self, texts: Sequence[str], token_vectors: bool = False, remaining_s: float | None = None) -> list[Embedding]:
+    async def embed(
+        self, texts: Sequence[str], token_vectors: bool = False, remaining_s: float | None = None, *, word_vectors: bool = False
+    ) -> list[Embedding]:
         """Embeddings in the order of `texts`.
 
         Raises Overloaded (queue full; retry delay from the measured rate), DeadlinePassed (before its batch began), ModelUnavailable,
@@ -150,7 +153,7 @@ class EmbeddingQueue:
             return []
         encoder, loop = self.encoder, asyncio.get_running_loop()
         deadline = None if remaining_s is None else self._clock() + remaining_s
-        request = Request(texts, token_vectors, deadline, loop.create_future(), loop, missing=len(texts))
+        request = Request(texts, token_vectors, word_vectors, deadline, loop.create_future(), loop, missing=len(texts))
         self._enter(request)
         try:
             embeddings = await request.future
@@ -172,7 +175,7 @@ class EmbeddingQueue:
     def _enter(self, request: Request) -> None:
         with self._wake:
             if self._closed:
-                raise Draining("this llm service is shutting down: retry")
+                raise draining()
             if self._lanes.waiting + len(request.texts) > self._limits.queue_texts:
                 waiting, limit = self._lanes.waiting, self._limits.queue_texts
                 raise Overloaded(f"{waiting} texts wait to be embedded, the limit is {limit}", retry_after_s=self._delay())
@@ -237,10 +240,12 @@ class EmbeddingQueue:
         for request, place in places:
             where.setdefault(request.texts[place], []).append((request, place))
         with self._answered({request for request, _ in places}):
-            tokens = encoder.tokenize(list(where))
+            worded = [i for i, waiting in enumerate(where.values()) if any(request.word_vectors for request, _ in waiting)]
+            tokens = encoder.tokenize(list(where), worded)
             items = [Item(t, tuple(p)) for t, p in zip(tokens, where.values(), strict=True)]
             lengths = [len(t.ids) for t in tokens]
-            budget = min(self._limits.batch_tokens, max(_SMALLEST_SHARE, -(-sum(lengths) // self._workers)))
+            parts = max(1, min(self._workers, sum(lengths) // _SMALLEST_SHARE))
+            budget = min(self._limits.batch_tokens, -(-sum(lengths) // parts) + max(lengths))
             batches = [Batch(tuple(items[i] for i in batch), small) for batch in pack(lengths, budget, encoder.pass_tokens)]
             with self._wake:
                 (self._ready.extendleft if small else self._ready.extend)(batches)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from services.llm.cores import usable_cores
 from services.llm.model_files import Pooling, SentenceConfig, explained, resolve, sentence_config
 from services.llm.ports import Embedding, Tokens
 from services.llm.settings import EmbeddingSection
+from services.llm.word_vectors import compress, word_spans
 
 # Workers tokenise side by side already; a pool of Rust threads below each of them would fight over the same cores.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -77,30 +79,45 @@ class HuggingFaceEncoder:
     def pass_tokens(self) -> int:
         return _PASS_TOKENS[self._device.type]
 
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        """Cut at max_tokens, not padded."""
+    def tokenize(self, texts: Sequence[str], words: Collection[int] = ()) -> list[Tokens]:
+        """Cut at max_tokens, not padded; with content words for the texts at the places `words`."""
         prepared = [text.lower() if self._config.lower_case else text for text in texts]
+        located = bool(words) and self._tokenizer.is_fast
         # truncation=True would set a limit in the shared Rust tokenizer, which fails while another thread reads it: cut here instead.
-        encoded = self._tokenizer(prepared, truncation=False, padding=False, return_attention_mask=False, verbose=False)["input_ids"]
-        return [self._cut(ids) for ids in encoded]
+        encoded = self._tokenizer(
+            prepared, truncation=False, padding=False, return_attention_mask=False, return_offsets_mapping=located, verbose=False
+        )
+        found = [self._cut(ids) for ids in encoded["input_ids"]]
+        if located:
+            for i in words:
+                spans = word_spans(texts[i], prepared[i], encoded["offset_mapping"][i], self._kept(encoded["input_ids"][i]))
+                found[i] = replace(found[i], words=spans)
+        return found
+
+    def _kept(self, ids: list[int]) -> int:
+        """Tokens before the cut."""
+        if len(ids) <= self._max_tokens:
+            return len(ids)
+        return self._max_tokens - (ids[-1] in self._special)  # [SEP] or </s> ends a cut text too
 
     def _cut(self, ids: list[int]) -> Tokens:
         if len(ids) <= self._max_tokens:
             return Tokens(tuple(ids), False)
-        closing = ids[-1:] if ids[-1] in self._special else []  # [SEP] or </s> ends a cut text too
-        return Tokens((*ids[: self._max_tokens - len(closing)], *closing), True)
+        kept = self._kept(ids)
+        return Tokens((*ids[:kept], *ids[len(ids) - self._max_tokens + kept :]), True)
 
     def encode(self, batch: Sequence[Tokens], token_vectors: bool) -> list[Embedding]:
-        """One forward pass over the batch, in its order."""
+        """One forward pass over the batch, in its order; word vectors where the tokens have words."""
         with torch.inference_mode():
             ids = pad_sequence([torch.tensor(tokens.ids) for tokens in batch], batch_first=True, padding_value=self._pad_id)  # (B, T)
             lengths = torch.tensor([len(tokens.ids) for tokens in batch])
             mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(self._device)  # (B, T)
             hidden = self._network(input_ids=ids.to(self._device), attention_mask=mask).last_hidden_state.float()  # (B, T, D)
             vectors = normalize(pool(hidden, mask, self._config.pooling), dim=1).cpu().numpy()  # (B, D)
+            words = compress(hidden, [tokens.words for tokens in batch])
             rows = hidden.cpu().numpy() if token_vectors else None
         return [
-            Embedding(vectors[i], None if rows is None else np.ascontiguousarray(rows[i, : len(tokens.ids)]), tokens)
+            Embedding(vectors[i], None if rows is None else np.ascontiguousarray(rows[i, : len(tokens.ids)]), tokens, words[i])
             for i, tokens in enumerate(batch)
         ]
 

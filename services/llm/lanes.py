@@ -23,6 +23,7 @@ class Request:
 
     texts: Sequence[str]
     token_vectors: bool
+    word_vectors: bool
     deadline: float | None
     future: asyncio.Future[list[Embedding]]
     loop: asyncio.AbstractEventLoop

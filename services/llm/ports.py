@@ -1,33 +1,47 @@
-"""What the servicer needs of a model: two protocols, and the plain values that cross them."""
+"""What the servicer needs of a model: two protocols, and the plain values that cross them. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from ndml.fusion.readout import MemoryReadout
+
 Floats = npt.NDArray[np.float32]
-RoleName = Literal["system", "user", "assistant"]
+Spans = npt.NDArray[np.int32]
+RoleName = Literal["system", "user", "assistant", "tool"]
+WayName = Literal["prompt", "prefix", "adapter", "state", "knn"]
+FinishName = Literal["stop", "length", "tool_calls"]
+WAYS: tuple[WayName, ...] = get_args(WayName)
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A text as the encoder reads it: vocabulary ids with special tokens, and whether the model's limit cut it."""
+    """A text as the encoder reads it: vocabulary ids with special tokens, and whether the model's limit cut it.
+
+    words: (words, 2), first token and past the last one of each content word; None where nobody asked, or the tokenizer cannot tell.
+    """
 
     ids: tuple[int, ...]
     truncated: bool
+    words: Spans | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """vector (D,) of unit length; token_vectors (tokens, D), not normalised, or None when nobody asked for them."""
+    """vector (D,) of unit length; token_vectors (tokens, D), not normalised, or None when nobody asked for them.
+
+    word_vectors: as on the wire; None where the tokens have no words.
+    """
 
     vector: Floats
     token_vectors: Floats | None
     tokens: Tokens
+    word_vectors: bytes | None = None
 
 
 class Encoder(Protocol):
@@ -53,19 +67,39 @@ class Encoder(Protocol):
     def pass_tokens(self) -> int:
         """What a forward pass costs beside its tokens, in tokens."""
 
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        """Cut at max_tokens, not padded."""
+    def tokenize(self, texts: Sequence[str], words: Collection[int] = ()) -> list[Tokens]:
+        """Cut at max_tokens, not padded; with content words for the texts at the places `words`."""
 
     def encode(self, batch: Sequence[Tokens], token_vectors: bool) -> list[Embedding]:
-        """One forward pass over the batch, in its order."""
+        """One forward pass over the batch, in its order; word vectors where the tokens have words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The model's wish that the caller run a tool; arguments is JSON as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may ask for; parameters is a JSON Schema as JSON, "" for none."""
+
+    name: str
+    description: str = ""
+    parameters: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A turn of the conversation."""
+    """A turn of the conversation. tool_calls: of an assistant's; tool_call_id: the call that a tool's message answers."""
 
     role: RoleName
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +114,56 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
-    """How a generation ended, and its token counts (0 where an upstream does not tell)."""
+class Ask:
+    """One generation: the conversation, what was recalled for it, how the model is to read that.
 
-    reason: Literal["stop", "length"]
-    prompt_tokens: int
-    completion_tokens: int
+    fusion       None: as the service is configured
+    tools        offered; tool_choice: auto, none, required, or the name of one, "" for auto
+    model        "" for the one that is served
+    """
+
+    messages: tuple[Message, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    memory: MemoryReadout = field(default_factory=MemoryReadout)
+    fusion: WayName | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a generation ended: token counts (0 where an upstream does not tell), tools asked for, the way in which memory was read and the
+    numbers of the entries that were."""
+
+    reason: FinishName
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    tool_calls: tuple[ToolCall, ...] = ()
+    fusion: WayName = "prompt"
+    read: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Mean negative log-probability of a text's tokens, in nats, and how many counted."""
+
+    surprise: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a chat model can do.
+
+    refusals        for each way of fusion: "" where it can be asked for, else why not
+    scores          it tells how likely a text is
+    context_tokens  of prompt and answer at most, 0: no limit, or not known
+    """
+
+    refusals: Mapping[WayName, str]
+    scores: bool
+    context_tokens: int
 
 
 class Generator(Protocol):
@@ -95,8 +173,19 @@ class Generator(Protocol):
     def model(self) -> str:
         """Id of the model, empty while none is configured."""
 
-    def generate(self, messages: Sequence[Message], sampling: Sampling, remaining_s: float | None) -> AsyncGenerator[str | Finish, None]:
+    @property
+    def abilities(self) -> Abilities:
+        """While it loads, each way is refused with that reason."""
+
+    def generate(self, ask: Ask, remaining_s: float | None) -> AsyncGenerator[str | Finish, None]:
         """Text pieces as they come, then one Finish. Closing the generator ends the work within a token.
 
-        Raises ModelNotConfigured, ModelUnavailable, Overloaded, DeadlinePassed, FieldInvalid (messages that cannot fit).
+        Raises ModelNotConfigured, ModelUnavailable, ModelUnknown, FusionUnsupported, Overloaded, DeadlinePassed, FieldInvalid
+        (messages that cannot fit, tools that the model does not know).
+        """
+
+    async def score(self, texts: Sequence[str], context: str, remaining_s: float | None) -> list[Score]:
+        """How much each text surprises the model after `context`, in order.
+
+        Raises ModelNotConfigured, ModelUnavailable, ScoresUnsupported, Overloaded, DeadlinePassed.
         """

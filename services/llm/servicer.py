@@ -11,12 +11,9 @@ from ndml.internal.v1 import llm_pb2 as pb
 from ndml.runtime import semconv
 from ndml.runtime.call import Call
 from ndml.runtime.telemetry import span
-from ndml.v1 import chat_pb2 as chat
+from services.llm.asks import ask_of, chat_info, end_of
 from services.llm.batching import EmbeddingQueue
-from services.llm.ports import Embedding, Finish, Generator, Message, RoleName, Sampling
-
-_ROLES: dict[int, RoleName] = {chat.ROLE_SYSTEM: "system", chat.ROLE_USER: "user", chat.ROLE_ASSISTANT: "assistant"}
-_REASONS = {"stop": chat.FINISH_REASON_STOP, "length": chat.FINISH_REASON_LENGTH}
+from services.llm.ports import Embedding, Finish, Generator
 
 
 class LlmServicer:
@@ -29,43 +26,37 @@ class LlmServicer:
 
     async def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse:
         with span(semconv.SPAN_EMBED, {semconv.BATCH_SIZE: len(request.texts)}):
-            embeddings = await self._queue.embed(list(request.texts), request.token_vectors, call.remaining())
+            embeddings = await self._queue.embed(
+                list(request.texts), request.token_vectors, call.remaining(), word_vectors=request.word_vectors
+            )
         encoder = self._queue.encoder
-        answer = [_embedding(e, request.token_vectors) for e in embeddings]
+        answer = [_embedding(e, request) for e in embeddings]
         return pb.EmbedResponse(embeddings=answer, dimension=encoder.dimension, model=encoder.model)
 
     async def Generate(self, request: pb.GenerateRequest, call: Call) -> AsyncIterator[pb.GenerateResponse]:
-        messages = [Message(_ROLES[m.role], m.content) for m in request.messages]
-        async with aclosing(self._generator.generate(messages, _sampling(request.sampling), call.remaining())) as pieces:
+        async with aclosing(self._generator.generate(ask_of(request), call.remaining())) as pieces:
             async for piece in pieces:
-                yield self._end(piece) if isinstance(piece, Finish) else pb.GenerateResponse(delta=piece)
+                yield end_of(piece, self._generator.model) if isinstance(piece, Finish) else pb.GenerateResponse(delta=piece)
+
+    async def Score(self, request: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
+        scores = await self._generator.score(list(request.texts), request.context, call.remaining())
+        answer = [pb.TextScore(surprise_nats=score.surprise, tokens=score.tokens) for score in scores]
+        return pb.ScoreResponse(scores=answer, model=self._generator.model)
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, call: Call) -> pb.GetModelInfoResponse:
         encoder = self._queue.encoder
-        return pb.GetModelInfoResponse(
-            embedding_model=encoder.model,
-            dimension=encoder.dimension,
-            max_tokens=encoder.max_tokens,
-            chat_model=self._generator.model,
-            version=self._version,
-            started_at=self._started_at,
-        )
-
-    def _end(self, finish: Finish) -> pb.GenerateResponse:
-        usage = chat.Usage(prompt_tokens=finish.prompt_tokens, completion_tokens=finish.completion_tokens)
-        return pb.GenerateResponse(finish_reason=_REASONS[finish.reason], usage=usage, model=self._generator.model)
+        info = pb.GetModelInfoResponse(version=self._version, started_at=self._started_at)
+        info.MergeFrom(pb.GetModelInfoResponse(embedding_model=encoder.model, dimension=encoder.dimension, max_tokens=encoder.max_tokens))
+        info.MergeFrom(chat_info(self._generator.model, self._generator.abilities))
+        return info
 
 
-def _embedding(embedding: Embedding, token_vectors: bool) -> pb.TextEmbedding:
-    """A text that shares its batch with a caller who asked for token vectors has them too: they go only to who asked."""
+def _embedding(embedding: Embedding, request: pb.EmbedRequest) -> pb.TextEmbedding:
+    """A text that shares its batch with one whose caller asked for more may have that too: it goes only to who asked."""
     made = pb.TextEmbedding(vector=embedding.vector.astype("<f4", copy=False).tobytes(), truncated=embedding.tokens.truncated)
-    if token_vectors and embedding.token_vectors is not None:
+    if request.token_vectors and embedding.token_vectors is not None:
         made.token_vectors = embedding.token_vectors.astype("<f4", copy=False).tobytes()
         made.token_ids.extend(embedding.tokens.ids)
+    if request.word_vectors and embedding.word_vectors is not None:
+        made.word_vectors = embedding.word_vectors
     return made
-
-
-def _sampling(options: chat.SamplingOptions) -> Sampling:
-    """0 stands for the default in each field."""
-    temperature, top_p = round(options.temperature, 6), round(options.top_p, 6)  # float32 turns 0.7 into 0.699999988
-    return Sampling(options.max_new_tokens or None, temperature, top_p or 1.0, tuple(s for s in options.stop if s), options.seed or None)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 
+from ndml import tiny
 from ndml.runtime.settings import Section, ServiceSettings, settings_config
 
 BUNDLED = "all-MiniLM-L6-v2"
@@ -52,28 +53,100 @@ class EmbeddingSection(Section):
 
 
 class ChatSection(Section):
-    """The chat model: a local one, or an upstream that speaks OpenAI's API."""
+    """The chat model: a local one, or an upstream. What bounds it, how it reads memory."""
 
-    model: str = Field("", description="Causal LM: a directory or a Hugging Face hub id; with upstream_url: the model's name there.")
+    model: str = Field(
+        tiny.NAME,
+        description="Causal LM: ndml-tiny (in the box: it answers from memory and knows nothing else), a directory or a Hugging Face hub "
+        "id; with upstream_url: the model's name there. Empty: none; memory works without one.",
+    )
     upstream_url: str = Field(
         "",
         pattern=r"^(https?://.+)?$",
-        description="Base URL of an OpenAI-compatible API, up to /v1: vLLM, Ollama, llama.cpp. Empty: local.",
+        description="Base URL of an API, up to /v1: vLLM, Ollama, llama.cpp, LM Studio, OpenAI, Anthropic. Empty: local.",
     )
-    api_key: SecretStr = Field(SecretStr(""), description="Bearer token for the upstream. Empty: none is sent.")
+    upstream_kind: Literal["openai", "anthropic"] = Field(
+        "openai", description="What the upstream speaks: OpenAI's chat completions, or Anthropic's messages."
+    )
+    api_key: SecretStr = Field(SecretStr(""), description="Token for the upstream. Empty: none is sent.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Of a local model. auto: cuda where there is one.")
+    spread: bool = Field(
+        False,
+        description="Local: spread the layers over all GPUs and main memory, where one GPU cannot hold them. Takes accelerate.",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Of a local model's weights. auto: as they were saved, on CPU float32, which it computes fastest."
+    )
+    quantization: Literal["none", "int8", "int4"] = Field(
+        "none",
+        description="Local: weights of the layers in fewer bits, on CPU or cuda: less memory, slightly other answers. Takes bitsandbytes.",
+    )
+    fusion: Literal["auto", "prompt", "prefix", "adapter", "state", "knn"] = Field(
+        "auto",
+        description="How memory is read where a request does not say. auto: prompt, which any model can; where the block finds no room, "
+        "what is trained. Anything else is checked at start.",
+    )
+    memory_tokens: int = Field(
+        1024,
+        ge=0,
+        le=1 << 20,
+        description="Tokens of memory in a prompt at most, rules and fence included: some 30 traces. More cost time in each answer and "
+        "rarely change it; the context may leave less.",
+    )
+    entry_chars: int = Field(2000, ge=16, le=65536, description="Of one trace in a prompt: a pasted page must not push out the others.")
+    trained: str = Field(
+        "", description="Local: directory that `ndml train` wrote, with an adapter, a projector or both. Empty: neither can be asked for."
+    )
+    state_bytes: int = Field(
+        256 << 20,
+        ge=0,
+        description="Local, fusion=state: of states kept for memory that comes again; 1,000 tokens of a 1 B model take 30 MiB.",
+    )
+    store_bytes: int = Field(256 << 20, ge=0, description="Local, fusion=knn: of datastores kept for memory that comes again.")
+    prefix_bytes: int = Field(
+        64 << 20, ge=0, description="Local: of keys and values kept for beginnings that prompts share, such as rules and history. 0: none."
     )
     context_tokens: int = Field(0, ge=0, description="Prompt and answer together at most. 0: what the model was made for.")
     default_max_new_tokens: int = Field(
         256, ge=1, le=4096, description="Tokens of an answer whose caller set no limit: the contract's 256."
     )
     max_concurrent: int = Field(
-        2, ge=1, le=1024, description="Generations at once. A local one holds a thread and a key-value cache; an upstream takes more."
+        64, ge=1, le=1024, description="Generations at once: rows of a local model's batch, where more cost little; calls to an upstream."
     )
-    max_waiting: int = Field(32, ge=0, description="Generations waiting for their turn at most; past it OVERLOADED.")
-    torch_threads: int = Field(0, ge=0, le=64, description="Cores of one local generation. 0: cores / max_concurrent.")
+    batch_tokens: int = Field(
+        16384,
+        ge=256,
+        le=1 << 24,
+        description="Local: rows of the batch times its longest, which keys and values take memory for: some 100 KiB a token in a 7 B "
+        "model, up to twice this being allocated ahead. One request alone may exceed it, and gives back what it took.",
+    )
+    prefill_tokens: int = Field(
+        2048,
+        ge=64,
+        le=1 << 20,
+        description="Local: prompt tokens read between two steps, padding included; running answers wait for them. A longer prompt is read "
+        "alone.",
+    )
+    score_tokens: int = Field(
+        512,
+        ge=8,
+        le=8192,
+        description="Local: of context and text that Score reads at most: for each it holds logits, 4 bytes times the vocabulary.",
+    )
+    score_queue: int = Field(
+        1024, ge=64, description="Local: texts waiting to be scored at most; past it OVERLOADED, for scores only weigh memories."
+    )
+    stream_interval_s: float = Field(
+        0.1,
+        ge=0,
+        le=5,
+        description="Local: from one piece of an answer to the next, at least; the first goes at once. A piece costs each hop as much "
+        "as its tokens cost a small model, and nobody reads faster. 0: a piece for each token.",
+    )
+    max_waiting: int = Field(64, ge=0, description="Generations waiting for their turn at most; past it OVERLOADED.")
+    torch_threads: int = Field(
+        0, ge=0, le=64, description="Cores of a local model. 0: half of them on CPU, as embedding and the event loop need theirs."
+    )
     connect_timeout_s: float = Field(5.0, gt=0, description="Upstream: to connect. A live one does in milliseconds.")
     read_timeout_s: float = Field(60.0, gt=0, description="Upstream: silence at most, the wait for the first token included.")
     retries: int = Field(
@@ -82,13 +155,15 @@ class ChatSection(Section):
     retry_delay_s: float = Field(0.25, gt=0, description="Upstream: before the first retry; doubles, follows Retry-After up to 5 s.")
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens",
-        description="Upstream: name of the answer's limit. Newer OpenAI models want max_completion_tokens, others the old one.",
+        description="OpenAI upstream: name of the answer's limit. Newer OpenAI models want max_completion_tokens, others the old one.",
     )
 
     @model_validator(mode="after")
     def _upstream_names_its_model(self) -> ChatSection:
-        if self.upstream_url and not self.model:
+        if self.upstream_url and not (self.model and "model" in self.model_fields_set):
             raise ValueError("upstream_url needs chat.model (NDML_LLM__CHAT__MODEL), the name of the model there")
+        if self.upstream_url and self.fusion not in ("auto", "prompt"):
+            raise ValueError(f"chat.fusion is {self.fusion}, which needs the model here: with upstream_url set it to auto or prompt")
         return self
 
 

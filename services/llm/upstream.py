@@ -1,4 +1,4 @@
-"""An OpenAI-compatible chat API (vLLM, Ollama, llama.cpp, OpenAI) as a `Generator`."""
+"""A chat API over HTTP as a `Generator`: admission, retries, timeouts, refusals. What it speaks is a `Dialect`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,59 @@ import json
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 import httpx
 
-from ndml.errors import DeadlinePassed, FieldInvalid, ModelNotConfigured, ModelUnavailable, NdmlError
+from ndml.errors import DeadlinePassed, FieldInvalid, FusionUnsupported, ModelNotConfigured, ModelUnavailable, NdmlError, ScoresUnsupported
+from ndml.fusion.prompt import Block, PromptLimits, write_block
 from ndml.runtime.log import get_logger
 from services.llm.admission import Admission
-from services.llm.ports import Finish, Message, Sampling
+from services.llm.control_tokens import CONTROL_TOKENS
+from services.llm.names import check_model
+from services.llm.ports import WAYS, Abilities, Ask, Finish, Message, Score, WayName
 from services.llm.settings import ChatSection
 from services.llm.sse import EventTooLong, SseDecoder
+from services.llm.tool_calls import check_tools
 
 log = get_logger(__name__)
 
 _MESSAGE_CHARS = 500  # of an upstream's own words in our error
 _ERROR_BYTES = 64 << 10  # read of an error's body
 _LONGEST_DELAY_S = 5.0
+_BYTES_PER_TOKEN = 4  # of English in today's vocabularies; other scripts take more bytes a token, so this errs to the safe side
+_FRAME = 16  # tokens that a template puts around a message
+_ELSEWHERE = "the chat model runs at an upstream, which takes text alone: use FUSION_WAY_PROMPT, or serve the model here"
+
+
+class StreamFailed(Exception):
+    """The upstream says in its stream that it failed."""
+
+
+class Reader(Protocol):
+    """One answer's events. `take` and `finish` raise ValueError and kin for what is none, StreamFailed for a failure that it reports."""
+
+    def take(self, event: str) -> str:
+        """New text of an event."""
+
+    def finish(self) -> Finish | None:
+        """How it ended, None before the upstream said so."""
+
+
+class Dialect(Protocol):
+    """What an upstream speaks."""
+
+    path: str
+
+    def headers(self, key: str) -> dict[str, str]:
+        """key: "" where none is configured."""
+
+    def body(self, ask: Ask, messages: Sequence[Message], new_tokens: int) -> dict[str, Any]:
+        """Of the request. Raises FieldInvalid for what cannot be said in it."""
+
+    def reader(self) -> Reader:
+        """For one answer."""
 
 
 class _TryAgain(Exception):
@@ -34,21 +70,12 @@ class _TryAgain(Exception):
         self.error, self.delay_s = error, delay_s
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """What one event says."""
-
-    text: str = ""
-    finish: Finish | None = None
-    usage: tuple[int, int] | None = None
-
-
-class OpenAIUpstream:
+class Upstream:
     """Component and `Generator`. Retries only before the first token; after it a failure is the caller's to see."""
 
-    def __init__(self, settings: ChatSection) -> None:
-        self._settings = settings
-        self._url = settings.upstream_url.rstrip("/") + "/chat/completions"
+    def __init__(self, settings: ChatSection, dialect: Dialect) -> None:
+        self._settings, self._dialect = settings, dialect
+        self._url = settings.upstream_url.rstrip("/") + dialect.path
         self._admission = Admission("generate", settings.max_concurrent, settings.max_waiting)
         self._client: httpx.AsyncClient | None = None
 
@@ -56,21 +83,30 @@ class OpenAIUpstream:
     def model(self) -> str:
         return self._settings.model
 
+    @property
+    def abilities(self) -> Abilities:
+        refusals: dict[WayName, str] = {way: "" if way == "prompt" else _ELSEWHERE for way in WAYS}
+        return Abilities(refusals, scores=False, context_tokens=self._settings.context_tokens)
+
     async def start(self) -> None:
-        key = self._settings.api_key.get_secret_value()
         timeout = httpx.Timeout(self._settings.read_timeout_s, connect=self._settings.connect_timeout_s)
-        self._client = httpx.AsyncClient(timeout=timeout, headers={"authorization": f"Bearer {key}"} if key else {})
+        limits = httpx.Limits(max_connections=self._settings.max_concurrent, max_keepalive_connections=self._settings.max_concurrent)
+        headers = self._dialect.headers(self._settings.api_key.get_secret_value())
+        self._client = httpx.AsyncClient(timeout=timeout, limits=limits, headers=headers)
 
     async def stop(self) -> None:
         if self._client is not None:
             await self._client.aclose()
 
-    async def generate(
-        self, messages: Sequence[Message], sampling: Sampling, remaining_s: float | None
-    ) -> AsyncGenerator[str | Finish, None]:
+    async def score(self, texts: Sequence[str], context: str, remaining_s: float | None) -> list[Score]:
+        """Raises ScoresUnsupported."""
+        raise ScoresUnsupported(f"the chat model {self.model} runs at an upstream, whose API does not score given texts")
+
+    async def generate(self, ask: Ask, remaining_s: float | None) -> AsyncGenerator[str | Finish, None]:
         """See ports.Generator."""
         until = None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
-        async with self._admission.turn(remaining_s), aclosing(self._attempts(self._body(messages, sampling))) as pieces:
+        body, read = self._request(ask)
+        async with self._admission.turn(remaining_s), aclosing(self._attempts(body)) as pieces:
             while True:
                 try:
                     async with asyncio.timeout_at(until):
@@ -79,7 +115,25 @@ class OpenAIUpstream:
                     return
                 except TimeoutError:
                     raise DeadlinePassed("the deadline passed while the upstream generated: allow more time or fewer tokens") from None
-                yield piece
+                yield replace(piece, read=read) if isinstance(piece, Finish) else piece
+
+    def _request(self, ask: Ask) -> tuple[dict[str, Any], tuple[int, ...]]:
+        """The body, and which entries of memory stand in it."""
+        check_model(ask.model, self.model, self.model)
+        check_tools(ask.tools, ask.tool_choice)
+        if ask.fusion not in (None, "prompt"):
+            raise FusionUnsupported(_ELSEWHERE, field="fusion")
+        new_tokens = ask.sampling.max_new_tokens or self._settings.default_max_new_tokens
+        block = self._block(ask, new_tokens)
+        body = self._dialect.body(ask, with_block(ask.messages, block), new_tokens)
+        return body | {"model": self._settings.model, "stream": True}, block.used
+
+    def _block(self, ask: Ask, new_tokens: int) -> Block:
+        room = self._settings.memory_tokens
+        if self._settings.context_tokens:
+            said = [m.content for m in ask.messages] + [f"{t.name} {t.description} {t.parameters}" for t in ask.tools]
+            room = min(room, self._settings.context_tokens - new_tokens - sum(tokens_of(text) + _FRAME for text in said))
+        return write_block(ask.memory, tokens_of, PromptLimits(max(room, 0), self._settings.entry_chars), CONTROL_TOKENS)
 
     async def _attempts(self, body: dict[str, Any]) -> AsyncGenerator[str | Finish, None]:
         for attempt in range(self._settings.retries + 1):
@@ -101,26 +155,26 @@ class OpenAIUpstream:
         """One request. Raises _TryAgain for what may pass, NdmlError for what will not."""
         if self._client is None:
             raise ModelUnavailable("the upstream's client is not started: retry in a second")
-        finish: Finish | None = None
-        usage = (0, 0)
+        reader = self._dialect.reader()
         try:
             async with self._client.stream("POST", self._url, json=body) as response:
                 if response.status_code != httpx.codes.OK:
                     await self._refuse(response)
                 async for event in _events(response):
-                    chunk = _chunk(event)
-                    if chunk.text:
-                        yield chunk.text
-                    finish, usage = chunk.finish or finish, chunk.usage or usage
+                    if text := reader.take(event):
+                        yield text
+            finish = reader.finish()
         except httpx.TimeoutException as error:
             raise _TryAgain(self._unavailable(f"did not answer in time ({type(error).__name__})")) from error
         except httpx.HTTPError as error:
             raise _TryAgain(self._unavailable(f"broke off: {error or type(error).__name__}")) from error
-        except (EventTooLong, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except StreamFailed as error:
+            raise _TryAgain(self._unavailable(f"failed: {error}")) from error
+        except (EventTooLong, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise self._unavailable(f"sent what is no chat completion stream: {error!r}") from error
         if finish is None:
             raise _TryAgain(self._unavailable("ended its answer without a finish_reason"))
-        yield replace(finish, prompt_tokens=usage[0], completion_tokens=usage[1])
+        yield finish
 
     async def _refuse(self, response: httpx.Response) -> None:
         """Raise what a status other than 200 means."""
@@ -129,7 +183,7 @@ class OpenAIUpstream:
             body += part
             if len(body) > _ERROR_BYTES:
                 break
-        status, words = response.status_code, _words(body)
+        status, words = response.status_code, words_of(body.decode("utf-8", "replace"))
         if status in (400, 413, 422):
             raise FieldInvalid(f"the upstream refuses the request ({status}): {words}", field="messages")
         if status in (401, 403, 404):
@@ -145,18 +199,31 @@ class OpenAIUpstream:
     def _unavailable(self, what: str) -> ModelUnavailable:
         return ModelUnavailable(f"the upstream at {self._url} {what[:_MESSAGE_CHARS]}", retry_after_s=1.0)
 
-    def _body(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": self._settings.model,
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            self._settings.max_tokens_field: sampling.max_new_tokens or self._settings.default_max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-        }
-        optional = {"stop": list(sampling.stop) or None, "seed": sampling.seed}
-        return body | {key: value for key, value in optional.items() if value is not None}
+
+def tokens_of(text: str) -> int:
+    """A guess, where the tokenizer is elsewhere."""
+    return len(text.encode()) // _BYTES_PER_TOKEN + 1
+
+
+def with_block(messages: Sequence[Message], block: Block) -> list[Message]:
+    """The conversation with the block behind the caller's own system text, in the same message: many templates take one system message
+    only, and what never changes stands first, where upstreams keep what they have read. Exactly the conversation without a block."""
+    if not block.text:
+        return list(messages)
+    if messages and messages[0].role == "system":
+        return [replace(messages[0], content=f"{messages[0].content}\n\n{block.text}"), *messages[1:]]
+    return [Message("system", block.text), *messages]
+
+
+def words_of(text: str) -> str:
+    """The upstream's own message, from {"error": {"message": …}}, {"error": "…"} or whatever it sent."""
+    try:
+        data = json.loads(text)
+        error = data.get("error", data) if isinstance(data, dict) else data
+        text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
+    except ValueError:
+        text = text or "no message"
+    return " ".join(text.split())[:_MESSAGE_CHARS]
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[str]:
@@ -170,36 +237,6 @@ async def _events(response: httpx.Response) -> AsyncIterator[str]:
     for event in decoder.close():
         if event != "[DONE]":
             yield event
-
-
-def _chunk(event: str) -> _Chunk:
-    """Read one event. Raises ModelUnavailable for an error the upstream reports in its stream, ValueError and kin for garbage."""
-    data = json.loads(event)
-    if data.get("error"):
-        raise ModelUnavailable(f"the upstream failed: {_words(event.encode())}")
-    usage = data.get("usage")
-    counts = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)) if usage else None
-    if not data["choices"]:
-        return _Chunk(usage=counts)
-    choice = data["choices"][0]
-    text = (choice.get("delta") or {}).get("content") or ""
-    if not isinstance(text, str):
-        raise TypeError(f"delta.content is a {type(text).__name__}")
-    reason = choice.get("finish_reason")
-    finish = Finish("length" if reason == "length" else "stop", 0, 0) if reason else None
-    return _Chunk(text, finish, counts)
-
-
-def _words(body: bytes) -> str:
-    """The upstream's own message, from {"error": {"message": …}}, {"error": "…"} or whatever it sent."""
-    text = body.decode("utf-8", "replace")
-    try:
-        data = json.loads(text)
-        error = data.get("error", data) if isinstance(data, dict) else data
-        text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
-    except ValueError:
-        text = text or "no message"
-    return " ".join(text.split())[:_MESSAGE_CHARS]
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -17,6 +17,7 @@ from ndml.wire import error_to_status
 from services.memory_node import wire
 from services.memory_node.commit import WriteResult
 from services.memory_node.records import Owner
+from services.memory_node.requests import recent
 
 Deliver = Callable[[bytes], None]
 """Takes a serialised ExecuteResponse, on the event loop."""
@@ -113,6 +114,8 @@ class Slot:
             return
         if update is not None:
             update.traceparent = self.operation.traceparent
+        if self.operation.traceparent:
+            recent.note(self.operation, update)
         if isinstance(result, pb.PutResult):
             self.finish(pb.OperationResult(put=result, update=update, more_updates=more))
         elif isinstance(result, pb.TraceResult):

@@ -28,7 +28,7 @@ _TYPES: dict[str, DTypeLike] = {
 ROW_BYTES = sum(np.dtype(kind).itemsize for kind in _TYPES.values())
 # Half again: appends stay amortised, and at most a third of the memory stands empty.
 _GROWTH = 1.5
-_STRING_OVERHEAD = 110
+_STRING_OVERHEAD = 118
 
 
 class Strings:
@@ -36,6 +36,7 @@ class Strings:
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {"": 0}
+        self._texts = [""]
         self.nbytes = _STRING_OVERHEAD
 
     def number(self, text: str) -> int:
@@ -43,11 +44,16 @@ class Strings:
         found = self._numbers.get(text)
         if found is None:
             found = self._numbers[text] = len(self._numbers)
+            self._texts.append(text)
             self.nbytes += _STRING_OVERHEAD + len(text)
         return found
 
     def numbers(self, texts: Iterable[str]) -> NDArray[np.int32]:
         return np.array([self.number(text) for text in texts], np.int32)
+
+    def text(self, number: int) -> str:
+        """What has this number."""
+        return self._texts[number]
 
     def find(self, text: str) -> int:
         """Number of `text`, -1 if no row has it."""
@@ -105,7 +111,7 @@ class Columns:
                 "first_sequence": rows.first_sequence,
                 "said_at_us": rows.said_at_us,
                 "learned_at_us": rows.learned_at_us,
-                "payload_bytes": rows.payload_bytes,
+                "payload_bytes": [len(payload) for payload in rows.payloads],
                 "expires_at_us": rows.expires_at_us,
                 "kind": rows.kind & 0x7F,
                 "agent": self.strings.numbers(rows.agent),
@@ -160,10 +166,16 @@ class Columns:
 
     def renumber(self, new_rows: NDArray[np.int64]) -> None:
         """Move row i to new_rows[i], drop it where that is negative."""
-        kept = np.nonzero(new_rows >= 0)[0]
-        order = kept[np.argsort(new_rows[kept], kind="stable")]
+        order = order_of(new_rows)
         self._arrays = {name: array[: self._size][order] for name, array in self._arrays.items()}
         self._size = len(order)
+
+
+def order_of(new_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Old rows in the order of their new numbers; without those whose number is negative: they are dropped."""
+    kept = np.flatnonzero(new_rows >= 0)
+    order: NDArray[np.int64] = kept[np.argsort(new_rows[kept], kind="stable")]
+    return order
 
 
 def _ids(joined: bytes) -> dict[str, NDArray[np.generic]]:

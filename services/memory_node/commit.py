@@ -13,10 +13,11 @@ from ndml.errors import InternalFault, NdmlError, StoreUnavailable
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1 import replication_pb2 as rpb
 from ndml.runtime.log import get_logger
+from ndml.v1.types_pb2 import Embedding
 from ndml.wire import error_to_status
 from services.memory_node.changes import Outdated, StateChange
 from services.memory_node.gaps import Gaps
-from services.memory_node.housekeeping import DropOwner, JournalPrune, Kept, prune
+from services.memory_node.housekeeping import DropOwner, JournalPrune, Kept, SettleOwner, prune
 from services.memory_node.joins import join, weight_of
 from services.memory_node.merges import Membership, Merge, sources_of
 from services.memory_node.owners import Limits, OwnerRow, Totals
@@ -25,14 +26,26 @@ from services.memory_node.records import Judgement, Owner, TraceRow, check_model
 from services.memory_node.replicas import Damaged, Replicas
 from services.memory_node.schema import Identity
 from services.memory_node.transaction import Author, Transaction
+from services.memory_node.vectors import joined
 from services.memory_node.versions import Trust, trusted
+from services.memory_node.weighing import Weigh, weigh
 
 T = TypeVar("T")
 
 log = get_logger(__name__)
 
 WriteAction = (
-    pb.PutAction | pb.UpdateAction | pb.DeleteAction | pb.ResolveAction | pb.MergeAction | StateChange | Merge | JournalPrune | DropOwner
+    pb.PutAction
+    | pb.UpdateAction
+    | pb.DeleteAction
+    | pb.ResolveAction
+    | pb.MergeAction
+    | StateChange
+    | Merge
+    | JournalPrune
+    | DropOwner
+    | SettleOwner
+    | Weigh
 )
 WriteResult = pb.PutResult | pb.TraceResult | pb.DeleteResult | pb.ReinforceActionResult | pb.MergeResult | Outdated | Kept
 
@@ -80,7 +93,7 @@ class WriteJob:
             return sum(len(row.state) for row in action.states)
         if isinstance(action, Merge):
             return action.semantic.ByteSize()
-        return 0 if isinstance(action, JournalPrune | DropOwner) else action.ByteSize()
+        return 0 if isinstance(action, JournalPrune | DropOwner | SettleOwner | Weigh) else action.ByteSize()
 
 
 class Refused(NamedTuple):
@@ -109,7 +122,8 @@ class Signatures(Protocol):
 @dataclass(slots=True)
 class Commit:
     """What a group did: a result or an error for each job, and for each owner the rows that came, the sequences that went, the merges, the
-    states that others' feedback changed (by first sequence), what is known of other authors now; and the owners that are not here any more.
+    states that others' feedback changed (by first sequence), what is known of other authors now (heads, and peaks, 0: none any more: see
+    positions.py); and the owners that are not here any more.
     """
 
     jobs: Sequence[WriteJob]
@@ -121,6 +135,7 @@ class Commit:
     states: dict[Owner, list[tuple[int, bytes]]] = field(default_factory=dict)
     heads: dict[Owner, dict[int, int]] = field(default_factory=dict)
     dropped: set[Owner] = field(default_factory=set)
+    peaks: dict[Owner, dict[int, int]] = field(default_factory=dict)
 
     def owners(self) -> set[Owner]:
         """Whose memory the commit changed."""
@@ -144,6 +159,8 @@ class Commit:
         _append(self.membership.freed, later.membership.freed)
         for owner, heads in later.heads.items():
             self.heads.setdefault(owner, {}).update(heads)
+        for owner, peaks in later.peaks.items():
+            self.peaks.setdefault(owner, {}).update(peaks)
         self.dropped |= later.dropped
 
 
@@ -175,7 +192,7 @@ class Committer:
         self._owner_cache = owner_cache
         self.last_sequence = int(connection.execute("SELECT value FROM meta WHERE key = 'last_sequence'").fetchone()[0])
         clock = int(connection.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()[0])
-        self.author = Author(HybridClock(now_ns, start=clock), identity.node_id, trust)
+        self.author = Author(HybridClock(now_ns, start=clock), identity.node_id, identity.dimension, trust)
         held = "SELECT total(episodic + semantic + procedural), count(*) FROM owners WHERE episodic + semantic + procedural > 0"
         self.totals = Totals(*(int(value) for value in connection.execute(held).fetchone()))
 
@@ -220,7 +237,7 @@ class Committer:
                 self.connection.execute("ROLLBACK")
             raise
         self._remember(work)
-        effects = (work.added, work.removed, work.membership, work.states, work.heads, work.dropped)
+        effects = (work.added, work.removed, work.membership, work.states, work.heads, work.dropped, work.peaks)
         return Commit(jobs, results, work.last_sequence, *effects)
 
     def _remember(self, work: Transaction) -> None:
@@ -278,6 +295,10 @@ class Committer:
             return prune(self.connection, action)
         if isinstance(action, DropOwner):
             return Kept(work.drop(owner, action))
+        if isinstance(action, SettleOwner):
+            return Kept(work.settle(owner, action))
+        if isinstance(action, Weigh):
+            return weigh(work, action, now_us)
         return pb.DeleteResult(deleted=work.delete(owner, action.trace_id, now_us))
 
     def _merge(self, work: Transaction, owner: Owner, merge: Merge, vectors: _Vectors) -> pb.PutResult:
@@ -309,22 +330,22 @@ class _Vectors:
     """The vectors of a group, checked in one go; taken one after the other in the order of the jobs."""
 
     def __init__(self, jobs: Sequence[WriteJob], dimension: int) -> None:
-        blobs: list[bytes] = []
+        self._given: list[Embedding] = []
         for job in jobs:
             if isinstance(job.action, pb.PutAction):
-                blobs += [trace.embedding.vector for trace in job.action.traces]
+                self._given += [trace.embedding for trace in job.action.traces]
             elif isinstance(job.action, Merge):
-                blobs.append(job.action.semantic.embedding.vector)
+                self._given.append(job.action.semantic.embedding)
             elif isinstance(job.action, pb.UpdateAction) and job.action.trace.HasField("embedding"):
-                blobs.append(job.action.trace.embedding.vector)
-        matrix, self._errors = unit_vectors(blobs, dimension)
+                self._given.append(job.action.trace.embedding)
+        matrix, self._errors = unit_vectors([embedding.vector for embedding in self._given], dimension)
         self._bytes = matrix.tobytes()
         self._width = 4 * dimension
         self._next = 0
 
     def take(self) -> bytes:
-        """Raises EmbeddingDimensionMismatch, EmbeddingNotFinite."""
+        """As they are stored (vectors.py). Raises EmbeddingDimensionMismatch, EmbeddingNotFinite, FieldInvalid."""
         i, self._next = self._next, self._next + 1
         if i in self._errors:
             raise self._errors[i]
-        return self._bytes[i * self._width : (i + 1) * self._width]
+        return joined(self._bytes[i * self._width : (i + 1) * self._width], self._given[i], self._width // 4)

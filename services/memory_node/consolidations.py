@@ -31,6 +31,7 @@ from services.memory_node.reader import Reader
 from services.memory_node.records import Owner, timestamp
 from services.memory_node.states import States
 from services.memory_node.store import Store
+from services.memory_node.vectors import sentences
 
 _EVENTS = {outcome: metrics.CONSOLIDATION_EVENTS.labels(outcome) for outcome in ("merged", "rejected", "unchanged")}
 # A merge is one commit; longer means that the node is stuck or stopping.
@@ -142,7 +143,6 @@ class Consolidations:
         now_s = self._now_ns() / 1e9
         merged = np.array(reader.merged(owner_id), np.int64)
         vectors, sequences, urgency = [], [], []
-        width = 4 * self._store.identity.dimension
         for rows in reader.load(owner_id):
             block = self._states.block()
             self._states.append_loaded(block, rows)
@@ -152,7 +152,7 @@ class Consolidations:
             salience = block.column("salience")[episodic].astype(np.float64)
             urgency += priority(need, block.retrievability(episodic, now_s), salience).tolist()
             sequences += rows.sequence[episodic].tolist()
-            vectors += [rows.vectors[i * width : (i + 1) * width] for i in episodic.tolist()]
+            vectors += [rows.vectors[i] for i in episodic.tolist()]
         if len(sequences) < 2:
             return None
         chosen = np.sort(np.argsort(-np.array(urgency), kind="stable")[: min(most, self._options.plan.most_traces)]).tolist()
@@ -160,7 +160,7 @@ class Consolidations:
         stored = reader.payloads(owner_id, picked)
         traces = [MemoryTrace.FromString(stored[sequence][0]) for sequence in picked]
         ids = [bytes.fromhex(trace.trace_id) for trace in traces]
-        matrix = np.frombuffer(b"".join(vectors[i] for i in chosen), "<f4").reshape(-1, self._store.identity.dimension)
+        matrix = sentences([vectors[i] for i in chosen], self._store.identity.dimension)
         episodes = Episodes(ids, [trace.text for trace in traces], matrix, np.array(urgency)[chosen])
         return _Work(episodes, dict(zip(ids, traces, strict=True)), dict(zip(ids, picked, strict=True)))
 

@@ -32,7 +32,7 @@ from services.memory_node.commit import Commit, Done, Signatures, WriteAction, W
 from services.memory_node.feedback import FeedbackDesk
 from services.memory_node.gate import WriteGate
 from services.memory_node.heads import Heads
-from services.memory_node.housekeeping import DropOwner, JournalPrune
+from services.memory_node.housekeeping import DropOwner, JournalPrune, SettleOwner
 from services.memory_node.inbox import Inbox
 from services.memory_node.merges import Merge
 from services.memory_node.partition import Partition
@@ -43,6 +43,7 @@ from services.memory_node.reads import Reads
 from services.memory_node.records import Judgement, Owner
 from services.memory_node.residents import Loaded, Residents
 from services.memory_node.search import GroupKey, Searcher, group_key
+from services.memory_node.weighing import Weigh
 from services.memory_node.writer import Writer
 
 log = get_logger(__name__)
@@ -143,7 +144,7 @@ class Engine:
         """Have a cluster merged; a consolidation asks for one at a time. `done` is called on the engine's thread, on refusal at once."""
         self.join(owner, merge, done)
 
-    def join(self, owner: Owner, action: Merge | pb.MergeAction | JournalPrune | DropOwner, done: Done) -> None:
+    def join(self, owner: Owner, action: Merge | pb.MergeAction | JournalPrune | DropOwner | SettleOwner | Weigh, done: Done) -> None:
         """Have a component's write done, bounded as callers' are. `done` is called on the engine's thread, on refusal at once."""
 
         def written(result: WriteResult | NdmlError) -> None:

@@ -13,6 +13,7 @@ from services.memory_node.ports import NowNs
 from services.memory_node.reader import Reader
 from services.memory_node.records import Owner
 from services.memory_node.store import Store
+from services.memory_node.vectors import show
 
 
 class Exports:
@@ -73,7 +74,8 @@ class Exports:
                 chunk, size = pb.ExportResponse(total=chunk.total), 0
             trace = MemoryTrace.FromString(payload)
             if request.include_embedding:
-                trace.embedding.vector, trace.embedding.model = vector, self._store.identity.embedding_model
+                identity = self._store.identity
+                show(trace.embedding, vector, identity.dimension, identity.embedding_model)
             chunk.traces.append(trace)
             size += len(payload) + len(vector)
         yield chunk

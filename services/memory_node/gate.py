@@ -16,9 +16,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from ndml.btsp.calibration import GateProfile
+from ndml.btsp.contradiction import among
 from ndml.btsp.gate import Decision, GateThresholds, contradicts, decide_many, explain, needs_search
 from ndml.btsp.plateau import CalciumTable
 from ndml.btsp.salience import DocumentFrequencies, salience_of
+from ndml.language import entities
 from ndml.runtime import metrics
 from ndml.v1.types_pb2 import (
     LINK_TYPE_DUPLICATES,
@@ -40,6 +42,10 @@ from services.memory_node.records import F32, Judgement, Owner, unit_vectors
 
 # Texts that salience is measured against when an owner was loaded: enough for stable frequencies, and some 30 ms.
 _WORDS_FROM = 2048
+_AROUND = 8
+"""Neighbours looked at around what sounds known: enough for what has been said of the same thing since."""
+_READ_CHARS = 1000
+"""Of a text that sounds known, what is read for its names: more says more than one thing, and takes the engine's thread too long."""
 
 I64 = NDArray[np.int64]
 
@@ -71,6 +77,8 @@ class _Known(NamedTuple):
     trace_id: str
     text: str
     learned_at: Timestamp
+    speaker: str
+    said_ns: int
 
 
 class WriteGate:
@@ -92,6 +100,10 @@ class WriteGate:
         cosines = seen.cosine.tolist()
         clash = [self._contradicts(*each, at) for each in zip(seen.nearest, cosines, traces, strict=True)]
         decisions = decide_many(seen.familiarity, seen.cosine, np.array(clash, np.bool_), at).tolist()
+        same = {i: known for i, known in enumerate(seen.nearest) if known is not None and decisions[i] == Decision.DUPLICATE}
+        news = self._news(partition, vectors, traces, same)
+        for i in news:
+            decisions[i] = Decision.RELATED
         judged: list[Judgement | None] = []
         left_out: dict[str, str] = {}
         plateaus, now_s = 0, self._now_ns() / 1e9
@@ -107,7 +119,8 @@ class WriteGate:
                 # A duplicate of one that is left out itself is one of what that duplicates.
                 gate.nearest_trace_id = left_out.get(known.trace_id, known.trace_id)
             encoded = self._encode(gate, owner, trace, vector, now_s)
-            gate.reason = f"{explain(decision, familiarity, cosine, clash[i], at)}; {encoded}"
+            compared = f"nearest cosine {cosine:.3f}, but {news[i]}" if i in news else explain(decision, familiarity, cosine, clash[i], at)
+            gate.reason = f"{compared}; {encoded}"
             judgement = _judgement(made, decision, deduplicate, known)
             if judgement.duplicate_of:
                 left_out[trace.trace_id] = judgement.duplicate_of
@@ -139,6 +152,35 @@ class WriteGate:
     def _contradicts(self, known: _Known | None, cosine: float, trace: MemoryTrace, at: GateThresholds) -> bool:
         return known is not None and cosine >= at.related and contradicts(known.text, trace.text)
 
+    def _news(self, partition: Partition | None, vectors: F32, traces: Sequence[MemoryTrace], same: dict[int, _Known]) -> dict[int, str]:
+        """Why some of the traces that sound like one that is known, `same` by position, are no duplicates of it.
+
+        Each names what the other does not: vectors hardly tell "at 4:53" from "at 1:44". Or what is known was contradicted since it was
+        said: who says again that they live in Oslo has moved back.
+        """
+        news = {i: "it names something else" for i, known in same.items() if _name_apart(known.text, traces[i].text)}
+        asked = [i for i in same if i not in news]
+        for i, around in zip(asked, self._around(partition, vectors, traces, asked), strict=True):
+            known = same[i]
+            later = [each for each in around if each.speaker == known.speaker and each.said_ns > known.said_ns]
+            contradicts_now = among([known.text, *(each.text for each in later)])
+            if any(contradicts_now(known.text, each.text) for each in later):
+                news[i] = "what is known was contradicted since"
+        return news
+
+    def _around(self, partition: Partition | None, vectors: F32, traces: Sequence[MemoryTrace], asked: list[int]) -> list[list[_Known]]:
+        """Short texts near those asked for, of the store and of what stands before them in the batch."""
+        near: list[list[_Known | None]] = [[] for _ in asked]
+        if asked and partition is not None and partition.live:
+            lasting = partition.mask(None, self._reader, self._now_ns() // 1000)
+            rows = partition.index.search(vectors[asked], min(_AROUND, len(partition.columns)), lasting)[1]
+            found = iter(self._known(partition, rows.ravel()))
+            near = [[next(found) for _ in row] for row in rows]
+        for i, stored in zip(asked, near, strict=True):
+            before = np.argsort(-(vectors[:i] @ vectors[i]), kind="stable")[:_AROUND]
+            stored += [_as_known(traces[j]) for j in before.tolist()]
+        return [[each for each in known if each is not None and len(each.text) <= _READ_CHARS] for known in near]
+
     def _look(self, partition: Partition | None, vectors: F32, traces: Sequence[MemoryTrace], at: GateThresholds) -> _Seen:
         """Familiarity of all, exact neighbours of those that need them, the batch's own earlier traces included."""
         count = len(vectors)
@@ -164,7 +206,7 @@ class WriteGate:
         found: list[_Known | None] = []
         for row, sequence in zip(rows.tolist(), sequences, strict=True):
             trace = MemoryTrace.FromString(stored[sequence][0]) if row >= 0 and sequence in stored else None
-            found.append(None if trace is None else _Known(trace.trace_id, trace.text, trace.learned_at))
+            found.append(None if trace is None else _as_known(trace))
         return found
 
     def _encode(self, gate: GateDecision, owner: Owner, trace: MemoryTrace, vector: F32, now_s: float) -> str:
@@ -175,6 +217,19 @@ class WriteGate:
         encoding = self._calcium.observe((owner, trace.scope.session), vector, novelty, min(gate.salience, 1.0), said_s)
         gate.calcium, gate.plateau, gate.encoding_strength = encoding.calcium, encoding.plateau, encoding.strength
         return encoding.reason
+
+
+def _as_known(trace: MemoryTrace) -> _Known:
+    said = trace.said_at if trace.HasField("said_at") else trace.learned_at
+    return _Known(trace.trace_id, trace.text, trace.learned_at, trace.speaker, said.ToNanoseconds())
+
+
+def _name_apart(known: str, said: str) -> bool:
+    """Whether each names something that the other does not."""
+    if known == said:
+        return False
+    a, b = ({named.text.casefold() for named in entities(text[:_READ_CHARS])} for text in (known, said))
+    return bool(a - b and b - a)
 
 
 def _numbers(gate: GateDecision, familiarity: float, cosine: float) -> None:
@@ -201,8 +256,7 @@ def _among_themselves(
     best = similar.argmax(axis=1)
     value = similar[np.arange(len(vectors)), best]
     for i in np.flatnonzero((value >= distant) & ~(value <= cosine)).tolist():
-        trace = traces[best[i]]
-        cosine[i], familiarity[i], nearest[i] = value[i], np.nan, _Known(trace.trace_id, trace.text, trace.learned_at)
+        cosine[i], familiarity[i], nearest[i] = value[i], np.nan, _as_known(traces[best[i]])
 
 
 def _judgement(made: MemoryTrace, decision: Decision, deduplicate: bool, known: _Known | None) -> Judgement:

@@ -9,6 +9,7 @@ from ndml.errors import OwnerUnavailable
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1 import replication_pb2 as rpb
 from services.memory_node.commit import Commit
+from services.memory_node.positions import Standing
 from services.memory_node.reader import Reader
 from services.memory_node.records import Owner
 
@@ -22,7 +23,7 @@ class Heads:
     def __init__(self, reader: Reader, most: int) -> None:
         self._reader = reader
         self._most = most
-        self._known: OrderedDict[Owner, dict[int, int]] = OrderedDict()
+        self._known: OrderedDict[Owner, Standing] = OrderedDict()
 
     @property
     def replica(self) -> int:
@@ -35,23 +36,24 @@ class Heads:
             self._known.pop(owner, None)
         for owner, grown in commit.heads.items():
             if owner in self._known:
-                self._known[owner].update(grown)
+                self._known[owner].take(grown, commit.peaks.get(owner, {}))
         for job, result in zip(commit.jobs, commit.results, strict=True):
             known = self._known.get(job.owner)
             if known is not None and isinstance(result, _AUTHORED) and result.sequence:
-                known[self.replica] = max(result.sequence, known.get(self.replica, 0))
+                known.heads[self.replica] = max(result.sequence, known.heads.get(self.replica, 0))
 
     def check(self, owner: Owner, seen: Sequence[rpb.Head], applied: int) -> None:
         """Raises OwnerUnavailable unless this node shows all of it: own writes up to `applied`, others' by what is known of them."""
         for head in seen:
-            found = applied if head.replica == self.replica else self._of(owner, applied).get(head.replica, 0)
+            found = applied if head.replica == self.replica else self._heads_of(owner, applied).get(head.replica, 0)
             if found < head.counter:
                 raise OwnerUnavailable(
                     f"this copy has writes of store {head.replica:016x} up to {found}, the read asks for {head.counter}: ask another copy"
                 )
 
     def shown(self, owner: Owner, applied: int, *, stored: bool) -> list[rpb.Head]:
-        """What whoever shows as much as a read did just now must know: this store's position of the owner, and others'.
+        """What whoever shows as much as a read did just now must know: this store's position of the owner, and others'. An author some of
+        whose updates show before earlier ones has two entries: up to where everything is here, 0: nothing is; then up to where they go.
 
         `stored`: the read was of the store, which may be ahead of the index. Never less than what was shown; a little more at times.
         """
@@ -59,23 +61,27 @@ class Heads:
         row = self._reader.owner(owner) if stored and known is not None else None
         if known is None or (row is not None and row.changed > applied):
             known, _ = self._read(owner, applied)
-        return [rpb.Head(replica=replica, counter=counter) for replica, counter in sorted(known.items())]
+        if not known.peaks:
+            return [rpb.Head(replica=replica, counter=counter) for replica, counter in sorted(known.heads.items())]
+        authors = sorted(known.heads.keys() | known.peaks.keys())
+        lower = [rpb.Head(replica=replica, counter=known.heads.get(replica, 0)) for replica in authors]
+        return lower + [rpb.Head(replica=replica, counter=counter) for replica, counter in sorted(known.peaks.items())]
 
-    def _of(self, owner: Owner, applied: int) -> dict[int, int]:
+    def _heads_of(self, owner: Owner, applied: int) -> dict[int, int]:
         known = self._known.get(owner)
         if known is not None:
             self._known.move_to_end(owner)
-            return known
-        heads, ahead = self._read(owner, applied)
-        return {} if ahead else heads
+            return known.heads
+        known, ahead = self._read(owner, applied)
+        return {} if ahead else known.heads
 
-    def _read(self, owner: Owner, applied: int) -> tuple[dict[int, int], bool]:
+    def _read(self, owner: Owner, applied: int) -> tuple[Standing, bool]:
         """As on disk; True: that is not in the index yet, and is not kept. In a moment it is."""
         with self._reader.snapshot():
-            row, heads = self._reader.owner(owner), self._reader.heads(owner)
+            row, known = self._reader.owner(owner), self._reader.standing(owner)
         if row is not None and row.changed > applied:
-            return heads, True
-        self._known[owner] = heads
+            return known, True
+        self._known[owner] = known
         if len(self._known) > self._most:
             self._known.popitem(last=False)
-        return heads, False
+        return known, False

@@ -28,6 +28,16 @@ class DropOwner:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class SettleOwner:
+    """What shows of an owner stands at every other copy as well, if its records still have this digest: peaks (positions.py) may go, for a
+    read of any copy shows as much. `absent`: a node that could not be asked; only peaks of its own stores may go, "" where there is none.
+    """
+
+    digest: bytes
+    absent: str = ""
+
+
 @dataclass(slots=True)
 class Kept:
     """What became of it. `done` False: the owner has changed, or is not here."""
@@ -39,6 +49,17 @@ class Kept:
 def prune(connection: sqlite3.Connection, action: JournalPrune) -> Kept:
     connection.execute("DELETE FROM journal WHERE sequence <= ?", (action.up_to,))
     return Kept(True)
+
+
+def settle(connection: sqlite3.Connection, row: OwnerRow, action: SettleOwner, replica: int) -> dict[int, int]:
+    """Authors whose peaks go, as `Commit.peaks` has it. Rows that wait must be in the table."""
+    if owner_digests(connection, row.owner_id, replica).whole != action.digest:
+        return {}
+    which = "owner_id = ?1 AND peak > 0 AND (?2 = '' OR replica IN (SELECT replica FROM authors WHERE node_id = ?2))"
+    values = (row.owner_id, action.absent)
+    gone = {author: 0 for (author,) in connection.execute(f"SELECT replica FROM heads WHERE {which}", values).fetchall()}
+    connection.execute(f"UPDATE heads SET peak = 0 WHERE {which}", values)
+    return gone
 
 
 def drop(connection: sqlite3.Connection, row: OwnerRow, action: DropOwner, replica: int) -> bool:

@@ -6,7 +6,7 @@ else is read, joined as ndml.crdt.record says, and the difference is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,10 +22,11 @@ from services.memory_node import merges
 from services.memory_node.changes import write_requests
 from services.memory_node.contributions import join_states
 from services.memory_node.owners import OwnerRow
-from services.memory_node.positions import advanced, heads_of, names, write_heads
+from services.memory_node.positions import Standing, advanced, names, peaked, standing_of, write_standing
 from services.memory_node.records import NewTrace, Owner, TraceRow, joined_trace, row_checks
 from services.memory_node.replicas import CHUNK, Stored
 from services.memory_node.transaction import Transaction
+from services.memory_node.vectors import sentences, well_formed
 from services.memory_node.versions import Shown, says_the_same, write_beside
 
 MOST_RECORDS = 4096
@@ -106,21 +107,46 @@ class _Join:
         if self._changed:
             work.last_sequence += work.last_sequence == self._before
             row.changed = work.last_sequence
-        whole = [update for update in action.updates if not any(each.trace_id in self._incomplete for each in update.records)]
-        known = heads_of(work.connection, row.owner_id)
-        grown, waiting = advanced(known, whole, action.heads, work.replicas.replica, lambda replica: work.early(self._owner, replica))
-        work.waiting.setdefault(self._owner, []).extend(waiting)
-        if len(known) + len(grown) > MOST_AUTHORS:
-            grown = {replica: counter for replica, counter in grown.items() if replica in known}
-        if grown:
-            write_heads(work.connection, row.owner_id, grown)
-            work.heads.setdefault(self._owner, {}).update(grown)
+        known = standing_of(work.connection, row.owner_id)
+        self._advance(row, known, action)
         work.connection.executemany(_NAME_AUTHOR, names(action.updates).items())
         asked = {update.replica for update in action.updates} | {head.replica for head in action.heads}
-        heads = {replica: counter for replica, counter in (known | grown).items() if replica in asked}
         result = pb.MergeResult(changed=len(self._changed), sequence=work.last_sequence)
-        result.heads.extend(rpb.Head(replica=replica, counter=counter) for replica, counter in sorted(heads.items()))
+        told = [(replica, counter) for replica, counter in sorted(known.heads.items()) if replica in asked]
+        # Who asks by an update without a position wants to know what may have been seen here.
+        questions = [update.replica for update in action.updates if not (update.counter or update.records)]
+        told += [(replica, known.peaks[replica]) for replica in questions if replica in known.peaks]
+        result.heads.extend(rpb.Head(replica=replica, counter=counter) for replica, counter in told)
         return result
+
+    def _advance(self, row: OwnerRow, known: Standing, action: pb.MergeAction) -> None:
+        """Take what the action says of authors into `known`, and onto the disk."""
+        work, own = self._work, self._work.replicas.replica
+        whole = [update for update in action.updates if not any(each.trace_id in self._incomplete for each in update.records)]
+        grown, waiting = advanced(known.heads, whole, action.heads, own, lambda replica: work.early(self._owner, replica))
+        work.waiting.setdefault(self._owner, []).extend(waiting)
+        peaks = peaked(known, grown, self._claims(action), own)
+        authors = known.heads.keys() | known.peaks.keys()
+        if len(authors | grown.keys() | peaks.keys()) > MOST_AUTHORS:
+            grown = {replica: counter for replica, counter in grown.items() if replica in authors}
+            peaks = {replica: peak for replica, peak in peaks.items() if replica in authors}
+        if grown or peaks:
+            known.take(grown, peaks)
+            write_standing(work.connection, row.owner_id, known, grown.keys() | peaks.keys())
+            work.heads.setdefault(self._owner, {}).update(grown)
+            work.peaks.setdefault(self._owner, {}).update(peaks)
+
+    def _claims(self, action: pb.MergeAction) -> Iterator[tuple[int, int]]:
+        """Authors, and positions up to which something of theirs may show since the join. Who erased a trace is not said in its record."""
+        records = [self._parsed.by_id[trace_id].record for trace_id in self._changed & self._parsed.by_id.keys()]
+        authors = {dot.replica for record in records for dot in record.versions}
+        erased = any(record.is_erased for record in records)
+        for update in action.updates:
+            whole = any(record.trace_id in self._changed for record in update.records)
+            if whole or erased or update.replica in authors:
+                yield update.replica, update.counter
+        for record in records:
+            yield from ((replica, given.counter) for replica, given in record.states.items())
 
     def _look_up(self, ids: Sequence[bytes]) -> tuple[dict[bytes, TraceRow], set[bytes]]:
         there: dict[bytes, TraceRow] = {}
@@ -291,9 +317,9 @@ def _check_number(number: int, field: str) -> int:
 
 
 def _check_vectors(blobs: Sequence[bytes], dimension: int) -> None:
-    if any(len(blob) != 4 * dimension for blob in blobs):
-        raise FieldInvalid(f"a version's vector has not {dimension} float32 components", field="versions.vector")
-    vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(-1, dimension) if blobs else np.empty((0, dimension), np.float32)
+    if any(not well_formed(len(blob) - 4 * dimension, dimension) for blob in blobs):
+        raise FieldInvalid(f"a version's vector has not {dimension} float32 components and whole word vectors", field="versions.vector")
+    vectors = sentences(blobs, dimension)
     with np.errstate(all="ignore"):
         off = ~(np.abs(np.einsum("nd,nd->n", vectors, vectors) - 1) <= _UNIT_TOLERANCE)
     if off.any():

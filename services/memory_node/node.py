@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from ndml.btsp.plateau import CalciumTable
 from ndml.btsp.record import RECORD_BYTES
 from ndml.internal.v1 import memory_node_pb2 as pb
+from ndml.internal.v1 import replication_pb2 as rpb
 from ndml.runtime import metrics
 from services.memory_node.care import Caretaker
 from services.memory_node.columns import ROW_BYTES
@@ -35,6 +37,7 @@ from services.memory_node.residents import Residents
 from services.memory_node.schema import Identity
 from services.memory_node.search import Searcher, SearchOptions
 from services.memory_node.settings import NodeSettings
+from services.memory_node.signals.evidence import evidence_bytes
 from services.memory_node.snapshots import Snapshot
 from services.memory_node.states import States
 from services.memory_node.store import Store
@@ -66,6 +69,10 @@ class NodeSignatures(Signatures, Protocol):
         """After the last one."""
         ...
 
+    def mends(self, owner: Owner, trace_ids: Sequence[bytes]) -> Sequence[rpb.OwnerUpdate]:
+        """What another copy needs to have these traces as they are here, in the form of a repair. Any thread; raises StoreUnavailable."""
+        ...
+
     def trust_of(self, replica: int) -> int:
         """Of a store's author, 0 to 100."""
         ...
@@ -86,7 +93,7 @@ class Node:
         trust: Trust = trusted if signatures is None else signatures.trust_of
         self._placement = placement
         node = settings.node
-        row_bytes = (4 * node.dimension + ROW_BYTES + RECORD_BYTES) * _OVERSHOOT
+        row_bytes = (4 * node.dimension + ROW_BYTES + RECORD_BYTES + evidence_bytes(node.dimension)) * _OVERSHOOT
         self._max_owner_traces = max(1, int(settings.engine.index_memory_limit / row_bytes))
         identity = Identity(node.node_id, node.dimension, node.embedding_model)
         dynamics = settings.dynamics.options().dynamics
@@ -140,7 +147,7 @@ class Node:
             Writer(self.store, inbox.post, self._signatures),
             Residents(settings.index_memory_limit, self.store.reader, self._load, inbox.post),
             Searcher(reader, cache, options, self._now_ns),
-            Reads(reader, states, node.dimension, node.embedding_model, settings.result_bytes, self._now_ns, self._trust),
+            self._reads(reader, states),
             cache,
             self._placement,
             None if profile is None else WriteGate(profile, calcium, reader, self._now_ns),
@@ -156,6 +163,11 @@ class Node:
         self.exports = Exports(self.store, self._now_ns)
         self.consolidations = Consolidations(self.store, self.engine, states, self._settings.consolidation.options(), self._now_ns)
         self._show()
+
+    def _reads(self, reader: Reader, states: States) -> Reads:
+        node, result_bytes = self._settings.node, self._settings.engine.result_bytes
+        made = partial(Reads, reader, states, node.dimension, node.embedding_model, result_bytes, self._now_ns, self._trust)
+        return made() if self._signatures is None else made(self._signatures.mends)
 
     def _load(self, reader: Reader, owner: Owner) -> Partition | None:
         return load_partition(reader, owner, self._parts, self._max_owner_traces)

@@ -18,6 +18,7 @@ from ndml.btsp.salience import DocumentFrequencies
 from ndml.btsp.state import TraceFlag
 from ndml.errors import CapacityReached
 from ndml.runtime.log import get_logger
+from ndml.v1.types_pb2 import MemoryTrace
 from services.memory_node.columns import Columns
 from services.memory_node.familiarity import Familiarity
 from services.memory_node.filters import Conditions, LabelSource, Mask, mask
@@ -25,7 +26,9 @@ from services.memory_node.index import AdaptiveIndex
 from services.memory_node.ranking import Signals
 from services.memory_node.reader import LoadedRows, Place, Reader, StoredTrace
 from services.memory_node.records import F32, Owner, TraceRow
+from services.memory_node.signals.evidence import Evidence, Said
 from services.memory_node.states import RowSignals, States
+from services.memory_node.vectors import sentences, words
 
 log = get_logger(__name__)
 
@@ -52,6 +55,7 @@ class Partition:
         self.owner_id = owner_id
         self.index = parts.make_index()
         self.columns = Columns()
+        self.evidence = Evidence(parts.dimension)
         self.states = parts.states.block()
         self.words: DocumentFrequencies | None = None
         self._familiarity = parts.familiarity()
@@ -69,6 +73,7 @@ class Partition:
             self.index.nbytes
             + self.columns.nbytes
             + self.states.nbytes
+            + self.evidence.nbytes
             + self._familiarity.nbytes
             + (0 if self.words is None else self.words.nbytes)
         )
@@ -105,21 +110,29 @@ class Partition:
 
     def append(self, rows: Sequence[TraceRow], carried: Mapping[int, bytes]) -> None:
         """Rows at the end of everything; `carried` has packed states by first_sequence, the others begin theirs."""
-        vectors = np.frombuffer(b"".join([row.vector for row in rows]), "<f4").reshape(-1, self._parts.dimension)
+        vectors = sentences([row.vector for row in rows], self._parts.dimension)
         self.index.add(vectors)
         self.columns.append(rows)
         self._parts.states.append(self.states, rows, carried)
         self._familiarity.learn(vectors, self.columns.ints("first_sequence")[-len(rows) :])
         self._gain.observe_all([row.salience for row in rows])
         self._expire_from([row.expires_at_us for row in rows if row.expires_at_us])
+        self._learn([row.speaker for row in rows], [row.payload for row in rows], [row.vector for row in rows])
 
     def append_loaded(self, rows: LoadedRows) -> None:
         """As `append`, of rows as the store read them."""
-        self.index.add(np.frombuffer(rows.vectors, "<f4").reshape(-1, self._parts.dimension))
+        self.index.add(sentences(rows.vectors, self._parts.dimension))
         self.columns.append_loaded(rows)
         self._parts.states.append_loaded(self.states, rows)
         self._gain.observe_all(rows.salience)
         self._expire_from(rows.expires_at_us[rows.expires_at_us > 0].tolist())
+        self._learn(rows.speaker, rows.payloads, rows.vectors)
+
+    def _learn(self, speakers: Sequence[str], payloads: Sequence[bytes], vectors: Sequence[bytes]) -> None:
+        """What rows hold beside their sentence vectors."""
+        texts = [MemoryTrace.FromString(payload).text for payload in payloads]
+        found = [words(vector, self._parts.dimension) for vector in vectors]
+        self.evidence.append([Said(*each) for each in zip(speakers, texts, found, strict=True)], self.columns)
 
     def revive(self, stored: StoredTrace) -> int:
         """Bring an archived trace back into the index, active; returns its row. The change of its state is the caller's to write."""
@@ -171,6 +184,7 @@ class Partition:
         if len(rows):
             self.index.remove(rows)
             self.columns.alive[rows] = False
+            self.evidence.remove(rows, self.columns)
 
     def upkeep(self) -> None:
         """Bounded work between batches: swap in an index that was trained meanwhile, drop dead rows once they are many."""
@@ -181,6 +195,7 @@ class Partition:
             new_rows = self.index.compact()
             self.columns.renumber(new_rows)
             self.states.renumber(new_rows)
+            self.evidence.renumber(new_rows)
 
     def close(self) -> None:
         self.index.close()

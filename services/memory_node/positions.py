@@ -1,7 +1,9 @@
 """Where this store's updates of each owner stand, and what it knows of others': authored positions, journal, heads. In the transaction.
 
 A position is this store's own last sequence number after a job that changed records of the owner. Each job's update says the position
-before and after, so who has everything up to the one before has everything up to the one after.
+before and after, so who has everything up to the one before has everything up to the one after: the author's head. What came past a head
+shows all the same. How far that goes is the author's peak, and it is written down with the head, because it must outlive a restart: nothing
+of the author that is past the peak shows here.
 """
 
 from __future__ import annotations
@@ -78,13 +80,62 @@ def write_journal(connection: sqlite3.Connection, sequence: int, owner_id: int, 
     connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?)", (sequence, owner_id, previous, touched.packed(), touched.request))
 
 
-def heads_of(connection: sqlite3.Connection, owner_id: int) -> dict[int, int]:
+class Standing(NamedTuple):
+    """What is known of an owner's authors. `heads`: up to where everything is here; `peaks`: of those whose later updates show already, up
+    to where these go."""
+
+    heads: dict[int, int]
+    peaks: dict[int, int]
+
+    def take(self, heads: Mapping[int, int], peaks: Mapping[int, int]) -> None:
+        """Change to these heads, and these peaks; 0: there is none any more."""
+        self.heads.update(heads)
+        for replica, peak in peaks.items():
+            self.peaks[replica] = peak
+            if not peak:
+                del self.peaks[replica]
+
+
+def standing_of(connection: sqlite3.Connection, owner_id: int) -> Standing:
     """What is known of other authors."""
-    return dict(connection.execute("SELECT replica, counter FROM heads WHERE owner_id = ?", (owner_id,)).fetchall())
+    rows = connection.execute("SELECT replica, counter, peak FROM heads WHERE owner_id = ?", (owner_id,)).fetchall()
+    return Standing({row[0]: row[1] for row in rows if row[1]}, {row[0]: row[2] for row in rows if row[2]})
 
 
-def write_heads(connection: sqlite3.Connection, owner_id: int, heads: Mapping[int, int]) -> None:
-    connection.executemany("INSERT OR REPLACE INTO heads VALUES (?, ?, ?)", [(owner_id, *head) for head in heads.items()])
+def write_standing(connection: sqlite3.Connection, owner_id: int, standing: Standing, authors: Iterable[int]) -> None:
+    """As it is now of these authors."""
+    rows = [(owner_id, replica, standing.heads.get(replica, 0), standing.peaks.get(replica, 0)) for replica in authors]
+    connection.executemany("INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?)", rows)
+
+
+def noted(owner: Owner, shown: Mapping[int, int]) -> list[rpb.OwnerUpdate]:
+    """What goes along with records that do not say their authors' positions: nothing of an author in them is past these. As updates from a
+    position to the same one, so that no head grows by them."""
+    tenant, user = owner
+    found = sorted(shown.items())
+    return [rpb.OwnerUpdate(tenant=tenant, user=user, replica=replica, previous=at, counter=at) for replica, at in found if at]
+
+
+def notes_in(updates: Iterable[rpb.OwnerUpdate]) -> dict[int, int]:
+    """What `noted` was told; of other updates their authors' positions."""
+    shown: dict[int, int] = {}
+    for update in updates:
+        shown[update.replica] = max(update.counter, shown.get(update.replica, 0))
+    return shown
+
+
+def peaked(known: Standing, grown: Mapping[int, int], claims: Iterable[tuple[int, int]], own: int) -> dict[int, int]:
+    """Peaks that change, 0: there is none any more; by what was joined just now (`claims`: author and position) and by heads that grew."""
+    claimed: dict[int, int] = {}
+    for replica, counter in claims:
+        claimed[replica] = max(counter, claimed.get(replica, 0))
+    changed: dict[int, int] = {}
+    for replica in (claimed.keys() | known.peaks.keys()) - {own}:
+        before, head = known.peaks.get(replica, 0), grown.get(replica, known.heads.get(replica, 0))
+        peak = max(claimed.get(replica, 0), before)
+        if (peak if peak > head else 0) != before:
+            changed[replica] = peak if peak > head else 0
+    return changed
 
 
 class Advance(NamedTuple):
@@ -118,7 +169,7 @@ def advanced(
         for span in sorted(spans.union(earlier(replica)), key=lambda span: span.counter):
             if span.previous <= head < span.counter:
                 head = span.counter
-            elif span.counter > head and span in spans:
+            elif span.counter > max(head, span.previous) and span in spans:
                 waiting.append(span)
         if head > known.get(replica, 0):
             grown[replica] = head

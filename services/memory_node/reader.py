@@ -21,7 +21,7 @@ from services.memory_node.replicas import Damaged, checked
 I64 = NDArray[np.int64]
 
 _LOAD_ROWS = 4096
-_COLUMNS = "sequence, first_sequence, kind, said_at_us, learned_at_us, agent, session, speaker, length(payload), vector"
+_COLUMNS = "sequence, first_sequence, kind, said_at_us, learned_at_us, agent, session, speaker, payload, vector"
 _DYNAMICS = "salience, encoding, expires_at_us, protected, s.lifecycle, s.state, trace_id, checks"
 
 
@@ -34,7 +34,7 @@ _NARROWED = f"owner_id = ?1 AND (?2 = '' OR agent = ?2) AND (?3 = '' OR session 
 
 
 class LoadedRows(NamedTuple):
-    """Some rows of an owner as columns: [n] integers, n strings, [n * dimension] float32 as bytes, [n * 16] ids."""
+    """Some rows of an owner as columns: [n] integers, n strings, n vectors (vectors.py), [n * 16] ids."""
 
     sequence: I64
     first_sequence: I64
@@ -44,8 +44,8 @@ class LoadedRows(NamedTuple):
     agent: Sequence[str]
     session: Sequence[str]
     speaker: Sequence[str]
-    payload_bytes: I64
-    vectors: bytes
+    payloads: Sequence[bytes]
+    vectors: Sequence[bytes]
     salience: Sequence[float]
     encoding: Sequence[float]
     expires_at_us: I64
@@ -239,7 +239,7 @@ class Reader(ReplicaReader):
         with store_errors():
             cursor = self._connection.execute(query, (owner_id,))
             while chunk := cursor.fetchmany(_LOAD_ROWS):
-                (s, f, kind, said, learned, agent, session, speaker, size, vectors, *rest) = zip(*chunk, strict=True)
+                (s, f, kind, said, learned, agent, session, speaker, payloads, vectors, *rest) = zip(*chunk, strict=True)
                 salience, encoding, expires, protected, lifecycle, states, ids, checks = rest
                 _check_vectors(vectors, checks, ids)
                 yield LoadedRows(
@@ -251,8 +251,8 @@ class Reader(ReplicaReader):
                     agent=agent,
                     session=session,
                     speaker=speaker,
-                    payload_bytes=_i64(size),
-                    vectors=b"".join(vectors),
+                    payloads=payloads,
+                    vectors=vectors,
                     salience=salience,
                     encoding=encoding,
                     expires_at_us=_i64(expires),

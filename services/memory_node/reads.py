@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,13 +21,17 @@ from services.memory_node.records import Owner, TraceRow, parse_trace_id, timest
 from services.memory_node.replicas import STATES
 from services.memory_node.residents import Residents
 from services.memory_node.states import States, lifecycle_of, strength_of
+from services.memory_node.vectors import show
 from services.memory_node.versions import Trust, shown, sibling_id, trusted
 
 _KINDS = ("", "episodic", "semantic", "procedural")
 
+Kept = Callable[[Owner, Sequence[bytes]], Sequence[rpb.OwnerUpdate]]
+
 
 class Reads:
-    """dimension, embedding_model: of the suite. result_bytes: one page's traces at most. trust: in authors of versions."""
+    """dimension, embedding_model: of the suite. result_bytes: one page's traces at most. trust: in authors of versions. kept: where updates
+    are signed, those that traces are made of."""
 
     def __init__(
         self,
@@ -38,9 +42,11 @@ class Reads:
         result_bytes: int,
         now_ns: NowNs,
         trust: Trust = trusted,
+        kept: Kept = lambda owner, trace_ids: (),
     ) -> None:
         self._reader = reader
         self._trust = trust
+        self._kept = kept
         self._states = states
         self._now_ns = now_ns
         self._dimension = dimension
@@ -64,7 +70,7 @@ class Reads:
         """Raises FieldInvalid, TraceNotFound, StoreUnavailable."""
         action, partition = operation.WhichOneof("action"), residents.get(owner)
         if action == "record":
-            return pb.OperationResult(record=self._record(owner, operation.record))
+            return self._record(owner, operation.record)
         if action == "get":
             return pb.OperationResult(trace=self._get(owner, operation.get, partition))
         if action == "list":
@@ -100,7 +106,7 @@ class Reads:
         rivals = [dot for dot in sorted(held.versions) if dot != held.shown and dot not in held.twins]
         if not rivals:
             return []
-        support, names = shown(held.versions, self._trust).support, self._reader.author_names()
+        support, names = shown(held.versions, self._trust, self._dimension).support, self._reader.author_names()
         return [
             TraceSibling(
                 sibling_id=sibling_id(dot),
@@ -122,9 +128,12 @@ class Reads:
             update.records[0].requests.append(action.request_digest)
         return update
 
-    def _record(self, owner: Owner, action: pb.RecordAction) -> pb.RecordResult:
+    def _record(self, owner: Owner, action: pb.RecordAction) -> pb.OperationResult:
+        """Where updates are signed with what it is made of: nobody takes the record itself."""
+        trace_id = parse_trace_id(action.trace_id)
         with self._reader.snapshot():
-            return pb.RecordResult(record=self._reader.record(owner, parse_trace_id(action.trace_id)))
+            record = pb.RecordResult(record=self._reader.record(owner, trace_id))
+        return pb.OperationResult(record=record, more_updates=self._kept(owner, [trace_id]))
 
     def _look(self, block: StateBlock, first: int, rows: Sequence[TraceRow]) -> Outcome:
         """Where traces stand in their lives; the block has them from row `first` on."""
@@ -196,7 +205,7 @@ class Reads:
     def _trace(self, payload: bytes, vector: bytes, include_embedding: bool) -> MemoryTrace:
         trace = MemoryTrace.FromString(payload)
         if include_embedding:
-            trace.embedding.vector, trace.embedding.model = vector, self._embedding_model
+            show(trace.embedding, vector, self._dimension, self._embedding_model)
         return trace
 
 

@@ -51,7 +51,7 @@ def _hand_over(connection: sqlite3.Connection, former: Replicas) -> None:
             )
     connection.execute("UPDATE states SET changed = 0")
     connection.execute("UPDATE traces SET replica = ? WHERE replica = 0", (former.replica,))
-    connection.execute("INSERT OR REPLACE INTO heads SELECT id, ?, authored FROM owners WHERE authored > 0", (former.replica,))
+    connection.execute("INSERT OR REPLACE INTO heads SELECT id, ?, authored, 0 FROM owners WHERE authored > 0", (former.replica,))
     # A change of any kind: what was known of this owner under the former number is not what is known under the new one.
     last = "(SELECT value FROM meta WHERE key = 'last_sequence')"
     connection.execute(f"UPDATE owners SET authored = 0, changed = {last}, joined = {last}")

@@ -12,9 +12,12 @@ from ndml.errors import StoreUnavailable
 from ndml.internal.v1 import replication_pb2 as rpb
 from services.memory_node.digests import U8, Digests, owner_digests
 from services.memory_node.owners import load_owner
-from services.memory_node.positions import JournalRow, heads_of, unpacked
+from services.memory_node.positions import JournalRow, Standing, standing_of, unpacked
 from services.memory_node.records import Owner, TraceRow
 from services.memory_node.replicas import Held, Replicas, checked
+
+_ENTRY_BYTES = 1024
+"""An owner's entry without its digests: two arrays, their views and buffers, names, a place in a dictionary (measured: 1.0 kB)."""
 
 
 @contextmanager
@@ -29,13 +32,21 @@ def store_errors() -> Iterator[None]:
 
 
 class DigestCache:
-    """Digests of owners that have not changed since they were made; least recently used out. Shared by all readers of a store."""
+    """Digests of owners that have not changed since they were made, within `most_bytes`; least recently used out first. Any thread.
 
-    def __init__(self, most_records: int) -> None:
-        self._most = most_records
+    An owner whose digests alone would take more is not kept: it would push out all others and be made anew all the same.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
         self._held: OrderedDict[Owner, tuple[tuple[int, int], Digests]] = OrderedDict()
-        self._records = 0
+        self._bytes = 0
         self._turn = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """What is kept, and what keeping it takes."""
+        return self._bytes
 
     def get(self, owner: Owner, as_of: tuple[int, int]) -> Digests | None:
         """`as_of`: owner_id, and sequence number of the owner's last change."""
@@ -47,14 +58,21 @@ class DigestCache:
             return found[1]
 
     def put(self, owner: Owner, as_of: tuple[int, int], digests: Digests) -> None:
+        size = _taken(digests)
         with self._turn:
             before = self._held.pop(owner, None)
-            self._records -= 0 if before is None else len(before[1].digests)
+            self._bytes -= 0 if before is None else _taken(before[1])
+            if size > self._most:
+                return
             self._held[owner] = as_of, digests
-            self._records += len(digests.digests)
-            while self._records > self._most:
+            self._bytes += size
+            while self._bytes > self._most:
                 _, (_, oldest) = self._held.popitem(last=False)
-                self._records -= len(oldest.digests)
+                self._bytes -= _taken(oldest)
+
+
+def _taken(digests: Digests) -> int:
+    return _ENTRY_BYTES + digests.digests.nbytes + digests.trace_ids.nbytes
 
 
 class ReplicaReader:
@@ -107,12 +125,29 @@ class ReplicaReader:
 
     def heads(self, owner: Owner) -> dict[int, int]:
         """What is known of each author, this store's own position included."""
+        return self.standing(owner).heads
+
+    def shown(self, owner: Owner) -> dict[int, int]:
+        """Up to where each author's updates may show here. Never less than `heads`."""
+        standing = self.standing(owner)
+        return standing.heads | standing.peaks
+
+    def unsettled(self, limit: int) -> list[Owner]:
+        """Owners of whom something shows before what it follows on is here."""
+        query = "SELECT DISTINCT o.tenant, o.user FROM heads AS h JOIN owners AS o ON o.id = h.owner_id WHERE h.peak > 0 LIMIT ?"
+        with store_errors():
+            return [Owner(*row) for row in self._connection.execute(query, (limit,))]
+
+    def standing(self, owner: Owner) -> Standing:
+        """Heads as `heads` has them, and peaks."""
         with store_errors():
             row = load_owner(self._connection, owner)
             if row is None:
-                return {}
-            own = {self.replica: row.authored} if row.authored else {}
-            return heads_of(self._connection, row.owner_id) | own
+                return Standing({}, {})
+            standing = standing_of(self._connection, row.owner_id)
+            if row.authored:
+                standing.heads[self.replica] = row.authored
+            return standing
 
     def records(self, owner: Owner, trace_ids: Sequence[bytes] | None, parts: Sequence[int] = ()) -> Iterator[rpb.TraceRecord]:
         """Records of these traces, as far as there are any; None: all of the owner. `parts`: see Replicas.records."""

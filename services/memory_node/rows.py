@@ -6,7 +6,7 @@ Rows wait in memory for one statement at the end; whoever must read them from th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ndml.crdt.causal import Dot
@@ -123,11 +123,12 @@ class Rows:
         if old.checks and old.checks != row_checks(old):  # what it is labelled with cannot be read from it
             self.connection.execute("DELETE FROM labels WHERE owner_id = ? AND sequence = ?", (owner_row.owner_id, old.sequence))
         else:
-            labels: Iterable[tuple[str, str]] = MemoryTrace.FromString(old.payload).metadata.items()
-            self.connection.executemany(
-                "DELETE FROM labels WHERE owner_id = ? AND key = ? AND value = ? AND sequence = ?",
-                [(owner_row.owner_id, key, value, old.sequence) for key, value in labels],
-            )
+            labels = MemoryTrace.FromString(old.payload).metadata
+            if labels:
+                self.connection.executemany(
+                    "DELETE FROM labels WHERE owner_id = ? AND key = ? AND value = ? AND sequence = ?",
+                    [(owner_row.owner_id, key, value, old.sequence) for key, value in labels.items()],
+                )
         self.removed.setdefault(owner, []).append(old.sequence)
         owner_row.count(old.kind, old.content_bytes, -1)
         self.totals.traces -= 1
@@ -148,7 +149,8 @@ class Rows:
         """Rows wait for one executemany; whoever must read them from the table flushes first."""
         if self._pending:
             self.connection.executemany(f"INSERT INTO traces VALUES ({COLUMNS})", list(self._pending.values()))
-            self.connection.executemany("INSERT INTO labels VALUES (?, ?, ?, ?, ?)", self._pending_labels)
+            if self._pending_labels:
+                self.connection.executemany("INSERT INTO labels VALUES (?, ?, ?, ?, ?)", self._pending_labels)
             self._pending, self._pending_labels = {}, []
 
 

@@ -84,6 +84,12 @@ journal: own updates that wait for a consensus node; parts: see positions.py. au
 trace that it came before. traces_list: the order of lists. traces_versions: what was not simply put here and left as it is; with
 traces_identity all that digests need, and by it a trace is found by its first sequence."""
 
+PEAKS = """
+ALTER TABLE heads ADD COLUMN peak INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX heads_unsettled ON heads (owner_id) WHERE peak > 0;
+"""
+"""heads.peak: up to where some of an author's updates show already, past what is known without a gap; 0: no further."""
+
 REPLICATION_COLUMNS = (
     ("traces", "replica INTEGER NOT NULL DEFAULT 0"),
     ("traces", "counter INTEGER NOT NULL DEFAULT 1"),
@@ -124,7 +130,11 @@ def _with_dynamics(connection: sqlite3.Connection) -> None:
     run_script(connection, DYNAMICS)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_with_dynamics, _with_replication)
+def _with_peaks(connection: sqlite3.Connection) -> None:
+    run_script(connection, PEAKS)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_with_dynamics, _with_replication, _with_peaks)
 """Step i takes a store from version i + 1 to i + 2; each runs in one transaction with the change of the version number."""
 
 VERSION = 1 + len(MIGRATIONS)
@@ -209,6 +219,7 @@ def _create(connection: sqlite3.Connection, identity: Identity) -> None:
     ]
     connection.executemany("INSERT INTO meta VALUES (?, ?)", facts)
     _with_replication(connection)
+    _with_peaks(connection)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ndml.runtime.files import sync_directory, write_durably
+from ndml.disk import sync_directory
+from ndml.runtime.files import write_durably
 
 
 def write(path: Path, most_bytes: int) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndml.errors import FieldInvalid, NdmlError
-from ndml.internal.v1.memory_node_pb2 import SearchAction
-from ndml.v1.types_pb2 import SearchStats, StageTimings
+from ndml.internal.v1.memory_node_pb2 import QueryText, SearchAction
+from ndml.v1.types_pb2 import SEARCH_MODE_DENSE, SEARCH_MODE_FAST, Embedding, SearchMode, SearchStats, StageTimings
 from services.memory_node import wire
 from services.memory_node.filters import Conditions, conditions
 from services.memory_node.partition import Partition
@@ -24,7 +24,9 @@ from services.memory_node.ports import NowNs
 from services.memory_node.ranking import Ranked, RankingOptions, compete_for_rank, plain, rank
 from services.memory_node.reader import Reader
 from services.memory_node.records import F32, unit_vectors
+from services.memory_node.signals.retrieval import Memory, Retrieval, Spent
 from services.memory_node.states import lifecycle_of, strength_of
+from services.memory_node.vectors import MOST_WORDS, show, word_bytes
 
 I64 = NDArray[np.int64]
 
@@ -40,6 +42,8 @@ class GroupKey(NamedTuple):
     explain: bool
     include_strength: bool
     weights: bytes
+    mode: SearchMode
+    worded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +59,24 @@ class SearchOptions:
 
 @dataclass(slots=True)
 class _Found:
-    """What was found: ranked [n, k], sequences [n, k], how many of them are hits [n], their bytes [n]."""
+    """What was found: ranked [n, k], sequences [n, k], how many of them are hits [n], their bytes [n], what the signals took."""
 
     ranked: Ranked
     sequences: I64
     counts: list[int]
     payload_bytes: list[int]
+    spent: Spent
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Searches of one GroupKey on one partition: n actions, their unit vectors [n, d], how long each waited [n]."""
+    """Searches of one GroupKey on one partition: n actions, their unit vectors [n, d], how long each waited [n]; texts: [n], or none."""
 
     partition: Partition
     actions: Sequence[SearchAction]
     vectors: F32
     queue_ms: Sequence[float]
+    texts: Sequence[QueryText]
     wanted: Conditions | None
 
 
@@ -85,7 +91,16 @@ def group_key(action: SearchAction) -> GroupKey:
     text = action.filter.SerializeToString(deterministic=True) if action.HasField("filter") else b""
     weights = action.weights.SerializeToString(deterministic=True) if action.HasField("weights") else b""
     return GroupKey(
-        action.k, action.agent, action.session, text, action.include_embedding, action.explain, action.include_strength, weights
+        action.k,
+        action.agent,
+        action.session,
+        text,
+        action.include_embedding,
+        action.explain,
+        action.include_strength,
+        weights,
+        action.mode,
+        bool(action.texts),
     )
 
 
@@ -104,15 +119,16 @@ class Searcher:
         counts = [self._queries(action) for action in actions]
         owners = [i for i, count in enumerate(counts) for _ in range(count)]
         vectors, errors = self._vectors(actions, counts)
+        texts, wrong = self._texts(actions, counts)
         first = actions[0]
         wanted = conditions(first.agent, first.session, first.filter if first.HasField("filter") else None)
         answers: list[bytes | NdmlError] = []
         for start in range(0, len(owners), self._options.chunk):
             part = slice(start, start + self._options.chunk)
             whose = owners[part]
-            chunk = _Chunk(partition, [actions[i] for i in whose], vectors[part], [queue_ms[i] for i in whose], wanted)
+            chunk = _Chunk(partition, [actions[i] for i in whose], vectors[part], [queue_ms[i] for i in whose], texts[part], wanted)
             answers += self._run(chunk)
-        for i, error in errors.items():
+        for i, error in {**wrong, **errors}.items():
             answers[i] = error
         busy_ms = (time.perf_counter() - began) * 1e3
         taken = iter(answers)
@@ -134,6 +150,17 @@ class Searcher:
             whole = len(action.vectors) == count * width
             blobs += [action.vectors[i * width : (i + 1) * width] for i in range(count)] if whole else [action.vectors] * count
         return unit_vectors(blobs, self._options.dimension)
+
+    def _texts(self, actions: Sequence[SearchAction], counts: Sequence[int]) -> tuple[list[QueryText], dict[int, NdmlError]]:
+        """Texts of all queries, or none, and the errors by query. What is wrong is one action's: the others keep their places."""
+        texts: list[QueryText] = []
+        errors: dict[int, NdmlError] = {}
+        for action, count in zip(actions, counts, strict=True):
+            error = _wrong_texts(action, count, self._options.dimension)
+            if error is not None:
+                errors |= {len(texts) + i: error for i in range(count)}
+            texts += [QueryText()] * count if error is not None else action.texts
+        return texts, errors
 
     def _run(self, chunk: _Chunk) -> list[bytes | NdmlError]:
         if chunk.wanted is None or not chunk.wanted.metadata:
@@ -166,18 +193,20 @@ class Searcher:
         ]
         first = chunk.actions[0]
         full = first.include_embedding or first.explain or first.include_strength
-        hits = self._full_hits(chunk, wanted, found.ranked) if full else self._hits(chunk, wanted, found.ranked.scores, fresh)
-        stats = self._stats(chunk, (indexed - started) * 1e3, (time.perf_counter() - indexed) * 1e3)
+        hits = self._full_hits(chunk, wanted, found.ranked) if full else self._hits(chunk, wanted, found.ranked, fresh)
+        stats = self._stats(chunk, found.spent, (indexed - started) * 1e3, (time.perf_counter() - indexed) * 1e3)
         return [
             self._too_large(too_large) if too_large else wire.search_response(pieces, each)
             for pieces, each, too_large in zip(hits, stats, sizes, strict=True)
         ]
 
-    def _stats(self, chunk: _Chunk, index_ms: float, fetch_ms: float) -> list[bytes]:
+    def _stats(self, chunk: _Chunk, spent: Spent, found_ms: float, fetch_ms: float) -> list[bytes]:
         made: dict[float, bytes] = {}
+        index_ms = found_ms - spent.lexical_ms - spent.late_ms - spent.fuse_ms
         for queue_ms in chunk.queue_ms:
             if queue_ms not in made:
                 timings = StageTimings(queue_ms=queue_ms, index_ms=index_ms, fetch_ms=fetch_ms)
+                timings.lexical_ms, timings.late_ms, timings.fuse_ms = spent.lexical_ms, spent.late_ms, spent.fuse_ms
                 stats = SearchStats(timings=timings, traces_in_scope=chunk.partition.live, index=chunk.partition.index.kind)
                 made[queue_ms] = stats.SerializeToString()
         return [made[queue_ms] for queue_ms in chunk.queue_ms]
@@ -187,45 +216,54 @@ class Searcher:
         if not len(columns):
             nothing = np.empty((len(actions), 0))
             found = plain(nothing.astype(np.float32), nothing.astype(np.int64))
-            return _Found(found, found.rows, [0] * len(actions), [0] * len(actions))
-        ranked = self._ranked(chunk)
+            return _Found(found, found.rows, [0] * len(actions), [0] * len(actions), Spent())
+        spent = Spent()
+        ranked = self._ranked(chunk, spent)
         scores, rows = ranked.scores, ranked.rows
         kept = rows >= 0
         if any(action.HasField("min_score") for action in actions):
             floors = [action.min_score if action.HasField("min_score") else -np.inf for action in actions]
             kept &= scores >= np.array(floors, np.float32)[:, None]
-        each = 4 * self._options.dimension if actions[0].include_embedding else 0
+        each = 4 * self._options.dimension + MOST_WORDS * word_bytes(self._options.dimension) if actions[0].include_embedding else 0
         sizes = ((columns.ints("payload_bytes")[rows] + each) * kept).sum(axis=1)
-        return _Found(ranked, columns.ints("sequence")[rows], kept.sum(axis=1).tolist(), sizes.tolist())
+        return _Found(ranked, columns.ints("sequence")[rows], kept.sum(axis=1).tolist(), sizes.tolist(), spent)
 
-    def _ranked(self, chunk: _Chunk) -> Ranked:
-        partition, action = chunk.partition, chunk.actions[0]
-        weights = self._options.ranking.of(action.weights)
-        wanted = action.k if weights.plain else max(action.k, self._options.ranking.candidates)
+    def _ranked(self, chunk: _Chunk, spent: Spent) -> Ranked:
+        partition, action, options = chunk.partition, chunk.actions[0], self._options.ranking
+        mode = action.mode or options.mode
+        worded = bool(chunk.texts) and mode != SEARCH_MODE_DENSE
+        weights = options.of(action.weights)
+        wanted = action.k if weights.plain and not worded else max(action.k, options.candidates)
         allowed = partition.mask(chunk.wanted, self._reader, self._now_us())
         cosines, rows = partition.index.search(chunk.vectors, min(wanted, len(partition.columns)), allowed, sure=action.k)
+        signals = partition.signals(self._now_us() / 1e6)
         # Rounding may lift the cosine of equal vectors above 1.
         cosines = np.ascontiguousarray(np.maximum(np.minimum(cosines, 1.0), -1.0), "<f4")
-        if weights.plain:
+        if worded:
+            shares = options.signals_of(action.weights)
+            memory = Memory(partition.index, partition.columns, partition.evidence, signals, allowed, self._now_us())
+            retrieval = Retrieval(memory, shares.fast() if mode == SEARCH_MODE_FAST else shares, weights, action.k, options.candidates)
+            ranked = retrieval.rank(chunk.texts, chunk.vectors, rows, spent)
+        elif weights.plain:
             ranked = plain(cosines, rows)
         else:
-            ranked = rank(cosines, rows, weights, partition.signals(self._now_us() / 1e6), min(action.k, len(partition.columns)))
-        homeostasis = self._options.ranking.homeostasis
+            ranked = rank(cosines, rows, weights, signals, min(action.k, len(partition.columns)))
+        homeostasis = options.homeostasis
         if homeostasis.competition_strength and ranked.rows.size:
             vectors = partition.index.reconstruct(np.maximum(ranked.rows, 0).ravel())
             ranked = compete_for_rank(ranked, vectors.reshape(*ranked.rows.shape, -1), homeostasis)
         return ranked
 
-    def _hits(self, chunk: _Chunk, wanted: Sequence[Sequence[int]], scores: F32, fresh: bool) -> list[list[bytes]]:
+    def _hits(self, chunk: _Chunk, wanted: Sequence[Sequence[int]], ranked: Ranked, fresh: bool) -> list[list[bytes]]:
         heads = self._heads(chunk.partition, {sequence for sequences in wanted for sequence in sequences}, fresh)
-        packed, width = np.ascontiguousarray(scores, "<f4").tobytes(), 4 * scores.shape[1]
+        packed, width = wire.scores(ranked.scores, ranked.cosines), wire.SCORES_BYTES * ranked.scores.shape[1]
         results = []
         for i, sequences in enumerate(wanted):
             pieces: list[bytes] = []
             at = i * width
             for sequence in sequences:
-                pieces += (heads[sequence], packed[at : at + 4])
-                at += 4
+                pieces += (heads[sequence], packed[at : at + wire.SCORES_BYTES])
+                at += wire.SCORES_BYTES
             results.append(pieces)
         return results
 
@@ -255,18 +293,18 @@ class Searcher:
         """Hit j of query i with all that was asked for."""
         action, (payload, vector) = chunk.actions[i], stored
         if action.include_embedding:
-            payload = wire.with_embedding(payload, vector, self._options.embedding_model)
+            embedding = Embedding()
+            show(embedding, vector, self._options.dimension, self._options.embedding_model)
+            payload = wire.with_embedding(payload, embedding)
         if action.include_strength:
             row, now_s = int(ranked.rows[i, j]), self._now_us() / 1e6
             standing = lifecycle_of(int(chunk.partition.look(np.array([row]), now_s).state[0]))
             payload = wire.with_strength(payload, strength_of(chunk.partition.states, row, now_s), standing)
         shares: dict[str, float] = {}
         if action.explain:
-            shares["dense"] = float(ranked.cosines[i, j])
-            parts = {"salience": ranked.salience, "strength": ranked.strength, "competition": ranked.competition}
-            extra = {name: float(part[i, j]) for name, part in parts.items()}
-            shares |= {name: share for name, share in extra.items() if share}
-        return wire.full_hit(payload, float(ranked.scores[i, j]), shares)
+            all_shares = {name: float(part[i, j]) for name, part in ranked.shares.items()}
+            shares = {name: share for name, share in all_shares.items() if share or name == "dense"}
+        return wire.full_hit(payload, float(ranked.scores[i, j]), float(ranked.cosines[i, j]), shares)
 
     def _now_us(self) -> int:
         return self._now_ns() // 1000
@@ -280,6 +318,16 @@ class Searcher:
     def _too_large(self, size: int) -> NdmlError:
         limit = self._options.result_bytes
         return FieldInvalid(f"the hits come to {size} bytes, more than {limit} (engine.result_bytes): ask for a smaller k", field="k")
+
+
+def _wrong_texts(action: SearchAction, count: int, dimension: int) -> FieldInvalid | None:
+    """What is wrong with the texts of an action that brings `count` queries."""
+    if len(action.texts) not in (0, count):
+        return FieldInvalid(f"{len(action.texts)} texts for {count} vectors: one each, or none", field="texts")
+    for text in action.texts:
+        if len(text.word_vectors) % dimension:
+            return FieldInvalid(f"{len(text.word_vectors)} bytes are no word vectors of {dimension} components", field="texts.word_vectors")
+    return None
 
 
 def _joined(answers: Sequence[bytes | NdmlError], busy_ms: float) -> bytes | NdmlError:

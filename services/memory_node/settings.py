@@ -17,12 +17,14 @@ from ndml.errors import FieldInvalid, ModelNotConfigured
 from ndml.runtime.log import get_logger
 from ndml.runtime.placement import PlacementSettings
 from ndml.runtime.settings import Section, ServiceSettings, settings_config
+from ndml.v1.types_pb2 import SEARCH_MODE_DENSE, SEARCH_MODE_FAST, SEARCH_MODE_FULL
 from services.memory_node.care import CareOptions
 from services.memory_node.heartbeat import HeartbeatSettings
 from services.memory_node.index import IndexOptions
 from services.memory_node.merges import JobOptions
 from services.memory_node.ranking import RankingOptions, Weights
 from services.memory_node.replication.settings import ReplicationSection
+from services.memory_node.signals.fusion import SignalWeights
 
 log = get_logger(__name__)
 
@@ -69,10 +71,11 @@ class StoreSection(Section):
         0.5, gt=0, description="How often the log's length is looked at; an idle store's log is emptied then."
     )
     owner_cache: int = Field(100_000, ge=1, description="Owners whose counters the writer keeps in memory, about 300 bytes each.")
-    digest_cache_records: int = Field(
-        1_000_000,
+    digest_cache_bytes: int = Field(
+        64 << 20,
         ge=0,
-        description="Digests of records kept for comparing with other copies, 32 bytes each; made anew where an owner changed.",
+        description="Digests of records, kept for comparing with other copies until their owner changes: 32 bytes a record and 1 kB an "
+        "owner, so two million traces of large owners; past it they are made anew from the index, 2.5 s a million.",
     )
     check: Literal["always", "unclean", "never"] = Field(
         "unclean",
@@ -226,6 +229,9 @@ class ConsolidationSection(Section):
         return JobOptions(plan, self.max_traces, self.time_budget_s, self.most_runs)
 
 
+_MODES = {"full": SEARCH_MODE_FULL, "fast": SEARCH_MODE_FAST, "dense": SEARCH_MODE_DENSE}
+
+
 class RankingSection(Section):
     """What counts beside similarity; docs/science/ablation.md has the measurements behind the numbers."""
 
@@ -236,11 +242,25 @@ class RankingSection(Section):
     candidates: int = Field(
         64, ge=1, le=1000, description="Nearest traces ranked at least: past 64 the first ten no longer change at 0.2, past 256 at 0.5."
     )
+    mode: Literal["full", "fast", "dense"] = Field(
+        "full", description="How searches by text rank unless they say: by every signal; by similarity and words; by similarity alone."
+    )
+    dense: float = Field(2.0, ge=0, le=10, description="Weight of similarity among the signals.")
+    lexical: float = Field(1.0, ge=0, le=10, description="Weight of shared words (BM25).")
+    late: float = Field(1.5, ge=0, le=10, description="Weight of late interaction, word by word.")
+    late_context: float = Field(3.0, ge=0, le=10, description="Weight of late interaction with a memory's neighbours too.")
+    links: float = Field(1.0, ge=0, le=10, description="What a memory gets of its neighbours' score.")
+    session: float = Field(0.3, ge=0, le=10, description="What the best of its session lift a memory.")
+    date: float = Field(3.0, ge=0, le=10, description="What it lifts a memory that it was said when the query asks about.")
+    speaker: float = Field(1.0, ge=0, le=10, description="What it lifts a memory that the query names who said it.")
+    asks: float = Field(0.5, ge=0, le=10, description="What a memory loses for asking something.")
     scaling_rate: float = Field(0.0, ge=0, le=1, description="Homeostasis: how fast an owner's mean salience is pulled to 0.5. 0: not.")
 
     def options(self, competition_strength: float) -> RankingOptions:
         homeostasis = HomeostasisOptions(scaling_rate=self.scaling_rate, competition_strength=competition_strength)
-        return RankingOptions(Weights(self.salience_weight, self.strength_weight), self.candidates, homeostasis)
+        signals = SignalWeights(*(getattr(self, name) for name in SignalWeights._fields))
+        weights = Weights(self.salience_weight, self.strength_weight)
+        return RankingOptions(weights, signals, _MODES[self.mode], self.candidates, homeostasis)
 
 
 class NodeSettings(ServiceSettings):

@@ -65,7 +65,7 @@ class Store:
         self._lock: sqlite3.Connection | None = None
         self._checkpoints: sqlite3.Connection | None = None
         self._births = Births(dynamics or Dynamics())
-        self._digests = DigestCache(settings.digest_cache_records)
+        self._digests = DigestCache(settings.digest_cache_bytes)
         self._checkpoint_turn = threading.Lock()
         self._snapshot_turn = threading.Lock()
 

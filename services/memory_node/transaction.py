@@ -21,7 +21,7 @@ from services.memory_node import housekeeping, merges
 from services.memory_node.changes import Outdated, StateChange, knows_request, write_change, write_requests
 from services.memory_node.contributions import keep_own
 from services.memory_node.gaps import Gaps, Span
-from services.memory_node.housekeeping import DropOwner
+from services.memory_node.housekeeping import DropOwner, SettleOwner
 from services.memory_node.merges import Membership, Merge
 from services.memory_node.owners import Limits, OwnerRow, Totals, save_owners
 from services.memory_node.positions import Touched, update_records, write_journal
@@ -35,7 +35,7 @@ from services.memory_node.records import (
     parse_trace_id,
     timestamp,
 )
-from services.memory_node.replicas import CONTENT, STATES, Held, Replicas, Stored, of_row
+from services.memory_node.replicas import CONTENT, STATES, Held, Replicas, Stored
 from services.memory_node.rows import Rows, not_found
 from services.memory_node.versions import Shown, Trust, as_trace, parse_sibling_id, says_the_same, shown, write_beside
 
@@ -48,16 +48,17 @@ MOST_SOURCES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """This store as a writer of updates: its clock, its node's name, and whom it trusts how much."""
+    """This store as a writer of updates: its clock, its node's name, the dimension of its vectors, and whom it trusts how much."""
 
     clock: HybridClock
     node_id: str
+    dimension: int
     trust: Trust
 
 
 class Transaction(Rows):
     """Effects so far, for the index to follow: rows that came and went, `states` that others' feedback changed (by first sequence), `heads`
-    that are known now of other authors, `membership` of semantic traces."""
+    that are known now of other authors, and their `peaks` (positions.py), `membership` of semantic traces."""
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class Transaction(Rows):
         self.touched = Touched()
         self.states: dict[Owner, list[tuple[int, bytes]]] = {}
         self.heads: dict[Owner, dict[int, int]] = {}
+        self.peaks: dict[Owner, dict[int, int]] = {}
         self.waiting: dict[Owner, list[Span]] = {}
         self.membership = Membership()
 
@@ -201,7 +203,8 @@ class Transaction(Rows):
             versions = kept | {dot: Stored(version, new.content_hash)}
             return self.place(owner, owner_row, held, held.row.trace_id, versions, held.context.with_dots((dot,)))
         self.remove(owner, owner_row, held.row)
-        context, alone = held.context.with_dots((dot,)), {dot: of_row(held.row)}
+        # Of what takes the place of all only the number counts here: its content is the row's.
+        context, alone = held.context.with_dots((dot,)), {dot: held.versions[held.shown]}
         write_beside(self.connection, (owner_row.owner_id, new.trace_id), held, alone, context, Shown(dot, frozenset(), {}))
         self.touched.add(new.trace_id, CONTENT)
         return self.insert(owner, owner_row, new, held.row.first_sequence, dot, clock)
@@ -210,7 +213,7 @@ class Transaction(Rows):
         self, owner: Owner, owner_row: OwnerRow, held: Held | None, trace_id: bytes, versions: Mapping[Dot, Stored], context: CausalContext
     ) -> TraceRow:
         """Write a trace's versions, the one that resolution shows as its row; returns that. FieldInvalid, and nothing is written then."""
-        it = shown(versions, self.author.trust)
+        it = shown(versions, self.author.trust, self.author.dimension)
         same = held is not None and held.shown == it.dot and held.versions[it.dot] == versions[it.dot]
         new = None if same else as_trace(owner, trace_id, versions[it.dot])
         write_beside(self.connection, (owner_row.owner_id, trace_id), held, versions, context, it)
@@ -290,9 +293,19 @@ class Transaction(Rows):
         self.last_sequence += 1
         self.dropped.add(owner)
         del self.owners[owner]
-        for mine in (self.added, self.removed, self.states, self.heads, self.membership.merged, self.membership.freed):
+        for mine in (self.added, self.removed, self.states, self.heads, self.peaks, self.membership.merged, self.membership.freed):
             mine.pop(owner, None)
         return True
+
+    def settle(self, owner: Owner, action: SettleOwner) -> bool:
+        """Forget peaks, if the owner is as the action says; whether some went."""
+        row = self.owner(owner)
+        self.flush()
+        gone = {} if row is None else housekeeping.settle(self.connection, row, action, self.replicas.replica)
+        if gone:
+            self.heads.setdefault(owner, {})
+            self.peaks.setdefault(owner, {}).update(gone)
+        return bool(gone)
 
     def finish(self) -> None:
         """Write what is still pending: rows, counters, the last sequence number and clock."""

@@ -13,6 +13,7 @@ from ndml.errors import FieldInvalid
 from ndml.v1.types_pb2 import MemoryTrace
 from services.memory_node.records import NewTrace, Owner, TraceRow, checks_of, content_key, joined_trace
 from services.memory_node.replicas import Held, Stored, implied
+from services.memory_node.vectors import sentence
 
 Trust = Callable[[int], int]
 """Weight of what a store's node writes, by the store's number; 0 and up."""
@@ -35,18 +36,23 @@ class Shown:
     support: dict[Dot, int]
 
 
-def shown(versions: Mapping[Dot, Stored], trust: Trust) -> Shown:
-    """Of one or several versions; the same on every copy that has the same ones."""
+def shown(versions: Mapping[Dot, Stored], trust: Trust, dimension: int) -> Shown:
+    """Of one or several versions, whose sentence vectors have `dimension` components; the same on every copy that has the same ones and
+    knows the same of authors.
+
+    A version whose author is not trusted at all is shown only where there is no other one, whatever it agrees with.
+    """
     if len(versions) == 1:
         return Shown(next(iter(versions)), frozenset(), {})
-    dots = sorted(versions)
-    siblings = [_sibling(versions[dot], trust(dot.replica)) for dot in dots]
+    trusts = {dot: trust(dot.replica) for dot in sorted(versions)}
+    dots = [dot for dot, weight in trusts.items() if weight > 0] or list(trusts)
+    siblings = [_sibling(versions[dot], trusts[dot], dimension) for dot in dots]
     found = resolve(siblings)
     winner = dots[found.winner]
     key = siblings[found.winner].key
-    rivals = frozenset(dot for dot, sibling in zip(dots, siblings, strict=True) if sibling.key != key)
+    rivals = frozenset(dot for dot, stored in versions.items() if _key(stored) != key)
     support = {dot: _support(found, i, sibling) for i, (dot, sibling) in enumerate(zip(dots, siblings, strict=True))}
-    return Shown(winner, rivals, support)
+    return Shown(winner, rivals, dict.fromkeys(trusts, 0) | support)
 
 
 def _support(found: Resolution, place: int, sibling: Sibling) -> int:
@@ -54,10 +60,14 @@ def _support(found: Resolution, place: int, sibling: Sibling) -> int:
     return found.support if place == found.winner else sibling.score * COSINE_ONE
 
 
-def _sibling(stored: Stored, trust: int) -> Sibling:
+def _sibling(stored: Stored, trust: int, dimension: int) -> Sibling:
     version = stored.version
     score = min(LARGEST_SCORE, trust * (1 + round(_SALIENCE_UNITS * version.salience)))
-    return Sibling(content_key(version.content, version.vector), quantised(version.vector), score, version.clock)
+    return Sibling(_key(stored), quantised(sentence(version.vector, dimension)), score, version.clock)
+
+
+def _key(stored: Stored) -> bytes:
+    return content_key(stored.version.content, stored.version.vector)
 
 
 def sibling_id(dot: Dot) -> str:
@@ -118,5 +128,5 @@ def write_beside(
         connection.executemany(_PUT_SIBLING, sibling_rows(*place, versions, it))
     if needs_context(context, it.dot, len(versions)):
         connection.execute("INSERT OR REPLACE INTO contexts VALUES (?, ?, ?)", (*place, context.to_bytes()))
-    elif held is not None:
+    elif held is not None and needs_context(held.context, held.shown, len(held.versions)):
         connection.execute("DELETE FROM contexts WHERE owner_id = ? AND trace_id = ?", place)

@@ -10,8 +10,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ndml.v1.memory_pb2 import SignalShare
 from ndml.v1.types_pb2 import Embedding, LifecycleState, TraceStrength
+
+F32 = NDArray[np.float32]
 
 # Tags: field number << 3 | wire type (0 varint, 2 length-delimited, 5 four bytes). A test parses what comes out.
 _TRACE_EMBEDDING = b"\x6a"  # MemoryTrace.embedding = 13
@@ -20,6 +25,7 @@ _TRACE_STRENGTH = b"\xb2\x01"  # MemoryTrace.strength = 22
 _HIT_TRACE = b"\x0a"  # SearchHit.trace = 1
 _HIT_SCORE = b"\x15"  # SearchHit.score = 2
 _HIT_SIGNALS = b"\x1a"  # SearchHit.signals = 3
+_HIT_SIMILARITY = b"\x25"  # SearchHit.similarity = 4
 _RESPONSE_HITS = b"\x0a"  # SearchMemoriesResponse.hits = 1
 _RESPONSE_STATS = b"\x12"  # SearchMemoriesResponse.stats = 2
 _RESULT_SEARCH = b"\x1a"  # OperationResult.search = 3
@@ -28,7 +34,8 @@ _RESULT_BUSY = b"\x45"  # OperationResult.busy_ms = 8
 _BATCH_ID = b"\x08"  # ExecuteResponse.batch_id = 1
 _BATCH_RESULTS = b"\x12"  # ExecuteResponse.results = 2
 _REPLICA = b"\x19"  # ExecuteResponse.replica = 3, eight bytes
-_SCORE_BYTES = 5
+_SCORES = np.dtype([("score", "<f4"), ("tag", "u1"), ("similarity", "<f4")])
+SCORES_BYTES = _SCORES.itemsize
 
 
 def varint(value: int) -> bytes:
@@ -48,14 +55,21 @@ def field(tag: bytes, content: bytes) -> bytes:
 
 
 def hit_head(payload: bytes) -> bytes:
-    """Everything of a hit, as a field of the response, up to the four bytes of its score: what stays the same from search to search."""
+    """Everything of a hit, as a field of the response, up to its `scores`: what stays the same from search to search."""
     trace = field(_HIT_TRACE, payload)
-    return _RESPONSE_HITS + varint(len(trace) + _SCORE_BYTES) + trace + _HIT_SCORE
+    return _RESPONSE_HITS + varint(len(trace) + len(_HIT_SCORE) + SCORES_BYTES) + trace + _HIT_SCORE
 
 
-def full_hit(payload: bytes, score: float, shares: Mapping[str, float]) -> bytes:
+def scores(score: F32, similarity: F32) -> bytes:
+    """What follows the head of each hit [n, k], SCORES_BYTES a hit: its score and, as a field, its similarity."""
+    made = np.empty(score.shape, _SCORES)
+    made["score"], made["tag"], made["similarity"] = score, _HIT_SIMILARITY[0], similarity
+    return made.tobytes()
+
+
+def full_hit(payload: bytes, score: float, similarity: float, shares: Mapping[str, float]) -> bytes:
     """A hit as a field of the response, with the shares of its score by signal where there are any."""
-    hit = field(_HIT_TRACE, payload) + _HIT_SCORE + struct.pack("<f", score)
+    hit = field(_HIT_TRACE, payload) + _HIT_SCORE + struct.pack("<f", score) + _HIT_SIMILARITY + struct.pack("<f", similarity)
     for signal, share in shares.items():
         hit += field(_HIT_SIGNALS, SignalShare(signal=signal, share=share).SerializeToString())
     return field(_RESPONSE_HITS, hit)
@@ -66,9 +80,9 @@ def with_strength(payload: bytes, strength: TraceStrength, state: LifecycleState
     return payload + _TRACE_STATE + varint(state) + field(_TRACE_STRENGTH, strength.SerializeToString())
 
 
-def with_embedding(payload: bytes, vector: bytes, model: str) -> bytes:
-    """The trace with its vector."""
-    return payload + field(_TRACE_EMBEDDING, Embedding(vector=vector, model=model).SerializeToString())
+def with_embedding(payload: bytes, embedding: Embedding) -> bytes:
+    """The trace with its vectors."""
+    return payload + field(_TRACE_EMBEDDING, embedding.SerializeToString())
 
 
 def search_response(hits: Sequence[bytes], stats: bytes) -> bytes:

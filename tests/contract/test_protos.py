@@ -12,10 +12,10 @@ from google.api import annotations_pb2
 from google.protobuf.descriptor import FileDescriptor
 
 from ndml.internal.v1 import consensus_pb2, llm_pb2, memory_node_pb2
-from ndml.v1 import admin_pb2, chat_pb2, errors_pb2, memory_pb2, types_pb2
+from ndml.v1 import admin_pb2, chat_pb2, errors_pb2, memory_pb2, model_pb2, types_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
-PUBLIC: list[FileDescriptor] = [m.DESCRIPTOR for m in (admin_pb2, chat_pb2, errors_pb2, memory_pb2, types_pb2)]
+PUBLIC: list[FileDescriptor] = [m.DESCRIPTOR for m in (admin_pb2, chat_pb2, errors_pb2, memory_pb2, model_pb2, types_pb2)]
 INTERNAL: list[FileDescriptor] = [m.DESCRIPTOR for m in (consensus_pb2, llm_pb2, memory_node_pb2)]
 # A client stream has no HTTP counterpart; over REST an import is a series of batchAdd.
 WITHOUT_ROUTE = {"ndml.v1.MemoryService.ImportMemories", "ndml.v1.AdminService.Backup", "ndml.v1.AdminService.Restore"}

@@ -11,10 +11,10 @@ import pytest
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
 
-from ndml.v1 import admin_pb2, chat_pb2, errors_pb2, memory_pb2, types_pb2
+from ndml.v1 import admin_pb2, chat_pb2, errors_pb2, memory_pb2, model_pb2, types_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
-PUBLIC: list[FileDescriptor] = [m.DESCRIPTOR for m in (admin_pb2, chat_pb2, errors_pb2, memory_pb2, types_pb2)]
+PUBLIC: list[FileDescriptor] = [m.DESCRIPTOR for m in (admin_pb2, chat_pb2, errors_pb2, memory_pb2, model_pb2, types_pb2)]
 BUF = shutil.which("buf") or shutil.which("buf", path=str(Path(sys.executable).parent))
 needs_buf = pytest.mark.skipif(BUF is None, reason="buf is not installed: pip install buf-bin")
 

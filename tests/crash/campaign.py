@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
-import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
 from ndml.testing.layout import Role, SuiteOptions
-from ndml.testing.suite import Suite
-from tests.crash.clients import RecordingClient, crew, together
-from tests.crash.copies import converged, shown
+from tests.crash import ledger
+from tests.crash.clients import RecordingClient, together
+from tests.crash.load import SWEEPS, p99_s, under_load
 from tests.integration.signed_suite import signed_settings
 from tests.sim.checkers.erased import erased_returns
 from tests.sim.checkers.lost_acks import lost_acks
@@ -27,7 +25,6 @@ from tests.sim.checkers.sessions import monotonic_reads, read_your_writes
 from tests.sim.history import Outcome
 
 NODES = 3
-CONVERGE_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,40 +48,31 @@ class Report:
 
 
 def options(data_dir: Path, *, signed: bool = False) -> SuiteOptions:
-    """Three copies, two acknowledged; repairs come often, because the campaign waits for them."""
-    sweep = {"REPLICATION__SWEEP__LEAST_INTERVAL_S": "2", "REPLICATION__SWEEP__MOST_INTERVAL_S": "3"}
+    """Three copies, two acknowledged."""
     copies = {"CLUSTER__REPLICATION_FACTOR": str(NODES)}
     more: dict[Role, dict[str, str]] = signed_settings(data_dir, NODES) if signed else {"memory-node": {}, "consensus": {}}
-    settings: dict[Role, dict[str, str]] = {"memory-node": {**sweep, **more["memory-node"]}, "consensus": {**copies, **more["consensus"]}}
+    settings: dict[Role, dict[str, str]] = {"memory-node": {**SWEEPS, **more["memory-node"]}, "consensus": {**copies, **more["consensus"]}}
     return SuiteOptions(data_dir=data_dir, memory_nodes=NODES, llm=False, settings=settings)
 
 
-def run(kills: int, seed: int, clients: int, data_dir: Path, *, signed: bool = False) -> Report:
+def run(kills: int, seed: int, clients: int, data_dir: Path | None, *, signed: bool = False) -> Report:
     """One campaign; the same seed kills the same nodes in the same order."""
     random = Random(seed)
-    with Suite(options(data_dir, signed=signed)) as suite:
-        nodes = {spec.name: spec.address for spec in suite.layout.of_role("memory-node")}
-        stop = threading.Event()
-        writers, readers = crew(clients, suite.grpc_address, seed, stop)
-        for client in (*writers, *readers):
-            client.start()
-        time.sleep(2.0)
-        killed_at = []
-        for _ in range(kills):
-            node = random.choice(sorted(nodes))
-            time.sleep(random.uniform(0.2, 1.2))
-            killed_at.append(time.monotonic())
-            suite.kill(node)
-            time.sleep(random.uniform(0.0, 1.0))
-            suite.process(node).start()
-            suite.wait_ready(node)
-            suite.wait_healthy()
-        stop.set()
-        for client in (*writers, *readers):
-            client.join(60.0)
-        took = converged(nodes, NODES, CONVERGE_S)
-        finals = shown(nodes, {writer.name: writer.ids for writer in writers})
-    return _report(seed, kills, [*writers, *readers], finals, took, killed_at)
+    with tempfile.TemporaryDirectory() as made:
+        directory = data_dir or Path(made)
+        with under_load(options(directory, signed=signed), clients=clients, seed=seed, data_dir=directory) as load:
+            killed_at = []
+            for _ in range(kills):
+                node = random.choice(sorted(load.nodes))
+                time.sleep(random.uniform(0.2, 1.2))
+                killed_at.append(time.monotonic())
+                load.suite.kill(node)
+                time.sleep(random.uniform(0.0, 1.0))
+                load.start_again(node)
+            load.end()
+            took = load.converged(NODES)
+            finals = load.finals()
+    return _report(seed, kills, load.clients, finals, took, killed_at)
 
 
 def _report(
@@ -109,15 +97,11 @@ def _report(
         returned=len(returned),
         sessions_broken=len(broken),
         converged_s=round(took, 2),
-        p99_ms_calm=_p99_ms(calm),
-        p99_ms_after_kill=_p99_ms(near),
+        p99_ms_calm=round(1000 * p99_s(calm), 1),
+        p99_ms_after_kill=round(1000 * p99_s(near), 1),
         violations=[*lost, *returned, *broken][:20],
         failures=failures[:20],
     )
-
-
-def _p99_ms(seconds: list[float]) -> float:
-    return round(1000 * statistics.quantiles(seconds, n=100)[-1], 1) if len(seconds) >= 100 else float("nan")
 
 
 def main() -> None:
@@ -127,9 +111,11 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--data-dir", type=Path, default=None)
     parser.add_argument("--signed", action="store_true", help="nodes sign what they write, and take nothing unsigned")
+    parser.add_argument("--ledger", type=Path, default=None, help="add the sums of this run to that file")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as made:
-        report = run(given.kills, given.seed, given.clients, given.data_dir or Path(made), signed=given.signed)
+    report = run(given.kills, given.seed, given.clients, given.data_dir, signed=given.signed)
+    if given.ledger is not None:
+        ledger.append(given.ledger, ledger.run_of(asdict(report), ledger.today(), ledger.commit_of()))
     print(json.dumps(asdict(report), indent=1))
     raise SystemExit(bool(report.violations))
 

@@ -21,10 +21,11 @@ def unavailable() -> str:
         return "iproute2 is not installed"
     if os.name != "posix" or os.geteuid() != 0:
         return "needs root"
-    tried = subprocess.run(["ip", "netns", "add", "ndml-probe"], capture_output=True, text=True, check=False)
+    probe = f"ndml-probe-{os.getpid()}"  # workers of one run ask at the same time
+    tried = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True, check=False)
     if tried.returncode:
         return f"no network namespaces here: {tried.stderr.strip()}"
-    _ip("netns", "del", "ndml-probe")
+    _ip("netns", "del", probe)
     return ""
 
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ndml.testing.layout import SuiteOptions
-from ndml.testing.suite import Suite
 from tests.crash import fabric
-from tests.crash.clients import crew, together
-from tests.crash.copies import converged, shown
-from tests.sim.checkers.everything import violations
+from tests.crash.load import under_load
 from tests.sim.history import Outcome
 
 NODES = 3
@@ -55,34 +51,25 @@ def options(data_dir: Path, net: fabric.Fabric) -> SuiteOptions:
 
 def run(kind: str, cut_s: float, clients: int, data_dir: Path, seed: int = 1) -> Report:
     """`kind`: "both" cuts one memory node and one consensus node off from all others; "one-way" loses what that node sends to its peers."""
-    with fabric.Fabric(PLACES) as net, Suite(options(data_dir, net)) as suite:
-        nodes = {spec.name: spec.address for spec in suite.layout.of_role("memory-node")}
-        stop = threading.Event()
-        writers, readers = crew(clients, suite.grpc_address, seed, stop)
-        for client in (*writers, *readers):
-            client.start()
-        time.sleep(2.0)
+    with fabric.Fabric(PLACES) as net, under_load(options(data_dir, net), clients=clients, seed=seed, data_dir=data_dir) as load:
         cut_at = time.monotonic()
         _cut(net, kind)
         time.sleep(cut_s)
         net.heal()
         healed_at = time.monotonic()
-        stop.set()
-        for client in (*writers, *readers):
-            client.join(60.0)
-        converged(nodes, NODES, 180.0)
+        load.end()
+        load.converged(NODES)
         took = time.monotonic() - healed_at
-        finals = shown(nodes, {writer.name: writer.ids for writer in writers})
-    history = together([*writers, *readers])
-    acked = [write for write in history.writes() if write.outcome is Outcome.ACKED]
+        bad = load.violations()
+    acked = [write for write in load.history().writes() if write.outcome is Outcome.ACKED]
     return Report(
         kind=kind,
         cut_s=cut_s,
         acked=len(acked),
         acked_while_apart=sum(cut_at <= write.at < healed_at for write in acked),
-        failed=sum(len(client.failures) for client in (*writers, *readers)),
+        failed=len(load.failures),
         converged_s=round(took, 2),
-        violations=violations(history, finals)[:20],
+        violations=bad[:20],
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import campaign, fabric, partition, scenarios
+from tests.crash import campaign, disk, fabric, late, overload, partition, scenarios
 
 
 @pytest.mark.xdist_group("crash")
@@ -33,3 +33,30 @@ def test_a_fault_is_survived(scenario: object) -> None:
 def test_flipped_bytes_are_found_and_mended() -> None:
     row = scenarios.flipped_bytes(files=2)
     assert row.held, row
+
+
+@pytest.mark.xdist_group("crash")
+@pytest.mark.skipif(bool(why := disk.unavailable()), reason=why)
+def test_a_full_disk_refuses_writes_and_serves_reads() -> None:
+    row = disk.full_disk_alone(full_s=1.0)
+    assert row.held, row
+
+
+@pytest.mark.xdist_group("crash")
+def test_a_torn_log_is_mended_from_copies() -> None:
+    row = disk.torn_log(cuts=2)
+    assert row.held, row
+
+
+@pytest.mark.xdist_group("crash")
+def test_a_node_that_stands_still_is_not_felt() -> None:
+    row = late.slow_node(bursts=1)
+    assert row.held, row
+
+
+@pytest.mark.xdist_group("crash")
+def test_under_overload_calls_are_refused_with_a_delay_and_the_next_one_is_served() -> None:
+    found = overload.measure(callers=(16,), step_s=2.0, overload_s=4.0, size=32, rows=500)
+    # CANCELLED is what grpc's own last bound (1,000 calls that nobody has looked at) gives; how many, the machine decides.
+    assert found.after.good and found.others.keys() <= {"CANCELLED"}, found
+    assert found.overload.refused == found.overload.with_retry_info, found

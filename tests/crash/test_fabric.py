@@ -30,6 +30,7 @@ def reaches(net: fabric.Fabric, source: str, target: str) -> bool:
     return listening.communicate()[0] == "heard\n"
 
 
+@pytest.mark.xdist_group("crash")  # with the other tests that use the names of its spaces
 @pytest.mark.skipif(bool(why := fabric.unavailable()), reason=why)
 def test_cuts_are_one_way_and_heal() -> None:
     with fabric.Fabric(["a", "b", "c"]) as net:

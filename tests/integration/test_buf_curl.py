@@ -38,7 +38,7 @@ def test_add_then_search_by_reflection(buf: str, suite: Any) -> None:
     found = curl(buf, suite.grpc_address, "MemoryService/SearchMemories", {"scope": {"user": USER}, "text": "blue kayak", "k": 3})
     assert found.returncode == 0, found.stderr
     (hit,) = json.loads(found.stdout)["hits"]
-    assert hit["trace"]["traceId"] == trace_id and hit["trace"]["speaker"] == "Ida" and hit["score"] > 0
+    assert hit["trace"]["traceId"] == trace_id and hit["trace"]["speaker"] == "Ida" and hit["similarity"] > 0.5
 
 
 def test_an_error_comes_with_its_details(buf: str, suite: Any) -> None:

@@ -107,10 +107,21 @@ def test_doctor_and_status_of_a_sound_suite(ndml: Command) -> None:
     assert {row["service"] for row in services if row["reachable"]} == {"ndml-gateway", "ndml-memory-node", "ndml-consensus", "ndml-llm"}
 
 
-def test_chat_without_a_model_says_what_to_set(ndml: Command) -> None:
-    refused = ndml("chat", "hello")
+def test_chat_with_a_model_that_is_not_there_names_the_one_that_is(ndml: Command) -> None:
+    refused = ndml("chat", "hello", "--model", "gpt-x")
     error = json.loads(refused.err)["error"]
-    assert refused.code == 1 and error["reason"] == "MODEL_NOT_CONFIGURED" and "NDML_LLM" in error["message"]
+    assert refused.code == 3 and error["reason"] == "MODEL_UNKNOWN" and "'ndml-tiny'" in error["message"]
+
+
+def test_a_chat_from_the_terminal_remembers_cites_and_is_graded(ndml: Command) -> None:
+    [learned] = ndml("chat", "My sister is called Maja.", "--learning", "wait").json["learned_trace_ids"]
+    answer = ndml("chat", "-", "--learning", "off", stdin="What is my sister called?").json
+    assert "Maja" in answer["text"] and [cited["trace_id"] for cited in answer["citations"]] == [learned]
+    assert (answer["model"], answer["fusion"], answer["finish_reason"]) == ("ndml-tiny", "prompt", "stop")
+    graded = ndml("reinforce", answer["answer_id"], "--grade", "1").json
+    assert [row["trace_id"] for row in graded["results"]] == [learned]
+    conversation = ndml("chat", stdin="What is my sister called?\n\n")
+    assert "Maja" in conversation.json["text"]
 
 
 def test_a_snapshot_counts_what_is_there(ndml: Command) -> None:

@@ -147,7 +147,8 @@ async def _write_until_killed(stub: MemoryNodeServiceStub, name: str, acknowledg
 async def test_a_snapshot_taken_while_writing_starts_another_node(tmp_path: Path) -> None:
     async with node_process(tmp_path / "a") as (_, stub):
         await execute(stub, [harness.put("ann", harness.trace(i)) for i in range(50)])
-        more = [[harness.put("ann", harness.trace((j, i))) for i in range(16)] for j in range(30)]
+        later = harness.T0_US + 1_000  # Export lists by the time learned: what is written meanwhile comes after the fifty
+        more = [[harness.put("ann", harness.trace((j, i), learned_at_us=later)) for i in range(16)] for j in range(30)]
         writing = asyncio.create_task(execute(stub, *more))
         snapshot = await stub.CreateSnapshot(pb.CreateSnapshotRequest(), timeout=60)
         await writing

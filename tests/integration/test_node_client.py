@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.doors.toolchain import node_project
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "node"
 
 
-def unavailable(reason: str) -> None:
-    """On CI the toolchain is promised, elsewhere it may be missing."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy with its dependencies installed as the lock file says, so that nothing is written into the working tree."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        unavailable("node and npm are not on the PATH: install Node 20 or later")
+    """A copy with its dependencies, where it finds the protos as in the tree."""
     root = tmp_path_factory.mktemp("node")
-    copied = root / "examples" / "node"
-    shutil.copytree(EXAMPLE, copied, ignore=shutil.ignore_patterns("node_modules"))
+    copied = node_project(EXAMPLE, root / "examples" / "node")
     (root / "protos").symlink_to(ROOT / "protos", target_is_directory=True)
-    command = ["npm", "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts"]
-    done = subprocess.run(command, cwd=copied, capture_output=True, text=True, timeout=150, check=False)
-    if done.returncode:
-        unavailable(f"npm ci failed: {done.stderr[-500:]}")
     return copied
 
 

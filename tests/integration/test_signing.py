@@ -26,7 +26,7 @@ from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1 import replication_pb2 as rpb
 from ndml.internal.v1.memory_node_pb2_grpc import MemoryNodeServiceStub
 from ndml.internal.v1.replication_pb2_grpc import ReplicationServiceStub
-from ndml.runtime.semconv import METRIC_QUARANTINED_AUTHORS
+from ndml.runtime.semconv import METRIC_QUARANTINED_AUTHORS, METRIC_TRACES_WEIGHED
 from ndml.testing import Suite, SuiteOptions
 from ndml.v1.types_pb2 import TRACE_KIND_EPISODIC, MemoryTrace, Scope
 from ndml.wire import rpc_error_to_ndml, status_to_error
@@ -59,17 +59,18 @@ class Liar:
         self.key = key
         self.replica = replica_number(name, 7)
 
-    def record(self, user: str, seed: str, text: str, replica: int = 0) -> rpb.TraceRecord:
-        number = replica or self.replica
+    def record(self, user: str, seed: str, text: str, replica: int = 0, trace: bytes = b"", salience: float = 0.0) -> rpb.TraceRecord:
+        number, name = replica or self.replica, trace or trace_id(seed)
         values = np.array(vector(seed), np.float32)
         blob = (values / np.linalg.norm(values)).astype("<f4").tobytes()
-        trace = MemoryTrace(trace_id=trace_id(seed).hex(), text=text, scope=Scope(tenant="t", user=user), kind=TRACE_KIND_EPISODIC)
-        trace.learned_at.GetCurrentTime()
-        trace.said_at.CopyFrom(trace.learned_at)
+        said = MemoryTrace(trace_id=name.hex(), text=text, scope=Scope(tenant="t", user=user), kind=TRACE_KIND_EPISODIC)
+        said.learned_at.GetCurrentTime()
+        said.said_at.CopyFrom(said.learned_at)
         version = rpb.TraceVersion(dot=rpb.Dot(replica=number, counter=1), clock=time.time_ns() // 1_000_000 << LOGICAL_BITS)
-        version.content, version.vector, version.content_hash = trace.SerializeToString(), blob, bytes(16)
+        version.content, version.vector, version.content_hash = said.SerializeToString(), blob, bytes(16)
+        version.salience = salience
         context = CausalContext.from_dots([Dot(number, 1)]).to_bytes()
-        return rpb.TraceRecord(trace_id=trace_id(seed), length=1, context=context, versions=[version])
+        return rpb.TraceRecord(trace_id=name, length=1, context=context, versions=[version])
 
     def say(
         self, user: str, *records: rpb.TraceRecord, counter: int = 1, after: rpb.OwnerUpdate | None = None, ahead_s: float = 0.0
@@ -145,9 +146,21 @@ class Signed:
         records = [record for message in self.fetch(node, user) for record in message.records]
         return {MemoryTrace.FromString(version.content).text for record in records for version in record.versions}
 
+    def shown(self, node: int, user: str, trace: str) -> str:
+        operation = pb.Operation(tenant="t", user=user, get=pb.GetAction(trace_id=trace))
+        request = pb.ExecuteRequest(batch_id=1, epoch=EPOCH, operations=[operation])
+        (answer,) = list(MemoryNodeServiceStub(self.channels[node]).Execute(iter([request]), timeout=10))
+        return str(answer.results[0].trace.trace.text)
+
     def quarantined(self, node: int) -> list[str]:
         status = MemoryNodeServiceStub(self.channels[node]).GetNodeStatus(pb.GetNodeStatusRequest(), timeout=10)
         return list(status.quarantined)
+
+    def counter(self, node: int, sample: str) -> float:
+        spec = self.specs[node]
+        with urllib.request.urlopen(f"http://{spec.host}:{spec.metrics_port}/metrics", timeout=10) as answer:
+            found = [float(row.split()[-1]) for row in answer.read().decode().splitlines() if row.startswith(f"{sample} ")]
+        return found[0] if found else 0.0
 
     def client(self, user: str) -> NdmlClient:
         return NdmlClient(self.suite.grpc_address, tenant="t", user=user, timeout_s=20)
@@ -161,7 +174,7 @@ def consensus_details(client: NdmlClient) -> str:
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signed]:
     directory = tmp_path_factory.mktemp("signed")
-    liars = {name: Liar(name, Ed25519PrivateKey.generate()) for name in ("liar", "forker", "worse", "fresh")}
+    liars = {name: Liar(name, Ed25519PrivateKey.generate()) for name in ("liar", "forker", "worse", "fresh", "late")}
     settings = signed_settings(directory, len(NODES), {name: liar.key for name, liar in liars.items()})
     settings["memory-node"] |= {"REPLICATION__SWEEP__LEAST_INTERVAL_S": "1", "REPLICATION__SWEEP__MOST_INTERVAL_S": "2"}
     options = SuiteOptions(data_dir=directory, memory_nodes=3, consensus_nodes=1, llm=False, settings=settings)
@@ -191,7 +204,9 @@ def test_honest_traffic_converges_and_every_record_has_its_authors_signature(sig
     updates = [update for message in signed.fetch(0, "ann") for update in message.updates]
     records = {record.trace_id for message in signed.fetch(0, "ann") for record in message.records}
     assert {record.trace_id for update in updates for record in update.records} == records
-    assert all(update.envelope and update.node_id in NODES for update in updates)
+    # What has no records and no step says only how far what shows goes past what is known: nothing that an author would sign.
+    signed_ones = [update for update in updates if update.records or update.previous != update.counter]
+    assert all(update.envelope and update.node_id in NODES for update in signed_ones)
     assert not any(signed.quarantined(node) for node in range(3))
 
 
@@ -275,7 +290,28 @@ def test_an_author_that_says_two_things_is_shown_everywhere_and_shut_out(signed:
         eventually(lambda: name in consensus_details(client), "the consensus node has the proof")
         assert all(name in row for row in details)
         client.add("honest", embedding=vector("honest"), consistency="all")
-    for spec in signed.specs:
-        with urllib.request.urlopen(f"http://{spec.host}:{spec.metrics_port}/metrics", timeout=10) as answer:
-            (line,) = [row for row in answer.read().decode().splitlines() if row.startswith(f"{METRIC_QUARANTINED_AUTHORS} ")]
-        assert float(line.split()[1]) >= 1
+    assert all(signed.counter(node, METRIC_QUARANTINED_AUTHORS) >= 1 for node in range(3))
+
+
+def test_after_a_lie_copies_that_heard_different_things_are_equal_and_show_what_honest_authors_said(signed: Signed) -> None:
+    liar, user, texts = signed.liars["late"], "ivy", {"version 0", "version 1", "more", "Ivy plays chess", "Ivy plays poker"}
+    with signed.client(user) as client:
+        honest = client.add("Ivy plays chess", embedding=vector("chess"), consistency="all").trace_id
+        beside = liar.record(user, "poker", "Ivy plays poker", trace=bytes.fromhex(honest), salience=1.0)
+        first = liar.say(user, liar.record(user, "y0", "version 0"), beside)
+        more = liar.say(user, liar.record(user, "y2", "more"), counter=2, after=first)
+        # One copy takes two updates before anybody can know of the lie, another one the lie.
+        assert signed.merge(0, user, first).changed == 2
+        assert client.get(honest, consistency="quorum").text  # whoever is shown: they are siblings
+        assert signed.merge(0, user, more).changed == 1
+        assert signed.merge(1, user, liar.say(user, liar.record(user, "y1", "version 1"))).changed == 1
+        eventually(lambda: all("late" in signed.quarantined(node) for node in range(3)), "every node knows the liar")
+        eventually(lambda: all(signed.texts(node, user) == texts for node in range(3)), "what one copy took all have")
+        eventually(lambda: signed.equal(user), "honest copies are equal")
+        honest_shown = {"Ivy plays chess"}
+        eventually(lambda: {signed.shown(node, user, honest) for node in range(3)} == honest_shown, "the liar's content is not shown")
+        assert client.get(honest).text == "Ivy plays chess"
+    weighed = [
+        signed.counter(node, f'{METRIC_TRACES_WEIGHED}_total{{outcome="{how}"}}') for node in range(3) for how in ("changed", "same")
+    ]
+    assert sum(weighed) >= 1

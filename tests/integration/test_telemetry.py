@@ -7,7 +7,7 @@ import secrets
 import pytest
 
 from ndml.client import ClientOptions, NdmlClient, Retry
-from ndml.errors import Code, ModelNotConfigured, TraceNotFound, Unavailable
+from ndml.errors import Code, ModelUnknown, TraceNotFound, Unavailable
 from ndml.runtime import semconv
 from ndml.testing import Span, Suite, TraceSink, tree
 
@@ -78,12 +78,12 @@ def test_a_callers_mistake_keeps_its_code_and_is_no_server_error(client: NdmlCli
 
 def test_an_aborted_stream_keeps_its_code(client: NdmlClient, trace_sink: TraceSink) -> None:
     request = Request()
-    with pytest.raises(ModelNotConfigured):
-        list(client.chat("Hello?", headers=request.headers))
+    with pytest.raises(ModelUnknown):
+        list(client.chat("Hello?", model="gpt-x", headers=request.headers))
     spans = request.spans(trace_sink, GATEWAY, LLM)
     for service in (GATEWAY, LLM):
         codes = {span.attributes.get(semconv.RPC_GRPC_STATUS_CODE) for span in spans if span.service == service and span.kind == "server"}
-        assert Code.FAILED_PRECONDITION in codes
+        assert Code.NOT_FOUND in codes
 
 
 def test_a_dead_owner_is_a_server_error(spare_suite: Suite, trace_sink: TraceSink) -> None:

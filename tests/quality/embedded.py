@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from services.gateway.vectors import dense_text
+from ndml.language.sentences import spoken
 from services.llm.model_files import resolve
 from tests.quality.locomo import Conversation, load
 
@@ -32,7 +32,7 @@ class Embedded:
     @property
     def texts(self) -> list[str]:
         """The turns as they are embedded: speaker and words."""
-        return [dense_text(turn.speaker, turn.text) for turn in self.talk.turns]
+        return [spoken(turn.speaker, turn.text) for turn in self.talk.turns]
 
 
 def embed(texts: Sequence[str]) -> F32:
@@ -61,6 +61,6 @@ def locomo() -> tuple[Embedded, ...]:
     """Every conversation of the LoCoMo file, embedded."""
     found = []
     for talk in load():
-        turns = embed([dense_text(turn.speaker, turn.text) for turn in talk.turns])
+        turns = embed([spoken(turn.speaker, turn.text) for turn in talk.turns])
         found.append(Embedded(talk, turns, embed([question.text for question in talk.questions])))
     return tuple(found)

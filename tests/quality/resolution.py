@@ -19,7 +19,7 @@ from ndml.crdt import resolve as resolving
 from ndml.crdt.oscillator import simulate
 from ndml.crdt.oscillator_native import fastest
 from ndml.crdt.resolve import Conflict, ResolveOptions, Sibling, quantised, resolve
-from services.gateway.vectors import dense_text
+from ndml.language.sentences import spoken
 from tests.quality.embedded import embed
 from tests.quality.locomo import DATA, Turn, load
 from tests.quality.ranking import paired
@@ -172,7 +172,7 @@ def contradictions(kind: str, honest: int, outliers: int, count: int, seed: int)
         others = _other_turns(turn, around, random) if kind == "another statement" else _other_values(turn, random)
         said = [turn] * honest + others[:outliers]
         assert len(said) == honest + outliers, "every turn has enough contradictions"
-        texts += [dense_text(one.speaker, _restated(one.text, random)) for one in said]
+        texts += [spoken(one.speaker, _restated(one.text, random)) for one in said]
     vectors = embed(texts).reshape(-1, honest + outliers, WIDTH)
     return [Case(claimed(list(each), honest, random), honest) for each in vectors]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from random import Random
@@ -21,6 +22,7 @@ from services.gateway.ids import request_digest, trace_id_of_request
 from services.gateway.ports import NOTHING_SEEN, Done, Seen
 from services.gateway.quorum import Quorum
 from services.gateway.reads import Reads
+from services.gateway.tokens import TOKEN, joined, read_consistency_token
 from services.memory_node.records import Owner, timestamp
 from tests.sim.history import GONE, History, Outcome, Read, Write
 from tests.sim.loop import EPOCH_NS
@@ -29,6 +31,7 @@ from tests.sim.stores import DIMENSION
 DEADLINE_S = 8.0
 ONE, QUORUM, ALL = types_pb2.CONSISTENCY_ONE, types_pb2.CONSISTENCY_QUORUM, types_pb2.CONSISTENCY_ALL
 NOT_SAID = types_pb2.CONSISTENCY_UNSPECIFIED
+_FRESH = 3
 
 
 def number_of(text: str) -> int:
@@ -72,14 +75,17 @@ class Notes:
     """Texts of each trace (by id) that a later write saw and replaced."""
 
     failures: dict[str, int] = field(default_factory=dict)
+    fresh: deque[Trace] = field(default_factory=lambda: deque(maxlen=_FRESH))
+    """Written last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What clients do, as shares of 1. `weak`: of writes that ask for ONE.
+    """What clients do, as shares of 1. `weak`: of writes that ask for ONE. `again`: of reads that are followed by one of the same trace;
+    `fresh`: of what was written last, where copies differ most.
 
-    `blind`: reads of many copies rely on these alone, without a token. Not where disks are lost: a copy that lost its disk knows nothing
-    and answers, until it is taken for one that joins; a token tells it apart.
+    `blind`: of clients that pass no token on, and rely on more than half of the copies for every write and for what they are to see. None
+    where disks are lost: a copy that lost its disk knows nothing and answers, until it is taken for one that joins; a token tells it apart.
     """
 
     put: float = 0.15
@@ -88,8 +94,10 @@ class Habits:
     reinforce: float = 0.07
     resolve: float = 0.03
     retry: float = 0.6
+    again: float = 0.6
+    fresh: float = 0.5
     weak: float = 0.0
-    blind: bool = True
+    blind: float = 0.25
 
 
 class Client:
@@ -104,9 +112,8 @@ class Client:
         self._notes = notes
         self._habits = habits
         self._random = random
-        self._seen: dict[Owner, dict[int, int]] = {}
-        self._uncertain: set[str] = set()
-        self._weak: set[str] = set()
+        self._blind = random.random() < habits.blind
+        self._seen: dict[Owner, Seen] = {}
         self._requests = 0
 
     async def run(self, operations: int) -> None:
@@ -175,17 +182,13 @@ class Client:
 
     async def _write(self, trace: Trace, number: int, text: str, operation: pb.Operation) -> None:
         word = self._word()
+        self._notes.fresh.append(trace)
         done = await self._tried(trace.owner, operation, word)
         for_sure = done is not None and (number != GONE or done.result.delete.deleted)
         if done is not None and operation.HasField("put") and done.result.put.outcomes[0].HasField("error"):
             for_sure = False
-        if word == ONE:
-            self._weak.add(trace.key)
         if for_sure:
-            self._uncertain.discard(trace.key)
             self._notes.acked_texts.setdefault(trace.key, set()).add(text)
-        else:
-            self._uncertain.add(trace.key)
         if trace.writer:
             outcome = Outcome.ACKED if for_sure else Outcome.UNKNOWN
             self._notes.history.add(Write(self.name, trace.key, number, outcome, self._time()))
@@ -193,12 +196,13 @@ class Client:
     async def _tried(self, owner: Owner, operation: pb.Operation, word: types_pb2.Consistency) -> Done | None:
         """The outcome, after some retries of the same request; None: the caller does not know."""
         operation.tenant, operation.user = owner.tenant, owner.user
+        token = NOTHING_SEEN if operation.HasField("put") else self._token(owner)
         for _ in range(3):
             quorum, _reads = self._random.choice(self._gateways)
             twin = pb.Operation()
             twin.CopyFrom(operation)
             try:
-                done = await quorum.write(_scope(owner), twin, self._time() + DEADLINE_S, word)
+                done = await quorum.write(_scope(owner), twin, self._time() + DEADLINE_S, word, token)
             except NdmlError as error:
                 self._note(error)
                 if self._random.random() > self._habits.retry:
@@ -211,29 +215,35 @@ class Client:
     # Reads
 
     async def _get(self) -> None:
-        trace = self._pick(mine=self._random.random() < 0.7, deleted=True)
+        if self._notes.fresh and self._random.random() < self._habits.fresh:
+            trace: Trace | None = self._random.choice(self._notes.fresh)
+        else:
+            trace = self._pick(mine=self._random.random() < 0.7, deleted=True)
         if trace is None or not trace.writer:
             return
-        own = trace.writer == self.name
-        word = self._random.choice([NOT_SAID, ONE, QUORUM, ALL] if own else [ONE, QUORUM, QUORUM])
-        strong = word in (QUORUM, ALL)
-        # What an unanswered write did is in no token; of what others wrote only so many copies tell for sure.
-        in_session = (strong and self._habits.blind) or (own and trace.key not in self._uncertain)
-        seen = self._seen.get(trace.owner, NOTHING_SEEN) if own else NOTHING_SEEN
-        if strong and self._habits.blind and trace.key not in self._weak and self._random.random() < 0.5:
-            seen = NOTHING_SEEN  # more than R copies wrote and answer in all: one of them has seen it
-        action = pb.GetAction(trace_id=trace.trace_id, include_siblings=True)
-        operation = pb.Operation(tenant=trace.owner.tenant, user=trace.owner.user, get=action)
+        await self._look_at(trace)
+        while self._random.random() < self._habits.again:
+            await self._look_at(trace)
+
+    async def _look_at(self, trace: Trace) -> None:
+        word = self._random.choice([NOT_SAID, ONE, QUORUM, ALL])
+        owner, action = _scope(trace.owner), pb.GetAction(trace_id=trace.trace_id, include_siblings=True)
+        operation = pb.Operation(tenant=owner.tenant, user=owner.user, get=action)
+        _quorum, reads = self._random.choice(self._gateways)
         try:
-            done = await self._random.choice(self._gateways)[1].read(_scope(trace.owner), operation, self._time() + DEADLINE_S, seen, word)
-        except TraceNotFound:
+            done = await reads.read(owner, operation, self._time() + DEADLINE_S, self._token(trace.owner), word)
+        except TraceNotFound as error:
             number = 0
+            self._remember(trace.owner, read_consistency_token(error.metadata.get(TOKEN, ""), owner))
         except NdmlError as error:
             self._note(error)
             return
         else:
+            self._remember(trace.owner, done.seen)
             found = done.result.trace.trace
             number = max(number_of(text) for text in (found.text, *(sibling.trace.text for sibling in found.siblings)))
+        # Without a token, more than R copies wrote and answer in all, and one of them has seen it; a single copy promises nothing.
+        in_session = not self._blind or word in (QUORUM, ALL)
         self._notes.history.add(Read(self.name, trace.key, number, self._time(), in_session))
 
     # Small things
@@ -250,14 +260,15 @@ class Client:
         return f"{trace.key} {self.name}#{number}"
 
     def _word(self) -> types_pb2.Consistency:
-        if self._random.random() < self._habits.weak:
+        if not self._blind and self._random.random() < self._habits.weak:
             return ONE
         return self._random.choice([NOT_SAID, NOT_SAID, QUORUM, ALL])
 
+    def _token(self, owner: Owner) -> Seen:
+        return NOTHING_SEEN if self._blind else self._seen.get(owner, NOTHING_SEEN)
+
     def _remember(self, owner: Owner, seen: Seen) -> None:
-        known = self._seen.setdefault(owner, {})
-        for replica, counter in seen.items():
-            known[replica] = max(counter, known.get(replica, 0))
+        self._seen[owner] = joined(self._seen.get(owner, NOTHING_SEEN), seen)
 
     def _note(self, error: NdmlError) -> None:
         self._notes.failures[error.reason] = self._notes.failures.get(error.reason, 0) + 1

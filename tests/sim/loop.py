@@ -7,59 +7,78 @@ task waits for something that nobody will ever do is a deadlock and raises.
 from __future__ import annotations
 
 import asyncio
-import selectors
-from collections.abc import Callable, Coroutine, Mapping
+import heapq
+from collections import deque
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from typing import Any, TypeVar
+from contextvars import Context, copy_context
+from itertools import count
+from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 EPOCH_NS = 1_700_000_000_000_000_000
 """Wall clock at virtual time 0."""
+
+_AT_ONCE_S = 1e-9
+"""Timers so close together are due together, in the order in which they were set."""
 
 
 class Deadlock(RuntimeError):
     """Every task waits and no timer is set."""
 
 
-class _Selector(selectors.BaseSelector):
-    """Knows the loop's own wake-up pipe and never looks at it: waiting moves the clock instead."""
+class _Handle(asyncio.TimerHandle):
+    """asyncio's without its book-keeping: a run makes thousands of them. A callback that raises ends the run."""
+
+    __slots__ = ()
+
+    def __init__(self, when: float, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None) -> None:
+        self._when = when
+        self._callback = callback
+        self._args = args
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = None  # type: ignore[assignment]
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """Time is `time()` seconds since the loop was made. It has no selector, no pipe and no threads."""
+
+    _ready: deque[_Handle]
 
     def __init__(self) -> None:
-        self.now = 0.0
-        self._keys: dict[Any, selectors.SelectorKey] = {}
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        key = self._keys[fileobj] = selectors.SelectorKey(fileobj, 0, events, data)
-        return key
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._keys.pop(fileobj)
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise Deadlock(f"at {self.now:.3f} s every task waits and no timer is set")
-        self.now += max(0.0, timeout)
-        return []
-
-    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._keys
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time is `time()` seconds since the loop was made."""
-
-    def __init__(self) -> None:
-        self._virtual = _Selector()
-        super().__init__(self._virtual)
-        self._clock_resolution = 1e-9
+        super().__init__()
+        self._now = 0.0
+        self._timers: list[tuple[float, int, _Handle]] = []
+        self._ticket = count()
 
     def time(self) -> float:
-        return self._virtual.now
+        return self._now
 
     def time_ns(self) -> int:
         """Wall clock that goes with `time()`."""
-        return EPOCH_NS + round(self._virtual.now * 1e9)
+        return EPOCH_NS + round(self._now * 1e9)
+
+    def call_soon(self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> asyncio.Handle:
+        handle = _Handle(self._now, callback, args, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> asyncio.TimerHandle:
+        handle = _Handle(when, callback, args, context)
+        heapq.heappush(self._timers, (when, next(self._ticket), handle))
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     def run_in_executor(self, executor: Executor | None, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
         """Inline: a thread would make the order of events the machine's."""
@@ -69,6 +88,28 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         except Exception as error:
             done.set_exception(error)
         return done
+
+    def _run_once(self) -> None:
+        """asyncio's turn: what is due joins what is ready, and what was ready when the turn began is run."""
+        ready, timers = self._ready, self._timers
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
+        if not ready and not self._stopping:  # type: ignore[attr-defined]
+            if not timers:
+                raise Deadlock(f"at {self._now:.3f} s every task waits and no timer is set")
+            self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] < self._now + _AT_ONCE_S:
+            ready.append(heapq.heappop(timers)[2])
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._context.run(handle._callback, *handle._args)
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        """There are none."""
+
+    def _write_to_self(self) -> None:
+        """Nobody sleeps in a selector."""
 
 
 def run(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:

@@ -15,7 +15,10 @@ from ndml.internal.v1 import replication_pb2 as rpb
 from services.gateway import quorum
 from services.memory_node import joins, replica_reader, store, transaction
 from services.memory_node.digests import Digests, owner_digests
+from services.memory_node.heads import Heads
 from services.memory_node.owners import OwnerRow
+from services.memory_node.positions import Advance
+from services.memory_node.records import Owner
 from services.memory_node.replicas import CONTENT, Held
 from services.memory_node.replication import reconcile
 from services.memory_node.store import Store
@@ -76,14 +79,27 @@ def ack_comes_before_fsync() -> AbstractContextManager[Any]:
 def heads_advance_over_gaps() -> AbstractContextManager[Any]:
     """An update says that everything before it is known: a copy serves reads of what it has not got."""
 
-    def wrong(known: Mapping[int, int], updates: Iterable[rpb.OwnerUpdate], heads: Iterable[rpb.Head], own: int) -> dict[int, int]:
+    def wrong(
+        known: Mapping[int, int], updates: Iterable[rpb.OwnerUpdate], heads: Iterable[rpb.Head], own: int, earlier: Callable[[int], Any]
+    ) -> Advance:
         grown: dict[int, int] = {}
         said = [(each.replica, each.counter) for each in updates] + [(each.replica, each.counter) for each in heads]
         for replica, counter in said:
             grown[replica] = max(counter, grown.get(replica, 0), known.get(replica, 0))
-        return {replica: counter for replica, counter in grown.items() if replica != own}
+        return Advance({replica: counter for replica, counter in grown.items() if replica != own}, [])
 
     return patch.object(joins, "advanced", wrong)
+
+
+def tokens_leave_out_what_came_early() -> AbstractContextManager[Any]:
+    """A read says what its copy has without a gap, and shows what is past that: the next copy that is asked has less."""
+    right = Heads.shown
+
+    def wrong(self: Heads, owner: Owner, applied: int, *, stored: bool) -> list[rpb.Head]:
+        said = right(self, owner, applied, stored=stored)
+        return said[: len({head.replica for head in said})]
+
+    return patch.object(Heads, "shown", wrong)
 
 
 def erasing_forgets_the_id() -> AbstractContextManager[Any]:

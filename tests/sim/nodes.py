@@ -9,19 +9,20 @@ from pathlib import Path
 from random import Random
 
 from ndml.errors import OwnerUnavailable
-from ndml.internal.v1 import replication_pb2 as rpb
 from ndml.placement import Placement
 from ndml.runtime.placement import PlacementWatcher
 from services.consensus.deltas.compaction import Keeping
 from services.consensus.deltas.elector import SmallestName
 from services.consensus.deltas.entries import Entry, Key
 from services.consensus.deltas.exchange import DeltaExchange
+from services.consensus.deltas.guard import OpenGuard
 from services.consensus.deltas.log import DeltaLog, LogBounds
 from services.consensus.deltas.mesh import Mesh, MeshTiming
 from services.consensus.deltas.ports import Change, DialedWire, Saved
 from services.consensus.deltas.session import SessionBounds
 from services.memory_node.replication.answers import Answers
 from services.memory_node.replication.component import Replication, World
+from services.memory_node.replication.reconcile import KEY_BYTES
 from services.memory_node.replication.settings import ReplicationSection
 from services.memory_node.replication.shares import PausableView, PlacementShares
 from tests.sim.disks import GroupCommit
@@ -35,19 +36,18 @@ from tests.sim.wires import Connection, End, ServerOf, SimPartner
 REPLICATION = ReplicationSection.model_validate(
     {
         # Looked at less often than in production: nothing happens in a simulation between two looks, and each costs time.
-        "stream": {"poll_s": 0.5, "backoff_max_s": 2.0, "hello_s": 2.0, "silence_s": 8.0, "journal_kept": 8, "prune_every": 4},
+        "stream": {
+            "poll_s": 0.5,
+            "backoff_max_s": 2.0,
+            "hello_s": 2.0,
+            "silence_s": 8.0,
+            "journal_kept": 8,
+            "prune_every": 4,
+            "tend_s": 2.0,
+        },
         "sweep": {"least_interval_s": 5.0, "most_interval_s": 10.0, "owner_limit_s": 20.0},
     }
 )
-
-
-class NoSignatures:
-    """The guard of a cluster whose nodes trust each other."""
-
-    quarantined: Sequence[str] = ()
-
-    async def refusals(self, updates: Sequence[rpb.OwnerUpdate]) -> dict[int, str]:
-        return {}
 
 
 class Clock:
@@ -119,10 +119,10 @@ class MemoryNode:
             attach,
             clock=loop.time,
             rng=Random(self._random.random()),
+            make_key=lambda: self._random.randbytes(KEY_BYTES),
         )
         self.replication = Replication(REPLICATION, world, self._consensus, "", self._word, self._view.pause)
         self.watcher.on_change(self.replication.placement_changed)
-        self.replication.sweeper._reconciler._make_key = lambda: self._random.randbytes(16)
         await self.replication.start()
 
     @property
@@ -157,6 +157,7 @@ class DeltaDisk:
             dict(image.positions),
             [(node, replica, author, at) for (node, author), (replica, at) in image.delivered.items()],
             [(node, author, at) for (node, author), at in image.lost.items()],
+            dict(image.dropped),
         )
 
     async def commit(self, change: Change) -> None:
@@ -183,6 +184,7 @@ class Image:
         self.positions: dict[int, tuple[str, int]] = {}
         self.delivered: dict[tuple[str, int], tuple[int, int]] = {}
         self.lost: dict[tuple[str, int], int] = {}
+        self.dropped: dict[int, int] = {}
 
     def apply(self, change: Change) -> None:
         for key in change.removed:
@@ -190,6 +192,7 @@ class Image:
             self.bodies.pop(key, None)
         for author in change.forgotten:
             self.positions.pop(author, None)
+            self.dropped.pop(author, None)
         self.delivered = {key: at for key, at in self.delivered.items() if key[0] not in change.gone and key[1] not in change.forgotten}
         self.lost = {key: at for key, at in self.lost.items() if key[0] not in change.gone and key[1] not in change.forgotten}
         for delta in change.added:
@@ -198,6 +201,7 @@ class Image:
         self.positions |= change.positions
         self.delivered |= change.delivered
         self.lost = {key: at for key, at in (self.lost | change.lost).items() if at}
+        self.dropped = {author: at for author, at in (self.dropped | change.dropped).items() if at}
 
 
 class _Dialer:
@@ -241,9 +245,9 @@ class ConsensusNode:
         log = DeltaLog(DeltaDisk(self.image, lambda: self._random.expovariate(500.0)), LogBounds(), self._placement, clock)
         bounds = SessionBounds(gossip_interval_s=1.0, answer_timeout_s=10.0)
         dialers = [_Dialer(peer, self.name, self._connect) for peer in self._peers]
-        mesh = Mesh(self.name, "z", dialers, log, NoSignatures(), bounds, MeshTiming(), rng=Random(self._random.random()))
+        mesh = Mesh(self.name, "z", dialers, log, OpenGuard(), bounds, MeshTiming(), rng=Random(self._random.random()))
         mesh.elect_with(lambda mesh: SmallestName(mesh.node_id, mesh.neighbours))
-        self.exchange = DeltaExchange(log, mesh, NoSignatures(), bounds, Keeping(grace_s=5.0), compact_interval_s=2.0)
+        self.exchange = DeltaExchange(log, mesh, OpenGuard(), bounds, Keeping(grace_s=5.0), compact_interval_s=2.0)
         await self.exchange.start()
 
     def _placement(self) -> Placement:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 from tests.sim.network import Lost
@@ -33,9 +34,12 @@ class Process:
         async def inside() -> R:
             return await work()
 
-        task = asyncio.get_running_loop().create_task(inside(), context=self._context)
+        loop = asyncio.get_running_loop()
+        task, ended = loop.create_task(inside(), context=self._context), loop.create_future()
+        # Not awaited itself: its end by a crash must not look like the caller's own.
+        task.add_done_callback(partial(_tell, ended))
         try:
-            await asyncio.wait({task})
+            await ended
         finally:
             task.cancel()
         if task.cancelled():
@@ -56,9 +60,17 @@ class Process:
     def own(self, task: asyncio.Task[Any]) -> None:
         if self.alive:
             self._tasks[task] = None
-            task.add_done_callback(lambda done: self._tasks.pop(done, None))
+            task.add_done_callback(self._forget)
         else:
             task.cancel()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task, None)
+
+
+def _tell(ended: asyncio.Future[None], task: asyncio.Task[Any]) -> None:
+    if not ended.done():
+        ended.set_result(None)
 
 
 def make_task(

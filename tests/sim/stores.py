@@ -16,9 +16,11 @@ from ndml.errors import NdmlError, OwnerUnavailable, StoreUnavailable, TraceNotF
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.v1.memory_pb2 import ReinforceResult
 from ndml.v1.types_pb2 import LIFECYCLE_STATE_ARCHIVED, MemoryTrace
+from ndml.wire import error_to_status
 from services.memory_node.changes import Outdated, StateChange, StateRow
 from services.memory_node.commit import WriteAction, WriteJob, WriteResult
-from services.memory_node.housekeeping import DropOwner, JournalPrune, Kept
+from services.memory_node.heads import Heads
+from services.memory_node.housekeeping import DropOwner, JournalPrune, Kept, SettleOwner
 from services.memory_node.ports import PlacementView, check_owner, check_taker
 from services.memory_node.reader import NEWEST, Reader
 from services.memory_node.reads import Reads
@@ -36,6 +38,7 @@ T = TypeVar("T")
 DIMENSION, MODEL = 4, "sim"
 _PAGE_BYTES = 8 << 20
 _PAGE = 1000
+_OWNERS = 16
 _TRIES = 8
 """Of feedback whose trace got others' feedback meanwhile."""
 
@@ -97,13 +100,15 @@ class SimStore:
         self, store: Store, view: PlacementView, now_ns: Callable[[], int], fsync_s: Callable[[], float], displaced: Displaced
     ) -> None:
         self.store = store
-        self.reader: Reader = store.reader()
+        # By the writer's connection: nobody here reads while something is written, and another one would read all anew after each commit.
+        self.reader = Reader(store.committer.connection, store.committer.replicas, store.identity.node_id, store._digests)
         self.dead = False
         self._view = view
         self._now_ns = now_ns
         self._displaced = displaced
         self._states = States(Dynamics(), LifecycleOptions(), now_ns)
         self._reads = Reads(self.reader, self._states, DIMENSION, MODEL, _PAGE_BYTES, now_ns)
+        self._heads = Heads(self.reader, _OWNERS)
         # SQLite in WAL mode syncs its log at every commit only if told so: else what was committed is in the system's memory for a while.
         self._syncs = int(store.committer.connection.execute("PRAGMA synchronous").fetchone()[0]) >= _FULL
         self._durable = store.log_bytes()
@@ -150,6 +155,10 @@ class SimStore:
         result, _ = await self._write(owner, DropOwner(digest))
         return isinstance(result, Kept) and result.done
 
+    async def settle(self, owner: Owner, digest: bytes, absent: str) -> bool:
+        result, _ = await self._write(owner, SettleOwner(digest, absent))
+        return isinstance(result, Kept) and result.done
+
     # Execute
 
     async def execute(self, operation: pb.Operation, epoch: int) -> pb.OperationResult:
@@ -157,9 +166,9 @@ class SimStore:
         self._check()
         owner, action = Owner(operation.tenant, operation.user), operation.WhichOneof("action") or ""
         (check_taker if action == "merge" else check_owner)(self._view, epoch, *owner)
+        self._heads.check(owner, operation.seen, self.last_sequence)
         if action in ("get", "record"):
-            self._check_seen(owner, operation)
-            return self._reads.run(owner, operation, cast(Residents, _NothingResident()))
+            return self._read(owner, operation)
         if action == "reinforce":
             return await self._reinforce(owner, operation)
         result, job = await self._write(owner, getattr(operation, action), wanted=operation.want_update)
@@ -170,12 +179,14 @@ class SimStore:
             made.update.CopyFrom(job.update)
         return made
 
-    def _check_seen(self, owner: Owner, operation: pb.Operation) -> None:
-        heads = self.reader.heads(owner) if operation.seen else {}
-        for head in operation.seen:
-            known = self.last_sequence if head.replica == self.replica else heads.get(head.replica, 0)
-            if known < head.counter:
-                raise OwnerUnavailable(f"this copy knows {known} of {head.replica}, the caller has seen {head.counter}")
+    def _read(self, owner: Owner, operation: pb.Operation) -> pb.OperationResult:
+        try:
+            result = self._reads.run(owner, operation, cast(Residents, _NothingResident()))
+        except TraceNotFound as error:
+            result = pb.OperationResult(error=error_to_status(error))
+        if operation.want_heads:
+            result.heads.extend(self._heads.shown(owner, self.last_sequence, stored=True))
+        return result
 
     async def _reinforce(self, owner: Owner, operation: pb.Operation) -> pb.OperationResult:
         action = operation.reinforce
@@ -241,10 +252,13 @@ class SimStore:
         return results + self._committed(group)
 
     def _committed(self, jobs: list[WriteJob]) -> list[WriteResult | NdmlError]:
-        results = self.store.committer.commit(jobs).results if jobs else []
+        if not jobs:
+            return []
+        commit = self.store.committer.commit(jobs)
         if self._syncs:
             self._durable = self.store.log_bytes()
-        return results
+        self._heads.follow(commit)
+        return commit.results
 
     def _committed_watched(self, job: WriteJob) -> list[WriteResult | NdmlError]:
         action = job.action

@@ -33,6 +33,31 @@ def test_waiting_for_nothing_is_a_deadlock() -> None:
         run(main)
 
 
+def test_timers_of_one_moment_keep_their_order_and_cancelled_ones_are_nothing() -> None:
+    seen: list[int] = []
+
+    async def main(loop: VirtualLoop) -> None:
+        timers = [loop.call_at(5.0, seen.append, i) for i in range(20)]
+        for timer in timers[::3]:
+            timer.cancel()
+        await asyncio.sleep(5.0)
+        loop.call_later(1.0, seen.append, -1).cancel()
+        await asyncio.Event().wait()
+
+    with pytest.raises(Deadlock):
+        run(main)
+    assert seen == [i for i in range(20) if i % 3]
+
+
+def test_a_callback_that_fails_ends_the_run() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        loop.call_later(1.0, int, "x")
+        await asyncio.sleep(2.0)
+
+    with pytest.raises(ValueError, match="invalid literal"):
+        run(main)
+
+
 def _traffic(seed: int) -> list[tuple[float, str]]:
     async def main(loop: VirtualLoop) -> list[tuple[float, str]]:
         network = Network(Random(seed), Weather(drop=0.3, repeat=0.2))

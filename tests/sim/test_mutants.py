@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.mutants import MUTANTS, Mutant
+from tests.sim.mutants import MUTANTS, Mutant, tokens_leave_out_what_came_early
+from tests.sim.orders import orders
 from tests.sim.records import Records
 from tests.sim.world import simulate
 
@@ -12,6 +13,7 @@ _SEEDS = 60
 """Within which a mutant must be found; most are in the first ten."""
 
 _RECORDS = 200
+_ORDERS = 40
 
 
 @pytest.mark.timeout(900)
@@ -32,3 +34,16 @@ def test_the_lattice_alone_finds_a_join_that_forgets() -> None:
     with mutant.put_in():
         assert any(Records(seed).run() for seed in range(_RECORDS))
     assert not any(Records(seed).run() for seed in range(_RECORDS))
+
+
+@pytest.mark.timeout(900)
+def test_a_session_that_goes_back_behind_what_it_saw_is_found() -> None:
+    with tokens_leave_out_what_came_early():
+        assert any(orders(seed) for seed in range(_ORDERS)), f"unnoticed in {_ORDERS} seeds"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("first", range(0, _ORDERS, 10))
+def test_no_order_of_updates_takes_a_session_back(first: int) -> None:
+    wrong = {seed: found for seed in range(first, first + 10) if (found := orders(seed))}
+    assert not wrong

@@ -11,10 +11,10 @@ from tests.sim.records import Records
 from tests.sim.seeds import again
 from tests.sim.world import Outcome, simulate
 
-_PARTS = 10
-"""Each a test, so that workers share them."""
+_PARTS = 40
+"""Each a test, so that workers share them, and a slow machine has time for each."""
 
-_SEEDS = int(os.environ.get("NDML_SIM_SEEDS", "100"))
+_SEEDS = int(os.environ.get("NDML_SIM_SEEDS", "500"))
 _RECORDS = int(os.environ.get("NDML_SIM_RECORDS", "10000"))
 
 

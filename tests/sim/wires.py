@@ -14,8 +14,11 @@ from ndml.internal.v1 import consensus_pb2 as cpb
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1 import replication_pb2 as rpb
 from ndml.placement import PlacementNode
+from ndml.wire import status_to_error
 from services.gateway.liveness import Liveness
 from services.gateway.ports import Sent
+from services.gateway.scopes import Owner
+from services.gateway.tokens import tell_seen
 from services.memory_node.replication.answers import Answers
 from tests.sim.network import Lost, Network
 from tests.sim.processes import Process
@@ -220,12 +223,17 @@ class SimLanes:
         try:
             async with asyncio.timeout_at(deadline):
                 # A merge says the same however often it is heard; of what else a lane brings the caller repeats what may be repeated.
-                return await self._network.call(self._name, node.node_id, serve)
+                sent = await self._network.call(self._name, node.node_id, serve)
         except Lost as lost:
             self._liveness.failed(node.node_id)
             raise OwnerUnavailable(f"lost: {lost}") from None
         except TimeoutError:
             raise DeadlinePassed("the answer did not come in time") from None
+        if sent.result.HasField("error"):
+            error = status_to_error(sent.result.error)
+            tell_seen(error, Owner(twin.tenant, twin.user), {head.replica: head.counter for head in sent.result.heads})
+            raise error
+        return sent
 
     async def known(
         self, node: PlacementNode, owner: tuple[str, str], trace_ids: Any, deadline: float | None

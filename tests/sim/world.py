@@ -46,6 +46,9 @@ _SETTLE_S = (0.0, 2.0)
 _MOVES_S = 120
 """Within which a node that joins or leaves has done so when nothing is in its way."""
 
+_OPERATIONS = 40
+"""Of all clients together: many short sessions, or few long ones."""
+
 _SHM = Path("/dev/shm")
 
 
@@ -58,10 +61,12 @@ class Shape:
     clients: int
     owners: int
     operations: int
+    """Of each client."""
 
     @classmethod
     def draw(cls, random: Random) -> Shape:
-        return cls(random.choice([3, 3, 3, 4, 5, 7]), random.choice([1, 2, 3]), random.choice([2, 3]), random.choice([1, 2]), 14)
+        clients = random.choice([2, 3, 3, 4, 5, 6, 8])
+        return cls(random.choice([3, 3, 3, 4, 5, 7]), random.choice([1, 2, 3]), clients, random.choice([1, 2]), _OPERATIONS // clients)
 
 
 @dataclass(slots=True)

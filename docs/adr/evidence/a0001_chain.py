@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from ndml.internal.v1 import llm_pb2
+from ndml.runtime.admission import Limits
 from ndml.runtime.auth import AnonymousAuthenticator
 from ndml.runtime.call import Call
 from ndml.runtime.interceptors import Chain, ChainOptions, Method
@@ -51,7 +52,7 @@ async def round_trip(interceptors: int) -> float:
 async def chain() -> float:
     """Microseconds of NDML's chain: metrics, log, errors, admission, tenancy, parsing, the proto's rules, deadline."""
     method = Method("/a.B/C", llm_pb2.EmbedRequest, llm_pb2.EmbedRequest, echo, False, False)
-    whole = Chain(ChainOptions(AnonymousAuthenticator(), True, 100, 30.0, 1.0), ProtoValidator(), lambda: True)
+    whole = Chain(ChainOptions(AnonymousAuthenticator(), True, Limits(100), 30.0, 1.0), ProtoValidator(), lambda: True)
     data = llm_pb2.EmbedRequest(texts=["a"]).SerializeToString()
     began = time.process_time()
     for _ in range(CALLS):

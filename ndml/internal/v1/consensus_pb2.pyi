@@ -124,14 +124,13 @@ class DeltaAnswer(_message.Message):
     def __init__(self, replica: _Optional[int] = ..., counter: _Optional[int] = ..., wanted: _Optional[bool] = ...) -> None: ...
 
 class ExchangeDeltasRequest(_message.Message):
-    __slots__ = ("hello", "updates", "answers", "acked", "delivered", "proofs", "vouches", "lost")
+    __slots__ = ("hello", "updates", "answers", "acked", "delivered", "proofs", "lost")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
     ACKED_FIELD_NUMBER: _ClassVar[int]
     DELIVERED_FIELD_NUMBER: _ClassVar[int]
     PROOFS_FIELD_NUMBER: _ClassVar[int]
-    VOUCHES_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
     hello: DeltaHello
     updates: _containers.RepeatedCompositeFieldContainer[_replication_pb2.OwnerUpdate]
@@ -139,9 +138,8 @@ class ExchangeDeltasRequest(_message.Message):
     acked: _containers.RepeatedCompositeFieldContainer[_replication_pb2.Head]
     delivered: _containers.RepeatedCompositeFieldContainer[NodePositions]
     proofs: _containers.RepeatedScalarFieldContainer[bytes]
-    vouches: _containers.RepeatedScalarFieldContainer[bytes]
     lost: _containers.RepeatedCompositeFieldContainer[_replication_pb2.Head]
-    def __init__(self, hello: _Optional[_Union[DeltaHello, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[_replication_pb2.OwnerUpdate, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[DeltaAnswer, _Mapping]]] = ..., acked: _Optional[_Iterable[_Union[_replication_pb2.Head, _Mapping]]] = ..., delivered: _Optional[_Iterable[_Union[NodePositions, _Mapping]]] = ..., proofs: _Optional[_Iterable[bytes]] = ..., vouches: _Optional[_Iterable[bytes]] = ..., lost: _Optional[_Iterable[_Union[_replication_pb2.Head, _Mapping]]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[DeltaHello, _Mapping]] = ..., updates: _Optional[_Iterable[_Union[_replication_pb2.OwnerUpdate, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[DeltaAnswer, _Mapping]]] = ..., acked: _Optional[_Iterable[_Union[_replication_pb2.Head, _Mapping]]] = ..., delivered: _Optional[_Iterable[_Union[NodePositions, _Mapping]]] = ..., proofs: _Optional[_Iterable[bytes]] = ..., lost: _Optional[_Iterable[_Union[_replication_pb2.Head, _Mapping]]] = ...) -> None: ...
 
 class NodePositions(_message.Message):
     __slots__ = ("node_id", "replica", "positions")
@@ -154,7 +152,7 @@ class NodePositions(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., replica: _Optional[int] = ..., positions: _Optional[_Iterable[_Union[_replication_pb2.Head, _Mapping]]] = ...) -> None: ...
 
 class ExchangeDeltasResponse(_message.Message):
-    __slots__ = ("hello", "offers", "updates", "acked", "delivered", "lost", "proofs", "vouches")
+    __slots__ = ("hello", "offers", "updates", "acked", "delivered", "lost", "proofs")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OFFERS_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
@@ -162,7 +160,6 @@ class ExchangeDeltasResponse(_message.Message):
     DELIVERED_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
     PROOFS_FIELD_NUMBER: _ClassVar[int]
-    VOUCHES_FIELD_NUMBER: _ClassVar[int]
     hello: DeltaHello
     offers: _containers.RepeatedCompositeFieldContainer[DeltaOffer]
     updates: _containers.RepeatedCompositeFieldContainer[_replication_pb2.OwnerUpdate]
@@ -170,8 +167,7 @@ class ExchangeDeltasResponse(_message.Message):
     delivered: _containers.RepeatedCompositeFieldContainer[NodePositions]
     lost: _containers.RepeatedCompositeFieldContainer[_replication_pb2.Head]
     proofs: _containers.RepeatedScalarFieldContainer[bytes]
-    vouches: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, hello: _Optional[_Union[DeltaHello, _Mapping]] = ..., offers: _Optional[_Iterable[_Union[DeltaOffer, _Mapping]]] = ..., updates: _Optional[_Iterable[_Union[_replication_pb2.OwnerUpdate, _Mapping]]] = ..., acked: _Optional[_Iterable[_Union[_replication_pb2.Head, _Mapping]]] = ..., delivered: _Optional[_Iterable[_Union[NodePositions, _Mapping]]] = ..., lost: _Optional[_Iterable[_Union[_replication_pb2.Head, _Mapping]]] = ..., proofs: _Optional[_Iterable[bytes]] = ..., vouches: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[DeltaHello, _Mapping]] = ..., offers: _Optional[_Iterable[_Union[DeltaOffer, _Mapping]]] = ..., updates: _Optional[_Iterable[_Union[_replication_pb2.OwnerUpdate, _Mapping]]] = ..., acked: _Optional[_Iterable[_Union[_replication_pb2.Head, _Mapping]]] = ..., delivered: _Optional[_Iterable[_Union[NodePositions, _Mapping]]] = ..., lost: _Optional[_Iterable[_Union[_replication_pb2.Head, _Mapping]]] = ..., proofs: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class GetConsensusStatusRequest(_message.Message):
     __slots__ = ()

@@ -45,6 +45,11 @@ class LlmServiceStub:
                 request_serializer=ndml_dot_internal_dot_v1_dot_llm__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=ndml_dot_internal_dot_v1_dot_llm__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Score = channel.unary_unary(
+                '/ndml.internal.v1.LlmService/Score',
+                request_serializer=ndml_dot_internal_dot_v1_dot_llm__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=ndml_dot_internal_dot_v1_dot_llm__pb2.ScoreResponse.FromString,
+                _registered_method=True)
         self.GetModelInfo = channel.unary_unary(
                 '/ndml.internal.v1.LlmService/GetModelInfo',
                 request_serializer=ndml_dot_internal_dot_v1_dot_llm__pb2.GetModelInfoRequest.SerializeToString,
@@ -64,7 +69,14 @@ class LlmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Generate(self, request, context):
-        """Generate streams text. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, OVERLOADED.
+        """Generate reads memory, and streams text. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, MODEL_UNKNOWN, FUSION_UNSUPPORTED, OVERLOADED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Score(self, request, context):
+        """Score says how much each text surprises the chat model. Errors: MODEL_NOT_CONFIGURED, SCORES_UNSUPPORTED, OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,6 +101,11 @@ def add_LlmServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=ndml_dot_internal_dot_v1_dot_llm__pb2.GenerateRequest.FromString,
                     response_serializer=ndml_dot_internal_dot_v1_dot_llm__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Score': grpc.unary_unary_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=ndml_dot_internal_dot_v1_dot_llm__pb2.ScoreRequest.FromString,
+                    response_serializer=ndml_dot_internal_dot_v1_dot_llm__pb2.ScoreResponse.SerializeToString,
             ),
             'GetModelInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModelInfo,
@@ -151,6 +168,33 @@ class LlmService:
             '/ndml.internal.v1.LlmService/Generate',
             ndml_dot_internal_dot_v1_dot_llm__pb2.GenerateRequest.SerializeToString,
             ndml_dot_internal_dot_v1_dot_llm__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Score(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ndml.internal.v1.LlmService/Score',
+            ndml_dot_internal_dot_v1_dot_llm__pb2.ScoreRequest.SerializeToString,
+            ndml_dot_internal_dot_v1_dot_llm__pb2.ScoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,7 +36,9 @@ class LlmServiceStub:
     Embed: _grpc.UnaryUnaryMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedResponse]
     """Embed turns texts into vectors. Errors: MODEL_UNAVAILABLE, OVERLOADED."""
     Generate: _grpc.UnaryStreamMultiCallable[_llm_pb2.GenerateRequest, _llm_pb2.GenerateResponse]
-    """Generate streams text. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, OVERLOADED."""
+    """Generate reads memory, and streams text. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, MODEL_UNKNOWN, FUSION_UNSUPPORTED, OVERLOADED."""
+    Score: _grpc.UnaryUnaryMultiCallable[_llm_pb2.ScoreRequest, _llm_pb2.ScoreResponse]
+    """Score says how much each text surprises the chat model. Errors: MODEL_NOT_CONFIGURED, SCORES_UNSUPPORTED, OVERLOADED."""
     GetModelInfo: _grpc.UnaryUnaryMultiCallable[_llm_pb2.GetModelInfoRequest, _llm_pb2.GetModelInfoResponse]
     """GetModelInfo says which models are loaded."""
 
@@ -48,7 +50,9 @@ class LlmServiceAsyncStub(LlmServiceStub):
     Embed: _aio.UnaryUnaryMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embed turns texts into vectors. Errors: MODEL_UNAVAILABLE, OVERLOADED."""
     Generate: _aio.UnaryStreamMultiCallable[_llm_pb2.GenerateRequest, _llm_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Generate streams text. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, OVERLOADED."""
+    """Generate reads memory, and streams text. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, MODEL_UNKNOWN, FUSION_UNSUPPORTED, OVERLOADED."""
+    Score: _aio.UnaryUnaryMultiCallable[_llm_pb2.ScoreRequest, _llm_pb2.ScoreResponse]  # type: ignore[assignment]
+    """Score says how much each text surprises the chat model. Errors: MODEL_NOT_CONFIGURED, SCORES_UNSUPPORTED, OVERLOADED."""
     GetModelInfo: _aio.UnaryUnaryMultiCallable[_llm_pb2.GetModelInfoRequest, _llm_pb2.GetModelInfoResponse]  # type: ignore[assignment]
     """GetModelInfo says which models are loaded."""
 
@@ -69,7 +73,15 @@ class LlmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _llm_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_llm_pb2.GenerateResponse], _abc.AsyncIterator[_llm_pb2.GenerateResponse]]:
-        """Generate streams text. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, OVERLOADED."""
+        """Generate reads memory, and streams text. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, MODEL_UNKNOWN, FUSION_UNSUPPORTED, OVERLOADED."""
+
+    @_abc_1.abstractmethod
+    def Score(
+        self,
+        request: _llm_pb2.ScoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_llm_pb2.ScoreResponse, _abc.Awaitable[_llm_pb2.ScoreResponse]]:
+        """Score says how much each text surprises the chat model. Errors: MODEL_NOT_CONFIGURED, SCORES_UNSUPPORTED, OVERLOADED."""
 
     @_abc_1.abstractmethod
     def GetModelInfo(

@@ -139,7 +139,7 @@ class PutOutcome(_message.Message):
     def __init__(self, existed: _Optional[bool] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., gate: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., duplicate_of: _Optional[str] = ...) -> None: ...
 
 class SearchAction(_message.Message):
-    __slots__ = ("vectors", "k", "agent", "session", "filter", "min_score", "include_embedding", "explain", "weights", "include_strength")
+    __slots__ = ("vectors", "k", "agent", "session", "filter", "min_score", "include_embedding", "explain", "weights", "include_strength", "texts", "mode")
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +150,8 @@ class SearchAction(_message.Message):
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     vectors: bytes
     k: int
     agent: str
@@ -160,7 +162,17 @@ class SearchAction(_message.Message):
     explain: bool
     weights: _types_pb2.RankingWeights
     include_strength: bool
-    def __init__(self, vectors: _Optional[bytes] = ..., k: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ...) -> None: ...
+    texts: _containers.RepeatedCompositeFieldContainer[QueryText]
+    mode: _types_pb2.SearchMode
+    def __init__(self, vectors: _Optional[bytes] = ..., k: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ..., texts: _Optional[_Iterable[_Union[QueryText, _Mapping]]] = ..., mode: _Optional[_Union[_types_pb2.SearchMode, str]] = ...) -> None: ...
+
+class QueryText(_message.Message):
+    __slots__ = ("text", "word_vectors")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    WORD_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    word_vectors: bytes
+    def __init__(self, text: _Optional[str] = ..., word_vectors: _Optional[bytes] = ...) -> None: ...
 
 class SearchResult(_message.Message):
     __slots__ = ("responses",)

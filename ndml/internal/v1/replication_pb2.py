@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ndml.v1 import admin_pb2 as ndml_dot_v1_dot_admin__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ndml/internal/v1/replication.proto\x12\x10ndml.internal.v1\x1a\x13ndml/v1/admin.proto\"\'\n\x03\x44ot\x12\x0f\n\x07replica\x18\x01 \x01(\x06\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\"\x9c\x01\n\x0cTraceVersion\x12\"\n\x03\x64ot\x18\x01 \x01(\x0b\x32\x15.ndml.internal.v1.Dot\x12\r\n\x05\x63lock\x18\x02 \x01(\x06\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\x12\x0e\n\x06vector\x18\x04 \x01(\x0c\x12\x10\n\x08salience\x18\x05 \x01(\x01\x12\x10\n\x08\x65ncoding\x18\x06 \x01(\x01\x12\x14\n\x0c\x63ontent_hash\x18\x07 \x01(\x0c\"D\n\x11StateContribution\x12\x0f\n\x07replica\x18\x01 \x01(\x06\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\x12\r\n\x05state\x18\x03 \x01(\x0c\"\xb9\x01\n\x0bTraceRecord\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0e\n\x06length\x18\x02 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x03 \x01(\x0c\x12\x30\n\x08versions\x18\x04 \x03(\x0b\x32\x1e.ndml.internal.v1.TraceVersion\x12\x33\n\x06states\x18\x05 \x03(\x0b\x32#.ndml.internal.v1.StateContribution\x12\x10\n\x08requests\x18\x06 \x03(\x0c\"\xfa\x01\n\x0bOwnerUpdate\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0f\n\x07replica\x18\x03 \x01(\x06\x12\x10\n\x08previous\x18\x04 \x01(\x04\x12\x0f\n\x07\x63ounter\x18\x05 \x01(\x04\x12.\n\x07records\x18\x06 \x03(\x0b\x32\x1d.ndml.internal.v1.TraceRecord\x12\x10\n\x08\x65nvelope\x18\x07 \x01(\x0c\x12\x11\n\tsignature\x18\x08 \x01(\x0c\x12\x0f\n\x07node_id\x18\t \x01(\t\x12\x13\n\x0btraceparent\x18\n \x01(\t\x12\x0e\n\x06leaves\x18\x0b \x01(\x0c\x12\x0e\n\x06places\x18\x0c \x03(\r\"(\n\x04Head\x12\x0f\n\x07replica\x18\x01 \x01(\x06\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\"9\n\x11ListOwnersRequest\x12\x13\n\x0bshared_with\x18\x01 \x01(\t\x12\x0f\n\x07\x62uckets\x18\x02 \x03(\r\"r\n\nOwnerState\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x0f\n\x07records\x18\x04 \x01(\x03\x12%\n\x05heads\x18\x05 \x03(\x0b\x32\x16.ndml.internal.v1.Head\"B\n\x12ListOwnersResponse\x12,\n\x06owners\x18\x01 \x03(\x0b\x32\x1c.ndml.internal.v1.OwnerState\"H\n\x15\x43ompareBucketsRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64igests\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"K\n\x16\x43ompareBucketsResponse\x12\x11\n\tdiffering\x18\x01 \x03(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07replica\x18\x03 \x01(\x06\"P\n\x14StreamSymbolsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\r\n\x05limit\x18\x04 \x01(\r\"U\n\x15StreamSymbolsResponse\x12\x0f\n\x07symbols\x18\x01 \x01(\x0c\x12+\n\x05owner\x18\x02 \x01(\x0b\x32\x1c.ndml.internal.v1.OwnerState\"d\n\x13\x46\x65tchRecordsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0f\n\x07\x64igests\x18\x03 \x01(\x0c\x12\x11\n\ttrace_ids\x18\x04 \x01(\x0c\x12\x0b\n\x03\x61ll\x18\x05 \x01(\x08\"\xa3\x01\n\x14\x46\x65tchRecordsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.ndml.internal.v1.TraceRecord\x12+\n\x05owner\x18\x02 \x01(\x0b\x32\x1c.ndml.internal.v1.OwnerState\x12.\n\x07updates\x18\x03 \x03(\x0b\x32\x1d.ndml.internal.v1.OwnerUpdate\"\xb9\x01\n\x12PushRecordsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12.\n\x07records\x18\x03 \x03(\x0b\x32\x1d.ndml.internal.v1.TraceRecord\x12%\n\x05heads\x18\x04 \x03(\x0b\x32\x16.ndml.internal.v1.Head\x12.\n\x07updates\x18\x05 \x03(\x0b\x32\x1d.ndml.internal.v1.OwnerUpdate\"6\n\x13PushRecordsResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x05\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"6\n\x0fSetPhaseRequest\x12#\n\x05phase\x18\x01 \x01(\x0e\x32\x14.ndml.v1.MemberPhase\"7\n\x10SetPhaseResponse\x12#\n\x05phase\x18\x01 \x01(\x0e\x32\x14.ndml.v1.MemberPhase2\xcc\x04\n\x12ReplicationService\x12Y\n\nListOwners\x12#.ndml.internal.v1.ListOwnersRequest\x1a$.ndml.internal.v1.ListOwnersResponse0\x01\x12\x63\n\x0e\x43ompareBuckets\x12\'.ndml.internal.v1.CompareBucketsRequest\x1a(.ndml.internal.v1.CompareBucketsResponse\x12\x62\n\rStreamSymbols\x12&.ndml.internal.v1.StreamSymbolsRequest\x1a\'.ndml.internal.v1.StreamSymbolsResponse0\x01\x12_\n\x0c\x46\x65tchRecords\x12%.ndml.internal.v1.FetchRecordsRequest\x1a&.ndml.internal.v1.FetchRecordsResponse0\x01\x12^\n\x0bPushRecords\x12$.ndml.internal.v1.PushRecordsRequest\x1a%.ndml.internal.v1.PushRecordsResponse(\x01\x30\x01\x12Q\n\x08SetPhase\x12!.ndml.internal.v1.SetPhaseRequest\x1a\".ndml.internal.v1.SetPhaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ndml/internal/v1/replication.proto\x12\x10ndml.internal.v1\x1a\x13ndml/v1/admin.proto\"\'\n\x03\x44ot\x12\x0f\n\x07replica\x18\x01 \x01(\x06\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\"\x9c\x01\n\x0cTraceVersion\x12\"\n\x03\x64ot\x18\x01 \x01(\x0b\x32\x15.ndml.internal.v1.Dot\x12\r\n\x05\x63lock\x18\x02 \x01(\x06\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\x12\x0e\n\x06vector\x18\x04 \x01(\x0c\x12\x10\n\x08salience\x18\x05 \x01(\x01\x12\x10\n\x08\x65ncoding\x18\x06 \x01(\x01\x12\x14\n\x0c\x63ontent_hash\x18\x07 \x01(\x0c\"D\n\x11StateContribution\x12\x0f\n\x07replica\x18\x01 \x01(\x06\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\x12\r\n\x05state\x18\x03 \x01(\x0c\"\xb9\x01\n\x0bTraceRecord\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0e\n\x06length\x18\x02 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x03 \x01(\x0c\x12\x30\n\x08versions\x18\x04 \x03(\x0b\x32\x1e.ndml.internal.v1.TraceVersion\x12\x33\n\x06states\x18\x05 \x03(\x0b\x32#.ndml.internal.v1.StateContribution\x12\x10\n\x08requests\x18\x06 \x03(\x0c\"\x89\x02\n\x0bOwnerUpdate\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0f\n\x07replica\x18\x03 \x01(\x06\x12\x10\n\x08previous\x18\x04 \x01(\x04\x12\x0f\n\x07\x63ounter\x18\x05 \x01(\x04\x12.\n\x07records\x18\x06 \x03(\x0b\x32\x1d.ndml.internal.v1.TraceRecord\x12\x10\n\x08\x65nvelope\x18\x07 \x01(\x0c\x12\x11\n\tsignature\x18\x08 \x01(\x0c\x12\x0f\n\x07node_id\x18\t \x01(\t\x12\x13\n\x0btraceparent\x18\n \x01(\t\x12\x0e\n\x06leaves\x18\x0b \x01(\x0c\x12\x0e\n\x06places\x18\x0c \x03(\r\x12\r\n\x05vouch\x18\r \x01(\x0c\"(\n\x04Head\x12\x0f\n\x07replica\x18\x01 \x01(\x06\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\"9\n\x11ListOwnersRequest\x12\x13\n\x0bshared_with\x18\x01 \x01(\t\x12\x0f\n\x07\x62uckets\x18\x02 \x03(\r\"r\n\nOwnerState\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x0f\n\x07records\x18\x04 \x01(\x03\x12%\n\x05heads\x18\x05 \x03(\x0b\x32\x16.ndml.internal.v1.Head\"B\n\x12ListOwnersResponse\x12,\n\x06owners\x18\x01 \x03(\x0b\x32\x1c.ndml.internal.v1.OwnerState\"H\n\x15\x43ompareBucketsRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64igests\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"K\n\x16\x43ompareBucketsResponse\x12\x11\n\tdiffering\x18\x01 \x03(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07replica\x18\x03 \x01(\x06\"P\n\x14StreamSymbolsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\r\n\x05limit\x18\x04 \x01(\r\"U\n\x15StreamSymbolsResponse\x12\x0f\n\x07symbols\x18\x01 \x01(\x0c\x12+\n\x05owner\x18\x02 \x01(\x0b\x32\x1c.ndml.internal.v1.OwnerState\"d\n\x13\x46\x65tchRecordsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0f\n\x07\x64igests\x18\x03 \x01(\x0c\x12\x11\n\ttrace_ids\x18\x04 \x01(\x0c\x12\x0b\n\x03\x61ll\x18\x05 \x01(\x08\"\xa3\x01\n\x14\x46\x65tchRecordsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.ndml.internal.v1.TraceRecord\x12+\n\x05owner\x18\x02 \x01(\x0b\x32\x1c.ndml.internal.v1.OwnerState\x12.\n\x07updates\x18\x03 \x03(\x0b\x32\x1d.ndml.internal.v1.OwnerUpdate\"\xb9\x01\n\x12PushRecordsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12.\n\x07records\x18\x03 \x03(\x0b\x32\x1d.ndml.internal.v1.TraceRecord\x12%\n\x05heads\x18\x04 \x03(\x0b\x32\x16.ndml.internal.v1.Head\x12.\n\x07updates\x18\x05 \x03(\x0b\x32\x1d.ndml.internal.v1.OwnerUpdate\"6\n\x13PushRecordsResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x05\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"6\n\x0fSetPhaseRequest\x12#\n\x05phase\x18\x01 \x01(\x0e\x32\x14.ndml.v1.MemberPhase\"7\n\x10SetPhaseResponse\x12#\n\x05phase\x18\x01 \x01(\x0e\x32\x14.ndml.v1.MemberPhase2\xcc\x04\n\x12ReplicationService\x12Y\n\nListOwners\x12#.ndml.internal.v1.ListOwnersRequest\x1a$.ndml.internal.v1.ListOwnersResponse0\x01\x12\x63\n\x0e\x43ompareBuckets\x12\'.ndml.internal.v1.CompareBucketsRequest\x1a(.ndml.internal.v1.CompareBucketsResponse\x12\x62\n\rStreamSymbols\x12&.ndml.internal.v1.StreamSymbolsRequest\x1a\'.ndml.internal.v1.StreamSymbolsResponse0\x01\x12_\n\x0c\x46\x65tchRecords\x12%.ndml.internal.v1.FetchRecordsRequest\x1a&.ndml.internal.v1.FetchRecordsResponse0\x01\x12^\n\x0bPushRecords\x12$.ndml.internal.v1.PushRecordsRequest\x1a%.ndml.internal.v1.PushRecordsResponse(\x01\x30\x01\x12Q\n\x08SetPhase\x12!.ndml.internal.v1.SetPhaseRequest\x1a\".ndml.internal.v1.SetPhaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,35 +41,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRACERECORD']._serialized_start=348
   _globals['_TRACERECORD']._serialized_end=533
   _globals['_OWNERUPDATE']._serialized_start=536
-  _globals['_OWNERUPDATE']._serialized_end=786
-  _globals['_HEAD']._serialized_start=788
-  _globals['_HEAD']._serialized_end=828
-  _globals['_LISTOWNERSREQUEST']._serialized_start=830
-  _globals['_LISTOWNERSREQUEST']._serialized_end=887
-  _globals['_OWNERSTATE']._serialized_start=889
-  _globals['_OWNERSTATE']._serialized_end=1003
-  _globals['_LISTOWNERSRESPONSE']._serialized_start=1005
-  _globals['_LISTOWNERSRESPONSE']._serialized_end=1071
-  _globals['_COMPAREBUCKETSREQUEST']._serialized_start=1073
-  _globals['_COMPAREBUCKETSREQUEST']._serialized_end=1145
-  _globals['_COMPAREBUCKETSRESPONSE']._serialized_start=1147
-  _globals['_COMPAREBUCKETSRESPONSE']._serialized_end=1222
-  _globals['_STREAMSYMBOLSREQUEST']._serialized_start=1224
-  _globals['_STREAMSYMBOLSREQUEST']._serialized_end=1304
-  _globals['_STREAMSYMBOLSRESPONSE']._serialized_start=1306
-  _globals['_STREAMSYMBOLSRESPONSE']._serialized_end=1391
-  _globals['_FETCHRECORDSREQUEST']._serialized_start=1393
-  _globals['_FETCHRECORDSREQUEST']._serialized_end=1493
-  _globals['_FETCHRECORDSRESPONSE']._serialized_start=1496
-  _globals['_FETCHRECORDSRESPONSE']._serialized_end=1659
-  _globals['_PUSHRECORDSREQUEST']._serialized_start=1662
-  _globals['_PUSHRECORDSREQUEST']._serialized_end=1847
-  _globals['_PUSHRECORDSRESPONSE']._serialized_start=1849
-  _globals['_PUSHRECORDSRESPONSE']._serialized_end=1903
-  _globals['_SETPHASEREQUEST']._serialized_start=1905
-  _globals['_SETPHASEREQUEST']._serialized_end=1959
-  _globals['_SETPHASERESPONSE']._serialized_start=1961
-  _globals['_SETPHASERESPONSE']._serialized_end=2016
-  _globals['_REPLICATIONSERVICE']._serialized_start=2019
-  _globals['_REPLICATIONSERVICE']._serialized_end=2607
+  _globals['_OWNERUPDATE']._serialized_end=801
+  _globals['_HEAD']._serialized_start=803
+  _globals['_HEAD']._serialized_end=843
+  _globals['_LISTOWNERSREQUEST']._serialized_start=845
+  _globals['_LISTOWNERSREQUEST']._serialized_end=902
+  _globals['_OWNERSTATE']._serialized_start=904
+  _globals['_OWNERSTATE']._serialized_end=1018
+  _globals['_LISTOWNERSRESPONSE']._serialized_start=1020
+  _globals['_LISTOWNERSRESPONSE']._serialized_end=1086
+  _globals['_COMPAREBUCKETSREQUEST']._serialized_start=1088
+  _globals['_COMPAREBUCKETSREQUEST']._serialized_end=1160
+  _globals['_COMPAREBUCKETSRESPONSE']._serialized_start=1162
+  _globals['_COMPAREBUCKETSRESPONSE']._serialized_end=1237
+  _globals['_STREAMSYMBOLSREQUEST']._serialized_start=1239
+  _globals['_STREAMSYMBOLSREQUEST']._serialized_end=1319
+  _globals['_STREAMSYMBOLSRESPONSE']._serialized_start=1321
+  _globals['_STREAMSYMBOLSRESPONSE']._serialized_end=1406
+  _globals['_FETCHRECORDSREQUEST']._serialized_start=1408
+  _globals['_FETCHRECORDSREQUEST']._serialized_end=1508
+  _globals['_FETCHRECORDSRESPONSE']._serialized_start=1511
+  _globals['_FETCHRECORDSRESPONSE']._serialized_end=1674
+  _globals['_PUSHRECORDSREQUEST']._serialized_start=1677
+  _globals['_PUSHRECORDSREQUEST']._serialized_end=1862
+  _globals['_PUSHRECORDSRESPONSE']._serialized_start=1864
+  _globals['_PUSHRECORDSRESPONSE']._serialized_end=1918
+  _globals['_SETPHASEREQUEST']._serialized_start=1920
+  _globals['_SETPHASEREQUEST']._serialized_end=1974
+  _globals['_SETPHASERESPONSE']._serialized_start=1976
+  _globals['_SETPHASERESPONSE']._serialized_end=2031
+  _globals['_REPLICATIONSERVICE']._serialized_start=2034
+  _globals['_REPLICATIONSERVICE']._serialized_end=2622
 # @@protoc_insertion_point(module_scope)

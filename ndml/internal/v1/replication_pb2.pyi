@@ -60,7 +60,7 @@ class TraceRecord(_message.Message):
     def __init__(self, trace_id: _Optional[bytes] = ..., length: _Optional[int] = ..., context: _Optional[bytes] = ..., versions: _Optional[_Iterable[_Union[TraceVersion, _Mapping]]] = ..., states: _Optional[_Iterable[_Union[StateContribution, _Mapping]]] = ..., requests: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class OwnerUpdate(_message.Message):
-    __slots__ = ("tenant", "user", "replica", "previous", "counter", "records", "envelope", "signature", "node_id", "traceparent", "leaves", "places")
+    __slots__ = ("tenant", "user", "replica", "previous", "counter", "records", "envelope", "signature", "node_id", "traceparent", "leaves", "places", "vouch")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +73,7 @@ class OwnerUpdate(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     LEAVES_FIELD_NUMBER: _ClassVar[int]
     PLACES_FIELD_NUMBER: _ClassVar[int]
+    VOUCH_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     user: str
     replica: int
@@ -85,7 +86,8 @@ class OwnerUpdate(_message.Message):
     traceparent: str
     leaves: bytes
     places: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, tenant: _Optional[str] = ..., user: _Optional[str] = ..., replica: _Optional[int] = ..., previous: _Optional[int] = ..., counter: _Optional[int] = ..., records: _Optional[_Iterable[_Union[TraceRecord, _Mapping]]] = ..., envelope: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., node_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., leaves: _Optional[bytes] = ..., places: _Optional[_Iterable[int]] = ...) -> None: ...
+    vouch: bytes
+    def __init__(self, tenant: _Optional[str] = ..., user: _Optional[str] = ..., replica: _Optional[int] = ..., previous: _Optional[int] = ..., counter: _Optional[int] = ..., records: _Optional[_Iterable[_Union[TraceRecord, _Mapping]]] = ..., envelope: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., node_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., leaves: _Optional[bytes] = ..., places: _Optional[_Iterable[int]] = ..., vouch: _Optional[bytes] = ...) -> None: ...
 
 class Head(_message.Message):
     __slots__ = ("replica", "counter")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from ndml.crdt.rates import AuthorRates
 from ndml.errors import DeadlinePassed, Draining, FieldInvalid, Overloaded
 from ndml.runtime import metrics
 from ndml.runtime.log import get_logger
@@ -18,7 +19,7 @@ log = get_logger(__name__)
 
 
 class DeltaExchange:
-    """Component around log, compaction and mesh."""
+    """Component around log, compaction and mesh. author_updates_per_s: taken of one memory node; past it its stream waits; 0: no bound."""
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class DeltaExchange:
         max_attached: int = 1024,
         compact_interval_s: float = 1.0,
         hello_timeout_s: float = 5.0,
+        author_updates_per_s: float = 0.0,
     ) -> None:
         self.log = log
         self.mesh = mesh
@@ -38,6 +40,7 @@ class DeltaExchange:
         log.peers_have = mesh.everybody_has
         self.compaction = Compaction(log, keeping)
         self._bounds = bounds
+        self._rates = AuthorRates(author_updates_per_s, log.clock)
         self._max_attached = max_attached
         self._compact_interval_s = compact_interval_s
         self._hello_timeout_s = hello_timeout_s
@@ -112,7 +115,7 @@ class DeltaExchange:
             await asyncio.wait({before})
         self._count()
         log.info("member_attached", node=node_id, replica=f"{first.hello.replica:x}")
-        session = MemberSession(self.mesh.node_id, self.mesh.zone, first.hello, wire, self.log, self.guard, self._bounds)
+        session = MemberSession(self.mesh.node_id, self.mesh.zone, first.hello, wire, self.log, self.guard, self._bounds, self._rates)
         try:
             await session.run()
         finally:

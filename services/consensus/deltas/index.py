@@ -29,8 +29,9 @@ class LogIndex:
     names      author -> its node
     readers    node id -> what it has
     lost       node id -> author -> counter up to which something was dropped that the node had not got
+    dropped    author -> counter up to which something is not here that somebody had not got: peers with less are told
 
-    max_authors bounds what is remembered of each reader.
+    max_authors bounds what is remembered of each reader, and of what was dropped.
     """
 
     def __init__(self, max_authors: int) -> None:
@@ -39,6 +40,7 @@ class LogIndex:
         self.names: dict[int, str] = {}
         self.readers: dict[str, Reader] = {}
         self.lost: dict[str, dict[int, int]] = {}
+        self.dropped: dict[int, int] = {}
         self.bytes = 0
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
         self._counters: dict[int, list[int]] = {}
@@ -98,6 +100,7 @@ class LogIndex:
         """Forget an author without entries: what it had is in the copies."""
         self.positions.pop(author, None)
         self.names.pop(author, None)
+        self.dropped.pop(author, None)
         for reader in self.readers.values():
             reader.positions.pop(author, None)
         for lost in self.lost.values():
@@ -126,6 +129,15 @@ class LogIndex:
         """Remember that the node has missed something."""
         lost = self.lost.setdefault(node_id, {})
         lost[author] = max(counter, lost.get(author, 0))
+
+    def mark_dropped(self, author: int, counter: int) -> int | None:
+        """Remember that not everything of the author up to `counter` can be had here; returns an author that had to make room."""
+        self.dropped[author] = max(counter, self.dropped.get(author, 0))
+        if len(self.dropped) <= self._max_authors:
+            return None
+        oldest = next(iter(self.dropped))
+        del self.dropped[oldest]
+        return oldest
 
     def clear_lost(self, node_id: str, told: Positions) -> list[int]:
         """The node knows; returns the authors of whom nothing is left to tell."""

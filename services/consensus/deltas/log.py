@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from opentelemetry import context as otel_context
-
 from ndml.errors import CapacityReached, Draining, NdmlError, Overloaded
 from ndml.runtime import metrics, semconv
 from ndml.runtime.log import get_logger
-from ndml.runtime.telemetry import links, tracer, tracing
+from ndml.runtime.telemetry import linked_span, tracing
 from services.consensus.deltas.entries import Delta, Entry, Key, Positions
 from services.consensus.deltas.index import LogIndex
 from services.consensus.deltas.ports import Change, DeltaStore, PeersHave, PlacementNow, Saved, nobody_else
@@ -21,7 +20,7 @@ from services.consensus.ports import Clock
 
 log = get_logger(__name__)
 
-_LINKS = 32  # of a span; more say nothing that these do not
+_HARD = 1.25  # of max_entries and max_bytes: room for what peers have under way while authors are refused already
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +97,24 @@ class DeltaLog:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    async def append(self, taken: Sequence[Delta], refused: Sequence[Delta] = ()) -> None:
+    async def append(self, taken: Sequence[Delta], refused: Sequence[Delta] = (), *, passed_on: bool = False) -> None:
         """Return when the updates are on disk, those included that were there already. `refused` ones only move their author's position.
 
-        Each author's must come in order. Raises Overloaded past `queue_bytes` or where the log is full and may not drop yet,
-        CapacityReached past `max_authors`, StoreUnavailable when the disk fails, Draining after stop().
+        Each author's must come in order. `passed_on`: by a peer, which may be full itself of what it cannot drop before this is taken:
+        two that refuse each other would wait for ever. So a full log takes it, and drops at a second, hard bound whatever is oldest.
+        Raises Overloaded past `queue_bytes` or where the log is full and may not drop yet, CapacityReached past `max_authors`,
+        StoreUnavailable when the disk fails, Draining after stop().
         """
         size = sum(delta.entry.size for delta in taken)
         if self._waiting_bytes and self._waiting_bytes + size > self._bounds.queue_bytes:
             raise Overloaded(f"{self._waiting_bytes} bytes of updates wait for the disk (deltas.queue_bytes): come back shortly")
         if self._is_full() and not self._keep_bounds():
-            raise Overloaded(
-                "the log is full of updates that other consensus nodes have yet to take (deltas.max_entries, deltas.max_bytes)"
-            )
+            if not passed_on:
+                raise Overloaded(
+                    "the log is full of updates that other consensus nodes have yet to take (deltas.max_entries, deltas.max_bytes)"
+                )
+            if self._is_full(_HARD):
+                self._keep_bounds(at_any_price=True)
         if self._stopping:
             raise Draining("this consensus node is stopping: another one takes the updates")
         job = _Job(taken, refused, size, asyncio.get_running_loop().create_future())
@@ -158,23 +162,45 @@ class DeltaLog:
         return [n for n in copies if n != entry.node_id and delivered(n, entry.author) < entry.counter]
 
     def drop(self, keys: Sequence[Key]) -> None:
-        """Give up updates that not everybody has: those who lack one are told to reconcile."""
+        """Give up updates that not everybody has: those who lack one are told to reconcile, and peers that lack it to tell theirs."""
         told = False
         for key in keys:
             entry = self.index.get(key)
-            for node_id in self.lacking(entry) if entry is not None else ():
-                self.index.mark_lost(node_id, *key)
-                self._pending.lost[node_id, key[0]] = self.index.lost[node_id][key[0]]
+            lacking = self.lacking(entry) if entry is not None else ()
+            for node_id in lacking:
+                self.mark_lost(node_id, *key)
+            if lacking:
+                self._mark_dropped(*key)
                 told = True
         metrics.DELTAS_DROPPED.inc(len(keys))
         self.discard(keys)
         if told:
             self._tell()
 
+    def miss(self, author: int, counter: int) -> None:
+        """What is not here of the author up to `counter` will not come: whoever is not known to have got so far is told to reconcile."""
+        if counter <= max(self.index.positions.get(author, 0), self.index.dropped.get(author, 0)):
+            return
+        placement, delivered = self.placement(), self.index.delivered
+        readers = [member.node_id for member in placement.members if member.record.replica != author]
+        lacking = [node_id for node_id in readers if delivered(node_id, author) < counter]
+        for node_id in lacking:
+            self.mark_lost(node_id, author, counter)
+        self._mark_dropped(author, counter)
+        log.warning("deltas_missing", author=f"{author:x}", up_to=counter, here=self.index.positions.get(author, 0), told=lacking)
+        self._tell()
+
     def mark_lost(self, node_id: str, author: int, counter: int) -> None:
         """The node has to be told that something of the author is missing here."""
         self.index.mark_lost(node_id, author, counter)
         self._pending.lost[node_id, author] = self.index.lost[node_id][author]
+
+    def _mark_dropped(self, author: int, counter: int) -> None:
+        gone = self.index.mark_dropped(author, counter)
+        if gone is not None:
+            self._pending.dropped[gone] = 0
+        if author in self.index.dropped:
+            self._pending.dropped[author] = self.index.dropped[author]
 
     def clear_lost(self, node_id: str, told: Positions) -> None:
         """The node was told, and has said something since."""
@@ -211,6 +237,7 @@ class DeltaLog:
         """One group: everything that queued."""
         jobs, self._queue = list(self._queue), deque()
         change, self._pending = self._pending, Change()
+        began_ns = time.time_ns()
         carried = [job for job in jobs if self._carry(job, change)]
         self._waiting_bytes -= sum(job.size for job in jobs)
         if change:
@@ -220,7 +247,7 @@ class DeltaLog:
                 self._keep(change)
                 _settle(carried, error)
                 return
-            self._apply(change)
+            self._apply(change, began_ns)
         _settle(carried, None)
 
     def _carry(self, job: _Job, change: Change) -> bool:
@@ -264,10 +291,11 @@ class DeltaLog:
             forgotten=change.forgotten + later.forgotten,
             delivered=change.delivered | later.delivered,
             lost=change.lost | later.lost,
+            dropped=change.dropped | later.dropped,
             gone=change.gone + later.gone,
         )
 
-    def _apply(self, change: Change) -> None:
+    def _apply(self, change: Change, began_ns: int) -> None:
         for delta in change.added:
             self.index.add(delta.entry)
             self._remember(delta)
@@ -277,15 +305,15 @@ class DeltaLog:
         self.taken += len(change.added)
         metrics.DELTAS_TAKEN.inc(len(change.added))
         if change.added:
-            _trace(change.added)
+            _trace(change.added, began_ns)
             self._keep_bounds()
             self._tell()
 
-    def _is_full(self) -> bool:
-        return len(self.index) > self._bounds.max_entries or self.index.bytes > self._bounds.max_bytes
+    def _is_full(self, times: float = 1.0) -> bool:
+        return len(self.index) > times * self._bounds.max_entries or self.index.bytes > times * self._bounds.max_bytes
 
-    def _keep_bounds(self) -> bool:
-        """Drop the oldest where there are too many, as far as they were passed on. False: there are too many still."""
+    def _keep_bounds(self, *, at_any_price: bool = False) -> bool:
+        """Drop the oldest where there are too many, as far as they were passed on, or all the same. False: there are too many still."""
         if not self._is_full():
             return True
         bounds, index = self._bounds, self.index
@@ -293,7 +321,9 @@ class DeltaLog:
         entries, size = bounds.max_entries * 19 // 20, bounds.max_bytes * 19 // 20
         oldest, left, left_bytes = [], len(index), index.bytes
         for entry in index:
-            if (left <= entries and left_bytes <= size) or self.peers_have(entry.author) < entry.counter:
+            if left <= entries and left_bytes <= size:
+                break
+            if self.peers_have(entry.author) < entry.counter and not at_any_price:
                 break
             oldest.append(entry.key)
             left, left_bytes = left - 1, left_bytes - entry.size
@@ -326,6 +356,7 @@ class DeltaLog:
             self.index.deliver(node_id, replica, {author: counter})
         for node_id, author, counter in saved.lost:
             self.index.mark_lost(node_id, author, counter)
+        self.index.dropped.update(saved.dropped)
 
 
 def _settle(jobs: Sequence[_Job], error: NdmlError | None) -> None:
@@ -338,8 +369,14 @@ def _settle(jobs: Sequence[_Job], error: NdmlError | None) -> None:
             job.done.set_exception(error)
 
 
-def _trace(added: Sequence[Delta]) -> None:
+def _trace(added: Sequence[Delta], began_ns: int) -> None:
     """A span of its own, linked to the requests whose updates it made durable: they do not wait for it."""
-    if tracing() and (linked := links([delta.traceparent for delta in added if delta.traceparent][:_LINKS])):
-        attributes: Mapping[str, int] = {semconv.MEMORY_COUNT: len(added)}
-        tracer().start_span(semconv.SPAN_TAKE_DELTAS, context=otel_context.Context(), links=linked, attributes=attributes).end()
+    traceparents = [delta.traceparent for delta in added if delta.traceparent] if tracing() else []
+    if traceparents:
+        attributes: Mapping[str, str | int] = {
+            semconv.AUTHOR_ID: ",".join(sorted({delta.entry.node_id for delta in added})),
+            semconv.BATCH_SIZE: len(added),
+            semconv.BYTES: sum(delta.entry.size for delta in added),
+        }
+        with linked_span(semconv.SPAN_TAKE_DELTAS, traceparents, attributes, start_ns=began_ns):
+            pass

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from ndml.crdt.rates import AuthorRates
 from ndml.errors import FieldInvalid
 from ndml.internal.v1 import consensus_pb2 as pb
 from ndml.runtime import metrics
@@ -25,10 +26,18 @@ _SCAN = 256  # entries looked at before another task gets its turn
 
 
 class MemberSession:
-    """Runs until the node or the wire ends it. `hello` is the node's own."""
+    """Runs until the node or the wire ends it. `hello` is the node's own; `rates`: what is taken of one author, over all its streams."""
 
     def __init__(
-        self, node_id: str, zone: str, hello: pb.DeltaHello, wire: Wire, log: DeltaLog, guard: Guard, bounds: SessionBounds
+        self,
+        node_id: str,
+        zone: str,
+        hello: pb.DeltaHello,
+        wire: Wire,
+        log: DeltaLog,
+        guard: Guard,
+        bounds: SessionBounds,
+        rates: AuthorRates,
     ) -> None:
         self.node_id = hello.node_id
         self.replica = hello.replica
@@ -38,6 +47,7 @@ class MemberSession:
         self._log = log
         self._guard = guard
         self._bounds = bounds
+        self._rates = rates
         self._cursor: dict[int, int] = {}
         self._open: dict[int, dict[int, float]] = {}
         self._opened = 0
@@ -76,10 +86,8 @@ class MemberSession:
         """A node that has let go of more than what is here gave it to a consensus node that had no time to pass it on."""
         own = positions_of(self._hello.positions, self._bounds.max_authors, "hello.positions").get(self.replica, 0)
         if own > position:
-            log.warning("deltas_missing", node=self.node_id, here=position, gone_up_to=own)
-            for member in self._log.placement().members:
-                if member.node_id != self.node_id and self._log.index.delivered(member.node_id, self.replica) < own:
-                    self._log.mark_lost(member.node_id, self.replica, own)
+            log.warning("deltas_gone", node=self.node_id, here=position, gone_up_to=own)
+            self._log.miss(self.replica, own)
 
     async def _take_all(self) -> None:
         while (message := await self._wire.receive()) is not None:
@@ -125,6 +133,14 @@ class MemberSession:
         await self._log.append(taken)
         self._acked = self._log.index.positions.get(self.replica, at)
         self._wake.set()
+        await self._slow(len(taken))
+
+    async def _slow(self, updates: int) -> None:
+        """An author that writes too much is not read from meanwhile: what it has waits in its journal, and nobody else waits."""
+        wait_s = self._rates.took(self.node_id, updates)
+        if wait_s > 0:
+            metrics.AUTHORS_SLOWED.labels("stream").inc()
+            await asyncio.sleep(wait_s)
 
     def _answered(self, answer: pb.DeltaAnswer) -> bool:
         """Note one answer; those to what was not offered here say nothing."""
@@ -195,8 +211,9 @@ class MemberSession:
             await self._wire.send(pb.ExchangeDeltasResponse(offers=offers))
 
     def _miss(self, key: Key) -> None:
-        """Offered, then dropped at the log's bound: the node finds what it lacks by comparing."""
-        self._log.mark_lost(self.node_id, *key)
+        """Offered, and gone since: dropped at the log's bound (the node finds it by comparing), or it got it elsewhere meanwhile."""
+        if self._log.index.delivered(self.node_id, key[0]) < key[1]:
+            self._log.mark_lost(self.node_id, *key)
         self._close(*key)
 
     async def _send_acked(self) -> None:

@@ -2,6 +2,8 @@
 
 What an author or another zone brought goes out at once. What a neighbour brought goes to other neighbours only if they have not said
 after a while that they have it: every neighbour is linked to every other, and as a rule has it from the same source.
+
+What was dropped here before the peer had it is told before anything that lies past it: the peer would take what comes for all there is.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class PeerSession:
         self._cursor = dict(self.has)
         self._in_flight: dict[int, list[int]] = {}
         self._told: dict[int, int] = {}
+        self._lost_told: dict[int, int] = {}
         self._dirty: dict[str, set[int]] = {node: set(reader.positions) for node, reader in log.index.readers.items()}
         self._proofs: set[bytes] = set()
         self._closed = False
@@ -76,14 +79,16 @@ class PeerSession:
         if message.proofs:
             self._proofs.update(message.proofs)
             await self._guard.learn(message.proofs)
-        if message.updates:
-            await self._take_updates(message.updates)
-        for author, counter in positions_of(message.acked, self._bounds.max_authors, "acked").items():
-            self._note(author, counter)
         for row in message.delivered:
             self._log.join_delivered(
                 row.node_id, row.replica, positions_of(row.positions, self._bounds.max_authors, "delivered.positions")
             )  # fmt: skip
+        for author, counter in positions_of(message.lost, self._bounds.max_authors, "lost").items():
+            self._log.miss(author, counter)
+        if message.updates:
+            await self._take_updates(message.updates)
+        for author, counter in positions_of(message.acked, self._bounds.max_authors, "acked").items():
+            self._note(author, counter)
         self._wake.set()
 
     async def _take_updates(self, updates: Sequence[rpb.OwnerUpdate]) -> None:
@@ -95,7 +100,7 @@ class PeerSession:
             metrics.DELTAS_REFUSED.inc(len(refusals))
             log.warning("deltas_refused", peer=self.node_id, updates=len(refusals), why=next(iter(refusals.values())))
         taken = [delta for i, delta in enumerate(deltas) if i not in refusals]
-        await self._log.append(taken, [deltas[i] for i in refusals])
+        await self._log.append(taken, [deltas[i] for i in refusals], passed_on=True)
         for delta in deltas:
             author, counter = delta.entry.key
             self._cursor[author] = max(counter, self._cursor.get(author, 0))
@@ -147,8 +152,21 @@ class PeerSession:
 
     async def _pass_on(self) -> None:
         while not self._closed:
+            await self._send_lost()
             due = await self._send_updates()
             await within(self._wake, due)
+
+    async def _send_lost(self) -> None:
+        """Authors of whom the peer lacks something that nobody gets from here any more."""
+        known, told = self.has, self._lost_told
+        news = {a: c for a, c in self._log.index.dropped.items() if c > max(known.get(a, 0), told.get(a, 0))}
+        if news:
+            # Who is known to be past it has been told, or had it.
+            await self._send_delivered()
+            message = self._wire.message()
+            message.lost.extend(heads_of(news.items()))
+            told |= news
+            await self._wire.send(message)
 
     async def _send_updates(self) -> float | None:
         """Send what is due; returns the seconds until the next update is, if one waits for its time."""
@@ -181,6 +199,7 @@ class PeerSession:
         if not entries:
             return
         bodies = await self._log.bodies([entry.key for entry in entries])
+        await self._send_lost()  # some of these may have gone since they were looked up
         # Before it is sent: the ack may be here before the next line runs.
         self._cursor[author] = max(entries[-1].counter, self._cursor.get(author, 0))
         there = {entry.counter: body for entry, body in zip(entries, bodies, strict=True) if body is not None}

@@ -36,6 +36,8 @@ class Saved:
     """Node id, its store, author, position."""
     lost: list[tuple[str, int, int]] = field(default_factory=list)
     """Node id, author, position."""
+    dropped: dict[int, int] = field(default_factory=dict)
+    """Author -> position."""
 
 
 @dataclass(slots=True)
@@ -51,11 +53,14 @@ class Change:
     """Node id, author -> the node's store, position."""
     lost: dict[tuple[str, int], int] = field(default_factory=dict)
     """Node id, author -> position; 0: nothing any more."""
+    dropped: dict[int, int] = field(default_factory=dict)
+    """Author -> position; 0: nothing any more."""
     gone: list[str] = field(default_factory=list)
     """Node ids of which nothing needs to be remembered."""
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.positions or self.forgotten or self.delivered or self.lost or self.gone)
+        entries, readers = self.added or self.removed or self.positions or self.forgotten, self.delivered or self.lost or self.gone
+        return bool(entries or readers or self.dropped)
 
 
 class DeltaStore(Protocol):

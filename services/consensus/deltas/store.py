@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS delivered (
 CREATE TABLE IF NOT EXISTS lost (
     node TEXT NOT NULL, author INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (node, author)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dropped (author INTEGER PRIMARY KEY, position INTEGER NOT NULL);
 """
 
 
@@ -129,7 +130,7 @@ class SqliteDeltaStore:
         positions = {author: (node, at) for author, node, at in connection.execute("SELECT author, node, position FROM positions")}
         delivered = connection.execute("SELECT node, replica, author, position FROM delivered").fetchall()
         lost = connection.execute("SELECT node, author, position FROM lost").fetchall()
-        return Saved(entries, positions, delivered, lost)
+        return Saved(entries, positions, delivered, lost, dict(connection.execute("SELECT author, position FROM dropped")))
 
     def _set_aside(self, error: Exception) -> None:
         for connection in (self._reader, self._writer):
@@ -157,7 +158,7 @@ class SqliteDeltaStore:
 
     def _write(self, writer: sqlite3.Connection, change: Change) -> None:
         writer.executemany("DELETE FROM deltas WHERE author = ? AND counter = ?", change.removed)
-        for table in ("positions", "delivered", "lost"):
+        for table in ("positions", "delivered", "lost", "dropped"):
             writer.executemany(f"DELETE FROM {table} WHERE author = ?", ((author,) for author in change.forgotten))
         for table in ("delivered", "lost"):
             writer.executemany(f"DELETE FROM {table} WHERE node = ?", ((node_id,) for node_id in change.gone))
@@ -175,6 +176,8 @@ class SqliteDeltaStore:
         )
         writer.executemany("INSERT OR REPLACE INTO lost VALUES (?, ?, ?)", ((n, a, at) for (n, a), at in change.lost.items() if at))
         writer.executemany("DELETE FROM lost WHERE node = ? AND author = ?", (key for key, at in change.lost.items() if not at))
+        writer.executemany("INSERT OR REPLACE INTO dropped VALUES (?, ?)", ((a, at) for a, at in change.dropped.items() if at))
+        writer.executemany("DELETE FROM dropped WHERE author = ?", ((author,) for author, at in change.dropped.items() if not at))
 
     def _rows(self, change: Change) -> Iterable[tuple[object, ...]]:
         now, wall = self._clock(), self._wall()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,24 @@ from starlette.responses import RedirectResponse, Response
 
 import ndml
 from ndml.errors import BY_REASON
+from services.gateway.rest import openai, seed
 from services.gateway.rest.codec import leaf_names, to_json
+from services.gateway.rest.operations import Group, Operation, Route
 from services.gateway.rest.problems import HTTP_PROBLEMS, HTTP_STATUS, MEDIA_TYPE
 from services.gateway.rest.requests import TIMEOUT_HEADER
 from services.gateway.rest.schema import COMMENTS, Schema, Schemas
-from services.gateway.rest.seed import OPERATIONS, Operation, SeedRoutes
 from services.gateway.rest.streaming import NDJSON, SSE
 from services.gateway.rest.transcoder import Binding
 
-Route = tuple[str, str, Callable[[Request], Awaitable[Response]]]
-
-_SEED_TAG = "Short routes"
+_GROUPS = (seed.GROUP, openai.GROUP)
 _PAGE = Path(__file__).parent / "docs.html"
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'"
 )
 _JSON = "application/json"
+_KIND = re.compile(r":\w+\}")
+_VARIABLE = re.compile(r"\{(\w+)\}")
 
 _HEADERS: dict[str, Schema] = {
     "Tenant": {
@@ -62,6 +64,27 @@ _PROBLEM: Schema = {
 }
 
 
+_OPENAI_ERROR: Schema = {
+    "type": "object",
+    "description": "An error as OpenAI's clients read it.",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code", "reason"],
+            "properties": {
+                "message": {"type": "string", "description": "What is wrong and what to do about it."},
+                "type": {"type": "string", "description": "invalid_request_error, rate_limit_error, server_error, …"},
+                "param": {"type": ["string", "null"], "description": "The field that is wrong."},
+                "code": {"type": "string", "description": "OpenAI's code where it has one, else the reason in lower case."},
+                "reason": {"type": "string", "description": "Stable name of the error, as everywhere else here."},
+                "trace_id": {"type": "string"},
+            },
+        }
+    },
+}
+
+
 def build_document(bound: Iterable[Binding]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of all routes."""
     schemas = Schemas()
@@ -71,9 +94,10 @@ def build_document(bound: Iterable[Binding]) -> dict[str, Any]:
         service = binding.method.containing_service
         tags[service.name] = COMMENTS.get(service.full_name, "")
         paths.setdefault(binding.template, {})[binding.verb.lower()] = _operation(binding, schemas)
-    tags[_SEED_TAG] = "Plain JSON for a chat application; each stands for a call above."
-    for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.verb.lower()] = _seed_operation(operation, schemas)
+    for group in _GROUPS:
+        tags[group.tag] = group.description
+        for operation in group.operations:
+            paths.setdefault(documented(operation.path), {})[operation.verb.lower()] = _group_operation(group, operation, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "NDML", "version": ndml.__version__, "description": "Long-term memory for LLM applications."},
@@ -107,10 +131,11 @@ def document_routes(bound: Iterable[Binding]) -> Iterator[Route]:
 
 def _components(schemas: Schemas) -> dict[str, Any]:
     return {
-        "schemas": dict(sorted(schemas.components.items())) | {"Problem": _PROBLEM},
+        "schemas": dict(sorted(schemas.components.items())) | {"Problem": _PROBLEM, "OpenAIError": _OPENAI_ERROR},
         "parameters": {key: header | {"in": "header", "required": False} for key, header in _HEADERS.items()},
         "responses": {
-            "Problem": {"description": "What went wrong.", "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+            name: {"description": "What went wrong.", "content": {media: {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
+            for name, media in (("Problem", MEDIA_TYPE), ("OpenAIError", _JSON))
         },
         "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
     }
@@ -153,11 +178,18 @@ def _parameter(name: str, field: FieldDescriptor, place: str, schemas: Schemas) 
     return {"name": name, "in": place, "required": place == "path", "description": description, "schema": schema}
 
 
-def _seed_operation(operation: Operation, schemas: Schemas) -> dict[str, Any]:
-    doc = _handler_doc(operation)
-    result: dict[str, Any] = {"operationId": f"seed_{operation.name}", "tags": [_SEED_TAG], "summary": doc.rstrip("."), "description": doc}
+def documented(path: str) -> str:
+    """A path without the kinds of its variables."""
+    return _KIND.sub("}", path)
+
+
+def _group_operation(group: Group, operation: Operation, schemas: Schemas) -> dict[str, Any]:
+    doc = (getattr(group.handlers, operation.name).__doc__ or "").strip()
+    name = f"{group.prefix}_{operation.name}"
+    result: dict[str, Any] = {"operationId": name, "tags": [group.tag], "summary": doc.partition(". ")[0].rstrip("."), "description": doc}
     result["parameters"] = [
-        *({"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in operation.query),
+        *(_text_parameter(name, "path") for name in _VARIABLE.findall(documented(operation.path))),
+        *(_text_parameter(name, "query") for name in operation.query),
         *({"$ref": f"#/components/parameters/{name}"} for name in _HEADERS),
     ]
     if operation.body is not None:
@@ -166,15 +198,17 @@ def _seed_operation(operation: Operation, schemas: Schemas) -> dict[str, Any]:
         schemas.components[operation.body.__name__] = schema
         reference = {"$ref": f"#/components/schemas/{operation.body.__name__}"}
         result["requestBody"] = {"required": True, "content": {_JSON: {"schema": reference}}}
-    responses: dict[str, Any] = {"default": {"$ref": "#/components/responses/Problem"}}
+    responses: dict[str, Any] = {"default": {"$ref": f"#/components/responses/{group.error}"}}
     if operation.answer is not None:
-        content = {_JSON: {"schema": {"type": "object"}, "example": operation.answer}}
+        content: dict[str, Any] = {_JSON: {"schema": {"type": "object"}, "example": operation.answer}}
+        if operation.events:
+            content[SSE] = {"schema": {"type": "object"}}
         responses = {"200": {"description": "It went well.", "content": content}} | responses
     return result | {"responses": responses}
 
 
-def _handler_doc(operation: Operation) -> str:
-    return (getattr(SeedRoutes, operation.name).__doc__ or "").strip()
+def _text_parameter(name: str, place: str) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": place == "path", "schema": {"type": "string"}}
 
 
 def _reasons() -> Iterator[dict[str, Any]]:

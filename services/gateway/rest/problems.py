@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -43,6 +44,13 @@ HTTP_PROBLEMS: dict[int, tuple[Code, str, str]] = {
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+class Refusals(NamedTuple):
+    """How errors become responses: domain errors (with the caller's traceparent), and those of the HTTP layer itself."""
+
+    domain: Callable[[NdmlError, str], Response]
+    http: Callable[[HTTPException], Response]
+
+
 def problem_of(error: NdmlError, traceparent: str = "") -> dict[str, Any]:
     """Problem details of a domain error; `traceparent` is the caller's, for want of a better trace id."""
     problem = _problem(HTTP_STATUS[error.code], error.code, error.reason, error.message)
@@ -53,21 +61,31 @@ def problem_of(error: NdmlError, traceparent: str = "") -> dict[str, Any]:
         problem["metadata"] = metadata
     if error.retry_after_s is not None:
         problem["retry_after_s"] = error.retry_after_s
-    match = _TRACEPARENT.fullmatch(traceparent)
-    trace_id = error.metadata.get("trace_id") or (match[1] if match else "")
+    trace_id = trace_id_of(error, traceparent)
     if trace_id:
         problem["trace_id"] = trace_id
     return problem
 
 
+def trace_id_of(error: NdmlError, traceparent: str) -> str:
+    """The trace to look for; empty: not known."""
+    match = _TRACEPARENT.fullmatch(traceparent)
+    return error.metadata.get("trace_id") or (match[1] if match else "")
+
+
 def problem_response(error: NdmlError, traceparent: str = "") -> Response:
     """Response for a domain error."""
+    return Response(to_json(problem_of(error, traceparent)), HTTP_STATUS[error.code], headers_of(error), MEDIA_TYPE)
+
+
+def headers_of(error: NdmlError) -> dict[str, str]:
+    """When to come back, and with what."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if error.code is Code.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
-    return Response(to_json(problem_of(error, traceparent)), HTTP_STATUS[error.code], headers, MEDIA_TYPE)
+    return headers
 
 
 def http_problem_response(error: HTTPException) -> Response:
@@ -80,3 +98,6 @@ def http_problem_response(error: HTTPException) -> Response:
 def _problem(status: int, code: Code, reason: str, detail: str) -> dict[str, Any]:
     title = reason.replace("_", " ").capitalize()
     return {"type": f"/docs#{reason}", "title": title, "status": status, "detail": detail, "code": code.name, "reason": reason}
+
+
+PROBLEMS = Refusals(problem_response, http_problem_response)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from ndml.errors import FieldInvalid, Overloaded
+from services.gateway.rest.codec import parse_json
 from services.gateway.rest.settings import RestSettings
+from services.gateway.rest.validation import validated
 
 TIMEOUT_HEADER = "ndml-timeout-ms"
 _PASSED = frozenset({"authorization", "traceparent", "tracestate", "user-agent"})
 _OWN_PREFIX = "ndml-"
 
+B = TypeVar("B", bound=BaseModel)
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Bodies:
@@ -43,6 +48,11 @@ class Bodies:
             yield b"".join(chunks)
         finally:
             self._held -= sum(map(len, chunks))
+
+    async def parsed(self, request: Request, model: type[B]) -> B:
+        """The whole body as `model`. Raises FieldInvalid, FieldUnknown, RequestMalformed, and what `read` raises."""
+        async with self.read(request) as body:
+            return await converted(len(body), self._settings.thread_above_bytes, lambda: validated(model, parse_json(body)))
 
     async def _gather(self, request: Request, chunks: list[bytes]) -> None:
         size = 0
@@ -69,6 +79,11 @@ class Bodies:
             raise HTTPException(413, text, {"Connection": "close"})
         if self._held > self._settings.body_budget_bytes:
             raise Overloaded("the gateway holds as many request bodies as it may; come back a little later")
+
+
+async def converted(size: int, above: int, act: Callable[[*Ts], T], *given: *Ts) -> T:
+    """`act` of what is given, in a thread where that has more bytes than `above`: everybody else's answers do not wait for it."""
+    return act(*given) if size <= above else await asyncio.to_thread(act, *given)
 
 
 def metadata_of(request: Request) -> dict[str, str]:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeVar, cast
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ndml.errors import FieldInvalid, FieldUnknown, FieldViolation, ModelUnavailable, RequestMalformed
+from ndml.errors import FieldInvalid, FieldUnknown, RequestMalformed
 from ndml.v1 import chat_pb2, memory_pb2, types_pb2
-from services.gateway.rest.codec import parse_json, to_json, to_message, to_tree
+from services.gateway.rest.codec import to_json, to_message, to_tree
+from services.gateway.rest.operations import Group, Operation, Route
 from services.gateway.rest.ports import Dispatcher, Health
 from services.gateway.rest.requests import Bodies, metadata_of, timeout_of, until_gone
 from services.gateway.rest.seed_bodies import Body, ChatBody, ChatTurn, ConsolidateBody, QueryBody, UpdateBody
 from services.gateway.rest.settings import RestSettings
-from services.gateway.rest.streaming import reading
-
-Route = tuple[str, str, Callable[[Request], Awaitable[Response]]]
+from services.gateway.rest.streaming import reading, whole_answer
 
 _SEARCH = "/ndml.v1.MemoryService/SearchMemories"
 _ADD = "/ndml.v1.MemoryService/AddMemory"
@@ -30,18 +27,6 @@ _STATS = "/ndml.v1.MemoryService/GetMemoryStats"
 _REINFORCE = "/ndml.v1.MemoryService/ReinforceMemories"
 _CONSOLIDATE = "/ndml.v1.MemoryService/ConsolidateMemories"
 _CHAT = "/ndml.v1.ChatService/Chat"
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One of the seed's routes, as served and as documented. `answer` is an example; `query` the parameters in the query string."""
-
-    verb: str
-    path: str
-    name: str
-    body: type[BaseModel] | None
-    answer: dict[str, Any] | None
-    query: tuple[str, ...] = ()
 
 
 _ID = "0197f2c4a1b27c3d8e9f00112233aabb"
@@ -61,7 +46,7 @@ OPERATIONS = (
         ChatBody,
         {
             "response": "No nuts, then.",
-            "citations": [{"number": 1, "trace_id": _ID, "score": 0.83, "text": "Ann is allergic to nuts."}],
+            "citations": [{"number": 1, "trace_id": _ID, "score": 0.83, "text": "Ann is allergic to nuts.", "mentioned": True}],
             "finish_reason": "FINISH_REASON_STOP",
             "model": "m",
             "answer_id": "AQGX8sShsnw9jp8AESIzqrvKziOz",
@@ -156,7 +141,7 @@ class SeedRoutes:
         body = await self._parse(request, ChatBody)
         timeout_s = self._timeout(request)
         parts = self._dispatcher.stream(_CHAT, _chat_request(body), metadata_of(request), timeout_s)
-        text, last = await until_gone(request.receive, self._gather(parts, timeout_s))
+        text, last = await until_gone(request.receive, whole_answer(parts, timeout_s, self._settings.chat_max_bytes))
         tree = to_tree(last)
         answer = {"response": text, **{key: tree[key] for key in ("citations", "finish_reason", "model", "answer_id")}}
         return _json({**answer, "usage": tree.get("usage"), "user_id": body.user_id, "session_id": body.session_id})
@@ -211,25 +196,7 @@ class SeedRoutes:
     async def _parse(self, request: Request, model: type[B]) -> B:
         if request.scope["query_string"]:
             raise RequestMalformed(f"{request.url.path} takes its fields in the body, not in the query string")
-        async with self._bodies.read(request) as body:
-            tree = parse_json(body)
-        try:
-            return model.model_validate(tree)
-        except ValidationError as error:
-            raise _as_ndml(error) from None
-
-    async def _gather(self, parts: AsyncIterator[Message], timeout_s: float | None) -> tuple[str, chat_pb2.ChatResponse]:
-        deltas: list[str] = []
-        size = 0
-        last = chat_pb2.ChatResponse()
-        async with reading(parts, timeout_s) as messages:
-            async for part in messages:
-                last = cast(chat_pb2.ChatResponse, part)
-                deltas.append(last.delta)
-                size += len(last.delta)
-                if size > self._settings.chat_max_bytes:
-                    raise ModelUnavailable(f"the model went on beyond {self._settings.chat_max_bytes} bytes; set max_tokens or ask again")
-        return "".join(deltas), last
+        return await self._bodies.parsed(request, model)
 
 
 async def _last(parts: AsyncIterator[Message], timeout_s: float | None) -> Message:
@@ -270,23 +237,8 @@ def _instant(name: str, text: str) -> Timestamp:
     return moment
 
 
-def _as_ndml(error: ValidationError) -> FieldInvalid | FieldUnknown | RequestMalformed:
-    violations = [_violation(dict(each)) for each in error.errors(include_url=False, include_context=False, include_input=False)[:16]]
-    first = violations[0]
-    if not first.field:
-        return RequestMalformed(first.description)
-    unknown = [violation for violation in violations if violation.rule == FieldUnknown.reason]
-    if unknown:
-        return FieldUnknown(f"unknown field: {', '.join(v.field for v in unknown)}; remove it", violations=unknown)
-    return FieldInvalid(f"{first.field}: {first.description}", violations=violations)
-
-
-def _violation(error: dict[str, Any]) -> FieldViolation:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
-    rule = FieldUnknown.reason if error["type"] == "extra_forbidden" else FieldInvalid.reason
-    text = str(error["msg"]).removeprefix("Value error, ")
-    return FieldViolation(path.encode("utf-8", "backslashreplace").decode(), text, rule)
-
-
 def _json(tree: Any, status: int = 200) -> Response:
     return Response(to_json(tree), status, media_type="application/json")
+
+
+GROUP = Group("Short routes", "Plain JSON for a chat application; each stands for a call above.", "seed", OPERATIONS, SeedRoutes, "Problem")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ndml.v1 import memory_pb2, types_pb2
 
-_MAX_INT32 = (1 << 31) - 1
+MAX_INT32 = (1 << 31) - 1
 
 
 class Body(BaseModel):
@@ -36,8 +36,8 @@ class ChatBody(Scoped):
 
     message: str | None = Field(None, description="What the user says now.")
     messages: list[ChatTurn] = Field(default_factory=list, description="The conversation; its last turn asks.")
-    recall_k: int | None = Field(None, ge=0, le=_MAX_INT32, description="Memories to recall; 0: none.")
-    max_tokens: int = Field(0, ge=0, le=_MAX_INT32, description="Tokens at most; 0: 256.")
+    recall_k: int | None = Field(None, ge=0, le=MAX_INT32, description="Memories to recall; 0: none.")
+    max_tokens: int = Field(0, ge=0, le=MAX_INT32, description="Tokens at most; 0: 256.")
     temperature: float = Field(0.0, ge=0, le=2, allow_inf_nan=False, description="0: greedy.")
 
     @model_validator(mode="after")
@@ -51,7 +51,7 @@ class QueryBody(Scoped):
     """Body of POST /memory/query."""
 
     query: str = Field(description="What to look for, in words.")
-    k: int = Field(10, ge=-_MAX_INT32, le=_MAX_INT32, description="Hits at most.")
+    k: int = Field(10, ge=-MAX_INT32, le=MAX_INT32, description="Hits at most.")
     consistency_token: str = Field("", description="From a write: the search sees at least that write.")
 
 
@@ -99,7 +99,7 @@ class ConsolidateBody(Body):
     """Body of POST /memory/consolidate."""
 
     user_id: str = Field(min_length=1, description="Whose memory.")
-    max_traces: int = Field(0, ge=0, le=_MAX_INT32, description="Memories to look at; 0: the node's setting.")
+    max_traces: int = Field(0, ge=0, le=MAX_INT32, description="Memories to look at; 0: the node's setting.")
     time_budget_s: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False, description="Seconds it may take.")
     dry_run: bool = Field(False, description="Say what would be merged, change nothing.")
 

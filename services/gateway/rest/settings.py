@@ -20,6 +20,12 @@ class RestSettings(Section):
     max_query_fields: int = Field(256, ge=1, description="Fields in a query string; each costs a look-up, no request message has as many.")
     max_timeout_s: float = Field(3600.0, gt=0, description="Largest deadline that ndml-timeout-ms may ask for.")
     chat_max_bytes: int = Field(1 << 20, ge=1024, description="POST /chat gathers the answer; a model that goes on beyond is broken.")
+    max_embeddings: int = Field(2048, ge=1, description="Texts of one POST /v1/embeddings, as OpenAI's own servers take.")
+    model_aliases: dict[str, str] = Field(
+        {"default": ""},
+        description="On the OpenAI routes: names of models that stand for another, or for the one that is configured (empty). "
+        'The name "*" stands for every name that is not here: clients that insist on gpt-4o then talk to what there is.',
+    )
     max_connections: int = Field(4096, ge=1, description="Open connections; one more is answered 503. Each costs a socket and some 10 kB.")
     keep_alive_s: int = Field(60, ge=1, description="An idle connection is closed after this; above the 55 s of many load balancers.")
     drain_s: float = Field(10.0, ge=0, description="On stop: calls under way may finish this long before they are cancelled.")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol, cast
 
 from google.protobuf.message import Message
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ndml.errors import DeadlinePassed, InternalFault, NdmlError
+from ndml.errors import DeadlinePassed, InternalFault, ModelUnavailable, NdmlError
 from ndml.runtime.log import get_logger
+from ndml.v1 import chat_pb2
 from services.gateway.rest.codec import to_json, to_tree
 from services.gateway.rest.problems import problem_of, problem_response
 from services.gateway.rest.requests import until_gone
@@ -23,16 +24,49 @@ SSE = "text/event-stream"
 _log = get_logger(__name__)
 
 
-Frame = Callable[[Any, bool], bytes]
+class Framing(Protocol):
+    """How the messages of one stream become bytes. Called in the order of the stream, from one thread at a time."""
+
+    media: str
+
+    def message(self, message: Message) -> bytes: ...
+
+    def end(self) -> bytes:
+        """What comes after the last message."""
+        ...
+
+    def failed(self, failure: NdmlError) -> bytes:
+        """What comes in place of the rest."""
+        ...
+
+    def refusal(self, failure: NdmlError) -> Response:
+        """The whole answer, where the first message did not come."""
+        ...
 
 
-def _line(value: Any, failed: bool) -> bytes:
-    return to_json({"error": value} if failed else value) + b"\n"
+class Lines:
+    """A line a message, or an event for who accepts those."""
 
+    def __init__(self, accept: str, traceparent: str) -> None:
+        self._events = SSE in accept
+        self._traceparent = traceparent
+        self.media = SSE if self._events else NDJSON
 
-def _event(value: Any, failed: bool) -> bytes:
-    name = b"event: error\n" if failed else b""
-    return name + b"data: " + to_json({"error": value} if failed else value) + b"\n\n"
+    def message(self, message: Message) -> bytes:
+        return self._framed(to_tree(message))
+
+    def end(self) -> bytes:
+        return b""
+
+    def failed(self, failure: NdmlError) -> bytes:
+        name = b"event: error\n" if self._events else b""
+        return name + self._framed({"error": problem_of(failure, self._traceparent)})
+
+    def refusal(self, failure: NdmlError) -> Response:
+        return problem_response(failure, self._traceparent)
+
+    def _framed(self, value: Any) -> bytes:
+        return b"data: " + to_json(value) + b"\n\n" if self._events else to_json(value) + b"\n"
 
 
 @asynccontextmanager
@@ -54,19 +88,39 @@ async def reading(messages: AsyncIterator[Message], timeout_s: float | None) -> 
             await close()
 
 
-class StreamAnswer(Response):
-    """Sends the messages of a stream as they come. The status is decided by the first message: an error before it is a plain problem,
-    an error after it the last line. When the client goes away the stream is cancelled."""
+async def whole_answer(parts: AsyncIterator[Message], timeout_s: float | None, max_bytes: int) -> tuple[str, chat_pb2.ChatResponse]:
+    """The text of a chat, and its last message. Raises ModelUnavailable where the text is longer than `max_bytes`, DeadlinePassed."""
+    deltas: list[str] = []
+    size = 0
+    last = chat_pb2.ChatResponse()
+    async with reading(parts, timeout_s) as messages:
+        async for part in messages:
+            last = cast(chat_pb2.ChatResponse, part)
+            deltas.append(last.delta)
+            size += len(last.delta.encode())
+            if size > max_bytes:
+                raise ModelUnavailable(f"the model went on beyond {max_bytes} bytes; set max_tokens or ask again")
+    return "".join(deltas), last
 
-    def __init__(self, messages: AsyncIterator[Message], timeout_s: float | None, accept: str, traceparent: str, thread_above: int) -> None:
-        events = SSE in accept
+
+class StreamAnswer(Response):
+    """Sends the messages of a stream as they come. The status is decided by the first message: an error before it is a plain answer,
+    an error after it the end of the stream. When the client goes away the stream is cancelled."""
+
+    def __init__(
+        self,
+        messages: AsyncIterator[Message],
+        timeout_s: float | None,
+        framing: Framing,
+        thread_above: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._messages = messages
         self._timeout_s = timeout_s
-        self._traceparent = traceparent
         self._thread_above = thread_above
-        self._frame: Frame = _event if events else _line
+        self._framing = framing
         # Proxies that gather a response before they pass it on would undo the stream.
-        super().__init__(None, 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, SSE if events else NDJSON)
+        super().__init__(None, 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})}, framing.media)
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +129,6 @@ class StreamAnswer(Response):
 
     async def _pump(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
-        last = b""
         try:
             async with reading(self._messages, self._timeout_s) as messages:
                 async for message in messages:
@@ -83,21 +136,21 @@ class StreamAnswer(Response):
                         await self._start(send)
                         started = True
                     await send({"type": "http.response.body", "body": await self._encoded(message), "more_body": True})
+            last = self._framing.end()
         except Exception as error:
             failure = self._failure(error)
             if not started:
-                await problem_response(failure, self._traceparent)(scope, receive, send)
+                await self._framing.refusal(failure)(scope, receive, send)
                 return
-            last = self._frame(problem_of(failure, self._traceparent), True)
+            last = self._framing.failed(failure)
         if not started:
             await self._start(send)
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _encoded(self, message: Message) -> bytes:
-        def encode() -> bytes:
-            return self._frame(to_tree(message), False)
-
-        return encode() if message.ByteSize() <= self._thread_above else await asyncio.to_thread(encode)
+        if message.ByteSize() <= self._thread_above:
+            return self._framing.message(message)
+        return await asyncio.to_thread(self._framing.message, message)
 
     async def _start(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ndml.crdt.digests import DIGEST_BYTES
 from ndml.crdt.iblt import Encoder, next_batch
+from ndml.crdt.rates import AuthorRates
 from ndml.errors import FieldInvalid, Overloaded, StaleEpoch
 from ndml.internal.v1 import replication_pb2 as rpb
+from ndml.runtime import metrics
+from ndml.runtime.telemetry import link_here
+from services.memory_node.positions import noted, notes_in
 from services.memory_node.records import Owner
 from services.memory_node.replication.joining import Joins
 from services.memory_node.replication.owners import Catalog, bucket_digests
 from services.memory_node.replication.ports import LocalStore, ReplicaReader, Shares, Sleep, UpdateGuard
 from services.memory_node.replication.reconcile import KEY_BYTES, Ours, parted, read_ours, rows
 from services.memory_node.replication.settings import SweepSection
+from services.memory_node.requests import recent
 
 MOST_PUSHED = 1024
 """Records of one message, as the proto says."""
 
 
 class Answers:
-    """Methods are the RPCs. Raise FieldInvalid for what cannot be asked, Overloaded past `sweep.serve_at_once`, StoreUnavailable."""
+    """Methods are the RPCs. Raise FieldInvalid for what cannot be asked, Overloaded past `sweep.serve_at_once`, StoreUnavailable.
+
+    rates: how much partners may bring of one author; past it their streams wait
+    """
 
     def __init__(
         self,
@@ -32,8 +41,10 @@ class Answers:
         settings: SweepSection,
         sleep: Sleep,
         guard: UpdateGuard | None = None,
+        rates: AuthorRates | None = None,
     ) -> None:
         self._guard = guard
+        self._rates = rates
         self._store = store
         self._shares = shares
         self._catalog = catalog
@@ -93,6 +104,7 @@ class Answers:
         with self._turn():
             ours = await self._store.call(lambda reader: read_ours(reader, owner))
             wanted = rows(ours.trace_ids) if request.all else list(dict.fromkeys([*ours.ids_of(digests), *ids]))
+            link_here(recent.of_traces(wanted))
             for start in range(0, len(wanted), self._settings.chunk_records):
                 some = wanted[start : start + self._settings.chunk_records]
                 if self._guard is not None:
@@ -100,14 +112,20 @@ class Answers:
                         yield rpb.FetchRecordsResponse(updates=updates)
                     if not request.all:  # a backup asks for all, and keeps records
                         continue
-                for records in await self._read(owner, some):
-                    yield rpb.FetchRecordsResponse(records=records)
+                for message in await self._read(owner, some):
+                    yield message
             if request.all and not await self._still_there(owner, ours):
                 raise StaleEpoch("the owner was handed over while it was read: ask its owners")
             yield rpb.FetchRecordsResponse(owner=ours.state)
 
-    async def _read(self, owner: Owner, trace_ids: Sequence[bytes]) -> list[list[rpb.TraceRecord]]:
-        return await self._store.call(lambda reader: list(parted(reader.records(owner, trace_ids), self._settings.chunk_bytes)))
+    async def _read(self, owner: Owner, trace_ids: Sequence[bytes]) -> list[rpb.FetchRecordsResponse]:
+        def read(reader: ReplicaReader) -> list[rpb.FetchRecordsResponse]:
+            parts = list(parted(reader.records(owner, trace_ids), self._settings.chunk_bytes))
+            # Looked at last: nothing in the records is past it.
+            notes = noted(owner, reader.shown(owner))
+            return [rpb.FetchRecordsResponse(records=records, updates=notes) for records in parts]
+
+        return await self._store.call(read)
 
     async def _still_there(self, owner: Owner, ours: Ours) -> bool:
         """Records are never removed one by one: as many as before means all of them."""
@@ -117,14 +135,26 @@ class Answers:
     async def _join(self, owner: Owner, request: rpb.PushRecordsRequest) -> int:
         """Raises FieldInvalid for unsigned records where updates are signed."""
         if self._guard is None or (request.records and self._guard.accepts_records):
-            return await self._joins.records(owner, request.records, "pushed", request.heads)
+            return await self._joins.records(owner, request.records, "pushed", request.heads, notes_in(request.updates))
         if request.records:
             text = "updates are signed here: send `updates` (an operator's restore needs replication.signing.accept_restore)"
             raise FieldInvalid(text, field="records")
         good = await self._guard.inspected(_of_owner(owner, request.updates))
         # Whoever sends what nobody signed is not believed in what it says it has sent.
         heads = request.heads if len(good) == len(request.updates) else ()
-        return await self._joins.repaired(owner, good, "pushed", self._guard, heads)
+        changed = await self._joins.repaired(owner, good, "pushed", self._guard, heads)
+        await self._slow(good)
+        return changed
+
+    async def _slow(self, updates: Sequence[rpb.OwnerUpdate]) -> None:
+        """The answer waits where there is too much of an author; never so long that the partner takes this node for gone."""
+        said = Counter(update.node_id for update in updates if update.records)
+        if self._rates is None or not said:
+            return
+        wait_s = max(self._rates.took(name, count) for name, count in said.items())
+        if wait_s > 0:
+            metrics.AUTHORS_SLOWED.labels("repair").inc()
+            await self._sleep(min(wait_s, self._settings.silence_s / 2))
 
     async def push(self, request: rpb.PushRecordsRequest) -> rpb.PushRecordsResponse:
         """On disk when it is answered."""

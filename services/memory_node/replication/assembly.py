@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ndml.crdt import keys, roster
+from ndml.crdt.rates import AuthorRates
 from ndml.errors import FieldInvalid
 from ndml.runtime.placement import PlacementWatcher
 from ndml.runtime.service import Service
@@ -19,6 +21,7 @@ from services.memory_node.replication.remotes import ConsensusSession, Partners
 from services.memory_node.replication.sealing import Seals
 from services.memory_node.replication.shares import AloneShares, PlacementShares
 from services.memory_node.replication.signing import Notary, SigningGuard
+from services.memory_node.replication.weighing import Weighing
 
 if TYPE_CHECKING:
     from services.memory_node.settings import NodeSettings
@@ -40,7 +43,9 @@ def attach_replication(
     partners = service.attach(Partners(shares, replication.sweep.silence_s))
     guard = None
     if seals is not None:
+        notary = seals.notary
         guard = service.attach(SigningGuard(store, seals.notary, accepts_records=replication.signing.accept_restore))
+        service.attach(Weighing(lambda: notary.weights, store.weigh, replication.signing.rumours_s))
     world = World(store, shares, partners, ConsensusSession.open, guard)
     consensus = (replication.consensus or settings.placement.consensus) if watcher is not None else []
     made = Replication(replication, world, consensus, settings.server.zone, heartbeat, pause)
@@ -63,5 +68,6 @@ def seals_of(settings: NodeSettings) -> Seals | None:
             f"{signing.roster} does not name {node_id!r} with the key {keys.public_bytes(key).hex()}: add it with `ndml roster add`",
             field="replication.signing.roster",
         )
-    notary = Notary(ChainFile(directory / "authors.db"), authors, key, node_id, signing.most_waiting)
+    rates = AuthorRates(signing.author_updates_per_s, time.monotonic)
+    notary = Notary(ChainFile(directory / "authors.db"), authors, key, node_id, signing.most_waiting, rates=rates)
     return Seals(notary, accepts_records=signing.accept_restore)

@@ -25,7 +25,6 @@ CREATE TABLE IF NOT EXISTS envelopes (
   previous INTEGER NOT NULL, envelope BLOB NOT NULL, PRIMARY KEY (tenant, user, replica, counter, hash)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS proofs (node_id TEXT PRIMARY KEY, proof BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS own (replica INTEGER NOT NULL, counter INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (replica, counter));
-CREATE TABLE IF NOT EXISTS turns (number INTEGER PRIMARY KEY);
 """
 _CHAIN = "tenant = ? AND user = ? AND replica = ?"
 _ROW = "tenant, user, replica, counter, hash, previous, envelope"
@@ -42,6 +41,7 @@ class ChainFile:
     def __init__(self, path: Path, keep: int = KEEP) -> None:
         self._keep = keep
         self._turn = threading.RLock()
+        self._durable = True
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -49,6 +49,8 @@ class ChainFile:
                 self._connection.execute(f"PRAGMA {pragma}")
             self._connection.executescript(_SCHEMA)
             self.ledger = Ledger(self._connection)
+            # Later than every chain that was written before.
+            self._written = int(self._connection.execute("SELECT ifnull(max(written), 0) FROM chains").fetchone()[0])
         except sqlite3.DatabaseError as error:
             raise StoreUnavailable(f"{path} cannot be read ({error}): without it this node could contradict what it signed") from error
 
@@ -60,7 +62,7 @@ class ChainFile:
         """
         with self._turn:
             try:
-                self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._be(durable)
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield
                 self._connection.execute("COMMIT")
@@ -69,6 +71,11 @@ class ChainFile:
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+
+    def _be(self, durable: bool) -> None:
+        if durable != self._durable:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
 
     def close(self) -> None:
         self._connection.close()
@@ -104,15 +111,14 @@ class ChainFile:
     def put(self, row: Row) -> None:
         chain = row.tenant, row.user, row.replica
         self._connection.execute("INSERT OR REPLACE INTO envelopes VALUES (?, ?, ?, ?, ?, ?, ?)", (*chain, *row[3:]))
-        written = self._connection.execute("INSERT INTO turns VALUES (NULL)").lastrowid
-        self._connection.execute("DELETE FROM turns WHERE number < ?", (written,))
+        self._written += 1
         query = "INSERT INTO chains VALUES (?, ?, ?, 0, ?) ON CONFLICT DO UPDATE SET written = excluded.written"
-        self._connection.execute(query, (*chain, written))
+        self._connection.execute(query, (*chain, self._written))
         query = f"SELECT counter, hash FROM envelopes WHERE {_CHAIN} ORDER BY counter DESC, hash DESC LIMIT -1 OFFSET ?"
         gone = self._connection.execute(query, (*chain, self._keep)).fetchall()
-        query = f"DELETE FROM envelopes WHERE {_CHAIN} AND counter = ? AND hash = ?"
-        self._connection.executemany(query, [(*chain, *place) for place in gone])
         if gone:
+            query = f"DELETE FROM envelopes WHERE {_CHAIN} AND counter = ? AND hash = ?"
+            self._connection.executemany(query, [(*chain, *place) for place in gone])
             self.raise_floor(*chain, gone[0][0])
 
     def heads(self, tenant: str, user: str) -> Sequence[Row]:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from ndml.crdt.rates import AuthorRates
 from ndml.errors import FieldInvalid
 from ndml.internal.v1 import consensus_pb2 as cpb
 from ndml.internal.v1 import memory_node_pb2 as pb
@@ -24,7 +25,7 @@ from services.memory_node.replication.pace import Pace
 from services.memory_node.replication.phase import Membership, PhaseKeeper
 from services.memory_node.replication.ports import Clock, LocalStore, OpenSession, PartnerOf, Shares, Sleep, UpdateGuard
 from services.memory_node.replication.publisher import Publisher
-from services.memory_node.replication.reconcile import Reconciler
+from services.memory_node.replication.reconcile import Reconciler, new_key
 from services.memory_node.replication.rumours import Rumours
 from services.memory_node.replication.settings import ReplicationSection
 from services.memory_node.replication.subscriber import Subscriber
@@ -47,6 +48,7 @@ class World:
     clock: Clock = time.monotonic
     sleep: Sleep = asyncio.sleep
     rng: random.Random | None = None
+    make_key: Callable[[], bytes] = new_key
 
 
 class Replication:
@@ -77,9 +79,10 @@ class Replication:
         sweep, store, shares = settings.sweep, world.store, world.shares
         joins = Joins(store, settings.stream.join_attempts, world.sleep)
         catalog = Catalog(store, shares, sweep.page_owners)
-        self.answers = Answers(store, shares, catalog, joins, sweep, world.sleep, world.guard)
+        rates = AuthorRates(settings.signing.author_updates_per_s, world.clock)
+        self.answers = Answers(store, shares, catalog, joins, sweep, world.sleep, world.guard, rates)
         self.pace = Pace(sweep.bytes_per_s, world.clock, world.sleep)
-        reconciler = Reconciler(store, joins, sweep, self.pace, guard=world.guard)
+        reconciler = Reconciler(store, joins, sweep, self.pace, world.make_key, world.guard)
         self.sweeper = Sweeper(
             store, shares, catalog, reconciler, world.partner_of, sweep, clock=world.clock, sleep=world.sleep, rng=world.rng
         )
@@ -154,7 +157,7 @@ class Replication:
         alive = {partner.node_id for partner in self._world.shares.partners() if partner.alive}
         epoch = self._world.shares.epoch
         if epoch != self._epoch or alive - self._alive:
-            self.sweeper.request()
+            self.sweeper.request("placement_changed")
         self._epoch, self._alive = epoch, alive
 
     @property

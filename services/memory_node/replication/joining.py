@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
-from opentelemetry import context as otel_context
-
-from ndml.errors import InvalidArgument, NdmlError, Overloaded
+from ndml.errors import InvalidArgument, Overloaded
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1 import replication_pb2 as rpb
 from ndml.runtime import metrics, semconv
 from ndml.runtime.log import get_logger
-from ndml.runtime.telemetry import links, set_error, tracer, tracing
+from ndml.runtime.telemetry import linked_span, owner_hash, tracing
+from services.memory_node.positions import noted, notes_in
 from services.memory_node.records import Owner
 from services.memory_node.replication.ports import LocalStore, Sleep, UpdateGuard
 
 log = get_logger(__name__)
 
-
-@contextmanager
-def linked_span(name: str, traceparents: Iterable[str], count: int) -> Iterator[None]:
-    """A trace of its own, linked to the requests that it serves: they ended long ago, so it is no part of theirs."""
-    sampled = [value for value in traceparents if value]
-    if not tracing() or (not sampled and name == semconv.SPAN_JOIN):
-        yield
-        return
-    with tracer().start_as_current_span(name, context=otel_context.Context(), links=links(sampled)) as span:
-        span.set_attribute(semconv.BATCH_SIZE, count)
-        try:
-            yield
-        except NdmlError as error:
-            set_error(span, error)
-            raise
+_NOTHING_SHOWN: Mapping[int, int] = {}
 
 
 class Joins:
@@ -48,18 +33,26 @@ class Joins:
 
     async def updates(self, owner: Owner, updates: Sequence[rpb.OwnerUpdate]) -> pb.MergeResult:
         """Raises what LocalStore.join raises."""
-        with linked_span(semconv.SPAN_JOIN, (update.traceparent for update in updates), len(updates)):
+        with _span_of(owner, updates):
             return await self._patiently(owner, pb.MergeAction(updates=updates), "stream")
 
-    async def records(self, owner: Owner, records: Sequence[rpb.TraceRecord], source: str, heads: Iterable[rpb.Head] = ()) -> int:
+    async def records(
+        self,
+        owner: Owner,
+        records: Sequence[rpb.TraceRecord],
+        source: str,
+        heads: Iterable[rpb.Head] = (),
+        shown: Mapping[int, int] = _NOTHING_SHOWN,
+    ) -> int:
         """Join records; with them everything of the authors in `heads` is here up to there. Returns how many records said something new.
 
-        Raises what LocalStore.join raises. `source`: for the metric.
+        Raises what LocalStore.join raises. `source`: for the metric. `shown`: nothing of an author in the records is past this.
         """
         others = [head for head in heads if head.replica != self._store.replica]
         if not records and not others:
             return 0
-        return (await self._patiently(owner, pb.MergeAction(records=records, heads=others), source)).changed
+        notes = noted(owner, shown) if records else ()
+        return (await self._patiently(owner, pb.MergeAction(updates=notes, records=records, heads=others), source)).changed
 
     async def repaired(
         self, owner: Owner, updates: Sequence[rpb.OwnerUpdate], source: str, guard: UpdateGuard, heads: Iterable[rpb.Head] = ()
@@ -83,9 +76,10 @@ class Joins:
         others = [head for head in heads if head.replica != self._store.replica]
         if not records and not others:
             return 0
-        # Without a position: who the author is, and nothing more.
-        authors = {update.replica: update.node_id for update in updates}
-        named = [rpb.OwnerUpdate(tenant=owner.tenant, user=owner.user, replica=one, node_id=name) for one, name in authors.items()]
+        # Who the author is, and how far what shows of it now may go; no head grows by that.
+        authors, named = {update.replica: update.node_id for update in updates}, noted(owner, notes_in(updates))
+        for update in named:
+            update.node_id = authors[update.replica]
         return (await self._patiently(owner, pb.MergeAction(updates=named, records=records, heads=others), source)).changed
 
     async def _patiently(self, owner: Owner, action: pb.MergeAction, source: str) -> pb.MergeResult:
@@ -99,3 +93,19 @@ class Joins:
                 await self._sleep((error.retry_after_s or Overloaded.default_retry_s) * attempt)
         metrics.RECORDS_JOINED.labels(source).inc(result.changed)
         return result
+
+
+def _span_of(owner: Owner, updates: Sequence[rpb.OwnerUpdate]) -> AbstractContextManager[object]:
+    """Of a join that sampled requests are behind; none of any other."""
+    traceparents = [update.traceparent for update in updates if update.traceparent] if tracing() else []
+    if not traceparents:
+        return nullcontext()
+    attributes: dict[str, str | int] = {
+        semconv.OWNER_HASH: owner_hash(*owner),
+        semconv.AUTHOR_ID: ",".join(sorted({update.node_id for update in updates})),
+        semconv.BATCH_SIZE: len(updates),
+        semconv.MEMORY_COUNT: sum(len(update.records) for update in updates),
+        semconv.BYTES: sum(update.ByteSize() for update in updates),
+        semconv.REASON: "stream",
+    }
+    return linked_span(semconv.SPAN_JOIN, traceparents, attributes)

@@ -42,12 +42,25 @@ def leaves_of(update: rpb.OwnerUpdate) -> list[bytes]:
 
 def bare(update: rpb.OwnerUpdate) -> rpb.OwnerUpdate:
     """Without its records, but with the hashes of them all."""
-    made = rpb.OwnerUpdate()
-    made.CopyFrom(update)
-    for name in ("records", "places", "traceparent"):
-        made.ClearField(name)
-    made.leaves = b"".join(leaves_of(update))
-    return made
+    return rpb.OwnerUpdate(
+        tenant=update.tenant,
+        user=update.user,
+        replica=update.replica,
+        previous=update.previous,
+        counter=update.counter,
+        envelope=update.envelope,
+        signature=update.signature,
+        node_id=update.node_id,
+        leaves=b"".join(leaves_of(update)),
+    )
+
+
+def in_parts(update: rpb.OwnerUpdate) -> rpb.OwnerUpdate:
+    """The same in the form that says: a repair, nothing before it is to be waited for. Changes the update."""
+    if not update.leaves:
+        update.leaves = b"".join(leaves_of(update))
+        update.places.extend(range(len(update.records)))
+    return update
 
 
 class Ledger:

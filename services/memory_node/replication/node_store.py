@@ -9,11 +9,12 @@ from typing import TypeVar
 from ndml.errors import Draining, InternalFault, NdmlError
 from ndml.internal.v1 import memory_node_pb2 as pb
 from services.memory_node.commit import WriteResult
-from services.memory_node.housekeeping import DropOwner, JournalPrune, Kept
+from services.memory_node.housekeeping import DropOwner, JournalPrune, Kept, SettleOwner
 from services.memory_node.node import Node
 from services.memory_node.reader import Reader
 from services.memory_node.records import Owner
 from services.memory_node.replication.ports import ReplicaReader
+from services.memory_node.weighing import Weigh, Weighed
 
 T = TypeVar("T")
 
@@ -80,7 +81,18 @@ class NodeStore:
         result = await self._write(owner, DropOwner(digest))
         return isinstance(result, Kept) and result.done
 
-    async def _write(self, owner: Owner, action: pb.MergeAction | JournalPrune | DropOwner) -> WriteResult:
+    async def settle(self, owner: Owner, digest: bytes, absent: str) -> bool:
+        result = await self._write(owner, SettleOwner(digest, absent))
+        return isinstance(result, Kept) and result.done
+
+    async def weigh(self, page: Weigh) -> Weighed:
+        """Have siblings weighed anew. Raises Overloaded, StoreUnavailable, Draining."""
+        result = await self._write(Owner("", ""), page)
+        if not isinstance(result, Weighed):
+            raise InternalFault("the engine answered with something else: its log has the details")
+        return result
+
+    async def _write(self, owner: Owner, action: pb.MergeAction | JournalPrune | DropOwner | SettleOwner | Weigh) -> WriteResult:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[WriteResult | NdmlError] = loop.create_future()
 

@@ -122,7 +122,7 @@ class PhaseKeeper:
                 await self._arrived(MemberPhase.LEFT)
         finally:
             self._pause(False)
-        self._sweeper.request()
+        self._sweeper.request("left")
 
     async def _empty(self) -> None:
         """What is left here belongs to others: the rounds hand it over and let it go."""

@@ -59,6 +59,14 @@ class ReplicaReader(Protocol):
         """What is known of each author, this store's own position included."""
         ...
 
+    def shown(self, owner: Owner) -> dict[int, int]:
+        """Up to where each author's updates may show here: what is known, or more."""
+        ...
+
+    def unsettled(self, limit: int) -> Sequence[Owner]:
+        """Owners of whom more shows than is known."""
+        ...
+
     def journal(self, after: int, limit: int) -> Sequence[JournalRow]:
         """Authored jobs past a position, in order."""
         ...
@@ -107,6 +115,10 @@ class LocalStore(Protocol):
 
     async def drop(self, owner: Owner, digest: bytes) -> bool:
         """Remove an owner from this node without erasing it, if its digest is still this one."""
+        ...
+
+    async def settle(self, owner: Owner, digest: bytes, absent: str) -> bool:
+        """What shows of the owner stands at every other copy, but for the node `absent` ("": none), if its digest is still this one."""
         ...
 
 
@@ -241,8 +253,10 @@ class UpdateGuard(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """An update and what became of it. `join`: it goes into the store. `settled`: its sender need not send it again."""
+    """An update and what became of it. `join`: it goes into the store. `settled`: its sender need not send it again. `new`: it joins, and
+    was never judged before."""
 
     update: rpb.OwnerUpdate
     join: bool
     settled: bool
+    new: bool = False

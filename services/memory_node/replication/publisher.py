@@ -15,6 +15,7 @@ from ndml.runtime import metrics
 from ndml.runtime.log import get_logger
 from services.memory_node.replication.ports import Clock, LocalStore, ReplicaReader, Sleep, UpdateGuard
 from services.memory_node.replication.settings import StreamSection
+from services.memory_node.requests import recent
 
 log = get_logger(__name__)
 
@@ -45,6 +46,7 @@ class Publisher:
         self._cursor = 0
         self._in_flight: deque[_Sent] = deque()
         self._bytes = 0
+        self._counted_at = -1
         self.durable = 0
         """Position up to which a consensus node has everything."""
         self.unpublished = 0
@@ -93,6 +95,7 @@ class Publisher:
             updates = await self._guard.signed(read.updates) if self._guard is not None else read.updates
             now = self._clock()
             for update in updates:
+                update.traceparent = recent.of_update(update.replica, update.counter)
                 self._in_flight.append(_Sent(update.counter, update.ByteSize(), now))
                 self._bytes += update.ByteSize()
             self._cursor = read.through or newest
@@ -133,8 +136,14 @@ class Publisher:
                 log.warning("journal_not_tended", reason=error.reason, error=error.message)
             await self._sleep(self._settings.tend_s)
 
+    async def _count_conflicts(self) -> None:
+        position = self._store.last_sequence
+        if position != self._counted_at:
+            metrics.SIBLINGS.set(await self._store.call(lambda reader: reader.conflicts()))
+            self._counted_at = position
+
     async def tend(self) -> None:
-        """Prune what is durable and what is too much; count what is not published. Raises StoreUnavailable."""
+        """Prune what is durable and what is too much; count what is not published, and what is contradicted. Raises StoreUnavailable."""
         settings, durable = self._settings, self.durable
 
         def look(reader: ReplicaReader) -> tuple[int, int, int, int]:
@@ -145,6 +154,7 @@ class Publisher:
                 reader.journal_keep(settings.journal_rows),
             )
 
+        await self._count_conflicts()
         self.unpublished, size, old, overflow = await self._store.call(look)
         metrics.REPLICATION_UNPUBLISHED.set(self.unpublished)
         done = size - self.unpublished

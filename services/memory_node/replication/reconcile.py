@@ -16,13 +16,16 @@ from ndml.crdt.digests import DIGEST_BYTES
 from ndml.crdt.iblt import Decoder
 from ndml.errors import NdmlError, OwnerUnavailable, RequestMalformed
 from ndml.internal.v1 import replication_pb2 as rpb
-from ndml.runtime import metrics
+from ndml.runtime import metrics, semconv
 from ndml.runtime.log import get_logger
+from ndml.runtime.telemetry import count_here, link_here
+from services.memory_node.positions import noted, notes_in
 from services.memory_node.records import Owner
 from services.memory_node.replication.joining import Joins
 from services.memory_node.replication.pace import Pace
 from services.memory_node.replication.ports import Digests, LocalStore, Partner, ReplicaReader, UpdateGuard
 from services.memory_node.replication.settings import SweepSection
+from services.memory_node.requests import recent
 
 log = get_logger(__name__)
 
@@ -102,6 +105,11 @@ def parted(records: Iterable[M], most_bytes: int) -> Iterator[list[M]]:
         yield part
 
 
+def new_key() -> bytes:
+    """A key that nobody can know before the exchange that it is made for."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
 class Reconciler:
     """Mends one owner with one partner. `make_key`: of an exchange, not known to anybody before it (see ndml.crdt.iblt)."""
 
@@ -111,7 +119,7 @@ class Reconciler:
         joins: Joins,
         settings: SweepSection,
         pace: Pace,
-        make_key: Callable[[], bytes] = lambda: secrets.token_bytes(KEY_BYTES),
+        make_key: Callable[[], bytes] = new_key,
         guard: UpdateGuard | None = None,
     ) -> None:
         self._guard = guard
@@ -252,7 +260,7 @@ class Reconciler:
     async def _join(self, owner: Owner, came: _Came, heads: Iterable[rpb.Head] = ()) -> None:
         """The message that is held. Where something in the copy was refused the partner is not believed in its heads."""
         if self._guard is None:
-            await self._joins.records(owner, came.held.records, "fetched", heads)
+            await self._joins.records(owner, came.held.records, "fetched", heads, notes_in(came.held.updates))
             return
         updates = [update for update in came.held.updates if (update.tenant, update.user) == owner]
         good = await self._guard.inspected(updates)
@@ -269,6 +277,7 @@ class Reconciler:
         for start in range(0, len(trace_ids), self._settings.chunk_records):
             some = trace_ids[start : start + self._settings.chunk_records]
             messages, count = await self._messages(owner, some)
+            link_here(recent.of_traces(some))
             given += count
             for message in messages:
                 if held.records or held.updates:
@@ -289,10 +298,13 @@ class Reconciler:
             found = {record.trace_id for update in kept for record in update.records}
             return [request(updates=updates) for updates in parted(kept, limit)], len(found)
 
-        def read(reader: ReplicaReader) -> list[list[rpb.TraceRecord]]:
-            return list(parted(reader.records(owner, trace_ids), limit))
+        def read(reader: ReplicaReader) -> list[rpb.PushRecordsRequest]:
+            parts = list(parted(reader.records(owner, trace_ids), limit))
+            # Looked at last: nothing in the records is past it.
+            notes = noted(owner, reader.shown(owner))
+            return [request(records=records, updates=notes) for records in parts]
 
-        return [request(records=records) for records in await self._store.call(read)], len(trace_ids)
+        return await self._store.call(read), len(trace_ids)
 
     async def _send(self, partner: Partner, request: rpb.PushRecordsRequest) -> None:
         await self._count("pushed", request.ByteSize())
@@ -306,6 +318,7 @@ class Reconciler:
 
     async def _count(self, way: str, size: int) -> None:
         metrics.REPAIR_BYTES.labels(way).inc(size)
+        count_here(semconv.BYTES, size)
         await self._pace.moved_bytes(size)
 
 

@@ -13,7 +13,7 @@ from ndml.errors import OwnerUnavailable
 from ndml.internal.v1 import consensus_pb2 as cpb
 from ndml.internal.v1 import consensus_pb2_grpc, replication_pb2_grpc
 from ndml.internal.v1 import replication_pb2 as rpb
-from ndml.runtime.channel import open_channel
+from ndml.runtime.channel import open_channel, trace_metadata
 from ndml.wire import rpc_error_to_ndml
 from services.memory_node.replication.ports import Member, Shares
 
@@ -38,16 +38,16 @@ class GrpcPartner:
         return _message(answer, rpb.CompareBucketsResponse)
 
     def list_owners(self, request: rpb.ListOwnersRequest) -> AsyncIterator[rpb.ListOwnersResponse]:
-        return self._stream(self._stub.ListOwners(request))
+        return self._stream(self._stub.ListOwners(request, metadata=trace_metadata()))
 
     def symbols(self, request: rpb.StreamSymbolsRequest) -> AsyncIterator[rpb.StreamSymbolsResponse]:
-        return self._stream(self._stub.StreamSymbols(request))
+        return self._stream(self._stub.StreamSymbols(request, metadata=trace_metadata()))
 
     def fetch(self, request: rpb.FetchRecordsRequest) -> AsyncIterator[rpb.FetchRecordsResponse]:
-        return self._stream(self._stub.FetchRecords(request))
+        return self._stream(self._stub.FetchRecords(request, metadata=trace_metadata()))
 
     async def push(self, request: rpb.PushRecordsRequest) -> rpb.PushRecordsResponse:
-        call = self._stub.PushRecords()
+        call = self._stub.PushRecords(metadata=trace_metadata())
         try:
             await call.write(request)
             await call.done_writing()

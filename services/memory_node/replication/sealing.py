@@ -5,14 +5,17 @@ A crash between the commit and the signature harms nobody: nobody has seen the u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from ndml.errors import FieldInvalid, NdmlError, Overloaded, StoreUnavailable
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1 import replication_pb2 as rpb
+from ndml.runtime import metrics
 from services.memory_node.commit import Commit, Refused, WriteJob
 from services.memory_node.reader import Reader
 from services.memory_node.records import Owner
+from services.memory_node.replication.ledger import in_parts
 from services.memory_node.replication.parts import own_part
 from services.memory_node.replication.ports import Admitted
 from services.memory_node.replication.signing import Notary
@@ -47,24 +50,47 @@ class Seals:
     def kept(self, owner: Owner, trace_ids: Sequence[bytes]) -> list[rpb.OwnerUpdate]:
         return self.notary.kept(owner, trace_ids)
 
+    def mends(self, owner: Owner, trace_ids: Sequence[bytes]) -> list[rpb.OwnerUpdate]:
+        return [in_parts(update) for update in self.notary.kept(owner, trace_ids)]
+
     def screen(self, jobs: Sequence[WriteJob]) -> tuple[list[WriteJob], list[Refused]]:
         strangers = [job for job in jobs if isinstance(job.action, pb.MergeAction) and not job.checked]
         if not strangers:
             return list(jobs), []
         try:
+            for job in strangers:
+                self._mend(job)
+            strangers = [job for job in strangers if not job.checked]
             refused, extra = self._judge(strangers)
         except NdmlError as error:
             refused, extra = [Refused(job, error) for job in strangers], []
         out = {id(each.job) for each in refused}
         return [job for job in jobs if id(job) not in out] + extra, refused
 
+    def _mend(self, job: WriteJob) -> None:
+        """A read found copies that differ: as in a repair, what is signed is joined and the rest is not, whatever stands before it."""
+        assert isinstance(job.action, pb.MergeAction)
+        updates = job.action.updates
+        if not updates or job.action.records or not all(update.leaves for update in updates):
+            return
+        good = self.notary.inspect(updates)
+        self.notary.keep(good)
+        names = {update.replica: update.node_id for update in good}
+        named = [rpb.OwnerUpdate(tenant=job.owner.tenant, user=job.owner.user, replica=one, node_id=name) for one, name in names.items()]
+        records = [record for update in good for record in update.records]
+        job.action, job.checked = pb.MergeAction(updates=named, records=records), True
+
     def _judge(self, strangers: list[WriteJob]) -> tuple[list[Refused], list[WriteJob]]:
         """Jobs that do not go on, and joins of what may be joined apart from them."""
+        refused = self._slowed(strangers)
+        out = {id(each.job) for each in refused}
+        strangers = [job for job in strangers if id(job) not in out]
         updates = sorted((u for job in strangers for u in _signed(job)), key=lambda update: (update.replica, update.counter))
         assert self._reader is not None, "screened before it was opened"
         heads = {owner: self._reader.heads(owner) for owner in {Owner(update.tenant, update.user) for update in updates}}
         verdicts = {_key(each.update): each for each in self.notary.judge(updates, heads)}
-        refused, whole = [], set()
+        self._count(verdicts.values())
+        whole: set[bytes] = set()
         for job in strangers:
             error = self._refusal(job, verdicts)
             if error is None:
@@ -73,6 +99,23 @@ class Seals:
                 refused.append(Refused(job, error))
         extra = [each.update for key, each in verdicts.items() if each.join and key not in whole]
         return refused, [_join(update) for update in extra]
+
+    def _slowed(self, jobs: Sequence[WriteJob]) -> list[Refused]:
+        """Jobs of authors that have written too much: nothing is lost, what a gateway cannot bring comes on the stream, at its pace."""
+        refused = []
+        for job in jobs:
+            names = {update.node_id for update in _signed(job)}
+            wait_s, name = max(((self.notary.rates.wait_s(name), name) for name in names), default=(0.0, ""))
+            if wait_s > 0:
+                metrics.AUTHORS_SLOWED.labels("refused").inc()
+                text = f"node {name!r} writes more than this one takes (replication.signing.author_updates_per_s): come back then"
+                refused.append(Refused(job, Overloaded(text, retry_after_s=wait_s)))
+        return refused
+
+    def _count(self, verdicts: Iterable[Admitted]) -> None:
+        """Only what is signed well and new counts against an author: another's forgeries and replays must not use up what it may say."""
+        for name, updates in Counter(each.update.node_id for each in verdicts if each.new).items():
+            self.notary.rates.took(name, updates)
 
     def _refusal(self, job: WriteJob, verdicts: dict[bytes, Admitted]) -> NdmlError | None:
         assert isinstance(job.action, pb.MergeAction)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ndml.runtime.settings import Section
 
@@ -51,6 +51,9 @@ class SweepSection(Section):
         30.0, gt=0, description="Shortest pause between two rounds; equal nodes pay one pass over their owners."
     )
     most_interval_s: float = Field(60.0, gt=0, description="Longest pause: what every other way missed is found within this time.")
+    retry_s: float = Field(
+        2.0, gt=0, description="A round that was asked for and missed a living partner is repeated after this, doubling to the pause."
+    )
     least_gap_s: float = Field(0.5, gt=0, description="Between two rounds that were asked for: changes of placement come in flurries.")
     page_owners: int = Field(512, ge=1, le=4096, description="Owners read at once: some milliseconds of the reader.")
     round_owners: int = Field(
@@ -119,6 +122,20 @@ class SigningSection(Section):
     most_waiting: int = Field(
         4096, ge=1, description="Updates waiting for others that they build on; past it the oldest are left to the sweep."
     )
+    author_updates_per_s: float = Field(
+        2000.0,
+        ge=0,
+        description="Updates taken of one author, two seconds' worth at once: checking and joining more fills a core. Gateways are refused "
+        "with a delay, repairs wait. 0: no bound; else 100 at least.",
+    )
+
+    @field_validator("author_updates_per_s")
+    @classmethod
+    def _slow_enough(cls, per_s: float) -> float:
+        # One message of a repair, 256 updates, must not wait until its sender gives up.
+        if 0 < per_s < 100:
+            raise ValueError("author_updates_per_s is 0, for no bound, or at least 100")
+        return per_s
 
 
 class ReplicationSection(Section):

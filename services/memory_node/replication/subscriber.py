@@ -38,7 +38,7 @@ class Subscriber:
             await self._guard.learn(message.proofs)
         if message.lost:
             log.warning("updates_lost", authors=len(message.lost))
-            self._sweeper.request()
+            self._sweeper.request("updates_lost")
         answers = await self._answer(message.offers)
         if message.updates:
             answers += await self._join_all(message.updates)
@@ -60,7 +60,7 @@ class Subscriber:
         if wanted and self._shares.node_id not in self._shares.copies(offer.tenant, offer.user):
             # By this node's placement somebody else's. Where it is behind, the sweep after the change finds the owner.
             wanted = False
-            self._sweeper.request()
+            self._sweeper.request("offered_what_is_not_ours")
         return cpb.DeltaAnswer(replica=offer.replica, counter=offer.counter, wanted=wanted)
 
     async def _join_all(self, updates: Sequence[rpb.OwnerUpdate]) -> list[cpb.DeltaAnswer]:
@@ -88,10 +88,10 @@ class Subscriber:
             return updates
         except NdmlError as error:
             log.info("updates_not_joined", count=len(updates), **brief(error))
-            self._sweeper.mark(owner)
+            self._sweeper.mark(owner, [update.traceparent for update in updates])
             return []
         if _has_gap(result, updates):
-            self._sweeper.mark(owner)
+            self._sweeper.mark(owner, [update.traceparent for update in updates])
         return updates
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -20,12 +21,13 @@ from ndml.internal.v1 import replication_pb2 as rpb
 from ndml.placement import owner_key
 from ndml.runtime import metrics, semconv
 from ndml.runtime.log import get_logger
+from ndml.runtime.telemetry import count_here
 from services.memory_node.records import Owner
-from services.memory_node.replication.joining import linked_span
 from services.memory_node.replication.owners import Catalog, Survey, owner_of
 from services.memory_node.replication.ports import Clock, LocalStore, Partner, PartnerOf, Shares, Sleep
 from services.memory_node.replication.reconcile import Mended, Reconciler, brief
 from services.memory_node.replication.settings import SweepSection
+from services.memory_node.replication.tracing import RepairSpans
 
 log = get_logger(__name__)
 
@@ -122,7 +124,9 @@ class Sweeper:
         self._rng = rng or random.Random()
         self._repairs = Repairs(settings.repairs_kept)
         self._asked = asyncio.Event()
-        self._whole_asked = True  # what happened while this node was down is not known
+        self._whole_asked = "started"  # what happened while this node was down is not known
+        self._retry_s = 0.0
+        self._spans = RepairSpans()
         self._turn = asyncio.Lock()
         self._under_way = 0
         self.last: Round | None = None
@@ -143,16 +147,17 @@ class Sweeper:
         """Owners that the present round has found to differ and has not come to yet."""
         return self._under_way
 
-    def mark(self, owner: Owner) -> None:
-        """The owner is known to be incomplete here: it is mended soon."""
+    def mark(self, owner: Owner, traceparents: Iterable[str] = ()) -> None:
+        """The owner is known to be incomplete here: it is mended soon. `traceparents`: of requests whose updates showed it."""
         if self._repairs.add(owner):
+            self._spans.behind(owner, traceparents)
             self._asked.set()
         else:
-            self.request()
+            self.request("repairs_kept")
 
-    def request(self) -> None:
-        """Have a round soon: the placement changed, a partner came back, updates were lost."""
-        self._whole_asked = True
+    def request(self, why: str) -> None:
+        """Have a round soon: the placement changed, a partner came back, updates were lost. `why`: for the trace of what it mends."""
+        self._whole_asked = self._whole_asked or why
         self._asked.set()
 
     async def run(self) -> None:
@@ -160,49 +165,63 @@ class Sweeper:
         settings = self._settings
         while True:
             if self.last is not None and self.last.unfinished:
-                self.request()
-            whole = await self._due(self._rng.uniform(settings.least_interval_s, settings.most_interval_s))
+                self.request("unfinished")
+            why = await self._due(self._rng.uniform(settings.least_interval_s, settings.most_interval_s))
             try:
-                await (self.round() if whole else self.repair())
+                if why:
+                    self._retry_unless_reached(await self.round(why), why)
+                else:
+                    await self.repair()
             except NdmlError as error:
                 log.warning("round_failed", **brief(error))
             await self._sleep(settings.least_gap_s)
 
-    async def _due(self, pause: float) -> bool:
-        """Wait until something is to be done; whether that is a whole round."""
+    def _retry_unless_reached(self, done: Round, why: str) -> None:
+        """Who asked for the round does not ask again: where it did not reach a partner that is not known to be down, it is owed still."""
+        missed = any(each.error is not None and not each.down for each in done.passes.values())
+        owed = missed and (why != "interval" or self._retry_s > 0)
+        self._retry_s = min(2 * self._retry_s or self._settings.retry_s, self._settings.least_interval_s) if owed else 0.0
+
+    async def _due(self, pause: float) -> str:
+        """Wait until something is to be done; why a whole round is, "" where noted owners are all."""
         try:
-            async with asyncio.timeout(pause):
+            async with asyncio.timeout(min(pause, self._retry_s * self._rng.uniform(0.5, 1.0)) if self._retry_s else pause):
                 await self._asked.wait()
         except TimeoutError:
-            self._whole_asked = True
+            self._whole_asked = self._whole_asked or ("retry" if self._retry_s else "interval")
         self._asked.clear()
-        whole, self._whole_asked = self._whole_asked, False
-        return whole
+        why, self._whole_asked = self._whole_asked, ""
+        return why
 
     async def repair(self) -> Round:
         """Mend the owners that are noted as incomplete, nothing else. Raises NdmlError of the store."""
         async with self._turn:
             done = Round(self._shares.epoch)
-            with linked_span(semconv.SPAN_REPAIR, (), len(self._repairs)):
-                await self._repair(done)
+            self._spans.begin("behind")
+            await self._repair(done)
         return done
 
-    async def round(self) -> Round:
+    async def round(self, why: str = "asked") -> Round:
         """One round, now; a second one waits for the first. Raises NdmlError of the store; a partner's stand in the result."""
         async with self._turn:
-            with linked_span(semconv.SPAN_REPAIR, (), len(self._repairs)):
-                done = Round(self._shares.epoch)
-                await self._repair(done)
-                await self._compare_all(done)
-                await self._hand_over(done)
+            done = Round(self._shares.epoch)
+            self._spans.begin(why)
+            await self._note_unsettled()
+            await self._repair(done)
+            await self._compare_all(done)
+            await self._hand_over(done)
         self.last = done
         if all(each.whole for each in done.passes.values()):
             self._ended_at = self._clock()
-        metrics.SIBLINGS.set(await self._store.call(lambda reader: reader.conflicts()))
         metrics.REPLICATION_ROUNDS.labels("clean" if done.clean else "behind").inc()
         return done
 
     # Owners noted as incomplete
+
+    async def _note_unsettled(self) -> None:
+        """Digests tell nothing where copies are equal and only what is known of authors lags; until that is told, reads go elsewhere."""
+        for owner in await self._store.call(lambda reader: reader.unsettled(self._settings.round_owners)):
+            self._repairs.add(owner)
 
     async def _repair(self, done: Round) -> None:
         marked = self._repairs.take(self._settings.round_owners)
@@ -221,7 +240,17 @@ class Sweeper:
         alive = {member.node_id for member in self._shares.partners() if member.alive}
         others = [node_id for node_id in copies if node_id != self._shares.node_id]
         reached = [await self._mend(owner, node_id) for node_id in others if node_id in alive]
+        await self._settle(owner, reached, [node_id for node_id in others if node_id not in alive])
         return bool(reached or not others) and all(each is not None and each.covered for each in reached)
+
+    async def _settle(self, owner: Owner, reached: Collection[Mended | None], absent: Collection[str]) -> None:
+        """Where nobody can be asked for a missing update the gap stays. Once the copies are equal reads need not remember it: the one that
+        is away has as much of what it wrote itself."""
+        digests = {each.digest if each is not None and each.covered else b"" for each in reached}
+        if len(absent) > 1 or len(digests) != 1 or b"" in digests:
+            return
+        if await self._store.call(lambda reader: reader.shown(owner) != reader.heads(owner)):
+            await self._store.settle(owner, digests.pop(), next(iter(absent), ""))
 
     # What is shared with each partner
 
@@ -243,20 +272,22 @@ class Sweeper:
         partner = self._partner_of(node_id)
         shared = survey.shared_with(node_id)
         request = rpb.CompareBucketsRequest(node_id=self._shares.node_id, digests=b"".join(shared.digests()), epoch=survey.epoch)
-        with linked_span(semconv.SPAN_DIGEST, (), survey.held):
-            answer = await partner.compare(request)
+        began_ns = time.time_ns()
+        answer = await partner.compare(request)
         if answer.epoch != survey.epoch:
             # Shares differ between epochs: what differs now need not be different.
             raise OwnerUnavailable(f"{node_id} has epoch {answer.epoch} and this node {survey.epoch}: they settle by themselves")
         differing = set(answer.differing)
         if any(bucket >= BUCKETS for bucket in differing):
             raise RequestMalformed(f"buckets are numbered 0 to {BUCKETS - 1}", field="differing")
-        if differing:
+        if not differing:
+            result.whole = True
+            return
+        with self._spans.digest(node_id, began_ns):
             owners, whole = await self._differing_owners(node_id, partner, survey, differing)
-        else:
-            owners, whole = {}, True
-        result.differed = len(owners)
-        outcomes = await self._side_by_side(list(owners), lambda owner: self._mend(owner, node_id, claimed=owners[owner]))
+            result.differed = len(owners)
+            count_here(semconv.DIFFERING, len(owners))
+            outcomes = await self._side_by_side(list(owners), lambda owner: self._mend(owner, node_id, claimed=owners[owner]))
         result.left = sum(outcome is None or not (outcome.covered and outcome.complete) for outcome in outcomes)
         result.whole = whole
 
@@ -283,8 +314,11 @@ class Sweeper:
     async def _mend(self, owner: Owner, node_id: str, *, fetch: bool = True, claimed: int | None = None) -> Mended | None:
         """None: it failed, and the log says why."""
         try:
-            async with asyncio.timeout(self._settings.owner_limit_s):
-                return await self._reconciler.mend(owner, self._partner_of(node_id), fetch=fetch, claimed=claimed)
+            with self._spans.repair(owner, node_id) as tell:
+                async with asyncio.timeout(self._settings.owner_limit_s):
+                    done = await self._reconciler.mend(owner, self._partner_of(node_id), fetch=fetch, claimed=claimed)
+                tell(done.fetched, done.pushed)
+            return done
         except TimeoutError:
             log.warning("owner_not_mended", partner=node_id, reason="sweep.owner_limit_s")
         except NdmlError as error:
@@ -303,7 +337,7 @@ class Sweeper:
         if done.dropped:
             self._catalog.forget()
         if done.foreign > len(foreign):
-            self.request()
+            self.request("foreign_left")
 
     async def _give(self, owner: Owner) -> bool:
         """Give the owner to all its copies; when every one has all that is here, let it go. Nothing is written to it here meanwhile."""

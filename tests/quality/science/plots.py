@@ -217,18 +217,23 @@ PICTURES: dict[str, Callable[[Any], Any]] = {
 
 
 def draw(name: str, folder: Path = FOLDER) -> Path:
-    """Draw one picture; the PNG written, in few colours: a third of the bytes, and line drawings have no more."""
+    """Draw one picture; the PNG written."""
     importlib.import_module("matplotlib").use("Agg")
-    pyplot, image = importlib.import_module("matplotlib.pyplot"), importlib.import_module("PIL.Image")
     path = folder / f"{name}.png"
+    save(PICTURES[name], path)
+    return path
+
+
+def save(figure_of: Callable[[Any], Any], path: Path) -> None:
+    """Write a PNG in few colours: a third of the bytes, and line drawings have no more."""
+    pyplot, image = importlib.import_module("matplotlib.pyplot"), importlib.import_module("PIL.Image")
     with pyplot.rc_context(STYLE):
-        figure = PICTURES[name](pyplot)
+        figure = figure_of(pyplot)
         figure.savefig(path, metadata={"Software": None})
         pyplot.close(figure)
     with image.open(path) as full:
         few = full.convert("RGB").quantize(COLOURS, dither=image.Dither.NONE)
     few.save(path, optimize=True)
-    return path
 
 
 def main() -> None:

@@ -27,6 +27,9 @@ FOUND = [
     ("I take the night train to work", "I no longer take the night train to work"),
     ("The tram needs twenty minutes to the harbour", "The tram needs sixty minutes to the harbour"),
     ("Miete: 800 Euro im Monat", "Miete: 950 Euro im Monat"),
+    ("I work as a baker", "I work as a nurse"),
+    ("The name of my cat is Minka", "The name of my cat is Pablo"),
+    ("My wife works at Siemens", "My wife works at Bosch"),
 ]
 SILENT = [
     ("", ""),
@@ -51,6 +54,16 @@ SILENT = [
     ("He likes jazz", "She doesn't like jazz"),
     ("I am working right now on the garden shed", "I am working on the garden shed"),
     ("See you at 5", "See you at 7"),
+    ("I am working on Northstar", "I work for Siemens"),
+    ("I work as a baker", "I work for Siemens"),
+    ("My wife's job: a judge", "I am working as a baker"),
+    ("Anna's partner works at Siemens", "Anna's job: a baker"),
+    ("The name of my cat is Minka", "I changed my name to Tom"),
+    ("The name of my cat is Minka", "My husband is called Tom"),
+    ("The name is Minka", "The name of my turtle is Tom"),
+    ("The name is Minka", "The name of Svetlana's mum is Ana"),
+    ("My home town is lisbon", "I moved my ladder to the garage"),
+    ("I changed my favourite game to chess", "My favourite coffee is mocha"),
 ]
 
 

@@ -15,6 +15,7 @@ from ndml import __version__
 from ndml.cli.app import hoist, run
 from ndml.cli.output import Output
 from ndml.errors import CapacityReached, InternalFault
+from ndml.v1 import types_pb2
 
 Command = Callable[..., Any]
 
@@ -130,6 +131,17 @@ def test_search_shows_strength_and_weighs_it(ndml: Command, server: Any) -> None
     assert not weights[0].HasField("strength") and weights[1].HasField("strength") and weights[1].salience == 2
 
 
+def test_search_takes_a_mode_and_weights_of_signals(ndml: Command, server: Any) -> None:
+    ndml("add", "red apple")
+    assert ndml("search", "apple", "--mode", "fast", "--weight", "lexical=0.5", "--weight", "late=0").code == 0
+    sent = server.world.calls("SearchMemories")[-1]
+    assert sent.mode == types_pb2.SEARCH_MODE_FAST
+    assert sent.weights.lexical == 0.5 and sent.weights.HasField("late") and not sent.weights.HasField("dense")
+    for wrong, word in ((("--mode", "best"), "mode"), (("--weight", "lexical"), "signal=number"), (("--weight", "luck=1"), "luck")):
+        refused = ndml("search", "apple", *wrong)
+        assert refused.code != 0 and word in refused.err
+
+
 def test_archived_memories_are_listed_where_asked(ndml: Command, server: Any) -> None:
     ndml("add", "old")
     next(iter(server.world.traces["default", "ann"].values())).state = 6
@@ -207,7 +219,7 @@ def test_a_conversation_file(ndml: Command, tmp_path: Path) -> None:
     assert (memory["scope"]["session"], memory["said_at"], memory["metadata"]) == ("s1", "2026-05-01T16:30:00Z", {"id": "t1"})
     other = ndml("get", first["trace_ids"][1], "--embedding", "--user", "bob", "-o", "json").json
     assert (other["kind"], other["metadata"], other["salience"]) == ("semantic", {"a": "b", "id": "t2"}, 0.3)
-    assert other["embedding"] == {"vector": "AACAPwAAAEA=", "model": ""}
+    assert other["embedding"] == {"vector": "AACAPwAAAEA=", "model": "", "word_vectors": ""}
 
 
 @pytest.mark.parametrize(
@@ -219,6 +231,7 @@ def test_a_conversation_file(ndml: Command, tmp_path: Path) -> None:
         ('{"text": 3}', "line 2: text must be a string"),
         ('{"text": "x", "said_at": "yesterday"}', "line 2: said_at is not a time"),
         ('{"text": "x", "embedding": {"vector": "%"}}', "line 2: embedding.vector is not base64"),
+        ('{"text": "x", "embedding": {"vector": "", "word_vectors": "%"}}', "line 2: embedding.word_vectors is not base64"),
         ('{"text": "x", "salience": true}', "line 2: salience must be a number"),
         ('{"text": "x", "protected": 1}', "line 2: protected must be true or false"),
         ('{"text": "x", "expires_at": "soon"}', "line 2: expires_at is not a time"),
@@ -295,6 +308,19 @@ def test_chat(ndml: Command, server: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert ndml("chat").code == 0
     roles = [turn.role for turn in server.world.calls("Chat")[-1].messages]
     assert roles == [2, 3, 2]
+
+
+def test_chat_with_tools_and_learning(ndml: Command, server: Any) -> None:
+    server.world.model = "tiny"
+    wishes = ("--fusion", "knn", "--learning", "wait", "--model", "tiny", "--tool", "look", "--tool", 'sum={"type": "object"}')
+    told = ndml("chat", "what?", *wishes, "--tool-choice", "sum")
+    assert "call-look" in told.out and f"learned: {'f' * 32}" in told.err
+    sent = server.world.calls("Chat")[-1]
+    assert (sent.fusion, sent.learning, sent.model, sent.tool_choice) == (5, 2, "tiny", "sum")
+    assert [(tool.name, tool.parameters_json) for tool in sent.tools] == [("look", ""), ("sum", '{"type": "object"}')]
+    asked = ndml("chat", "what?", "--tool", "look", "-o", "json").json
+    assert asked["tool_calls"] == [{"id": "call-look", "name": "look", "arguments": "{}"}] and asked["learned_trace_ids"] == []
+    assert ndml("chat", "what?", "--tool", "=x").code == 2 and ndml("chat", "what?", "--fusion", "telepathy").code == 2
 
 
 def test_status_and_snapshot(ndml: Command) -> None:

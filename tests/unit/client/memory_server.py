@@ -1,4 +1,4 @@
-"""MemoryService, ChatService and AdminService over a dict, behind a real gRPC server on loopback.
+"""MemoryService, ChatService, ModelService and AdminService over a dict, behind a real gRPC server on loopback.
 
 It does what the gateway promises (owners apart, request ids, versions, page tokens, consistency tokens, google.rpc errors) with words in
 place of vectors: a search scores by shared words. Tests look at `seen` and plant `failures`.
@@ -23,14 +23,22 @@ from ndml import __version__, wire
 from ndml.errors import (
     CapacityReached,
     FieldInvalid,
-    ModelNotConfigured,
     NdmlError,
     PageTokenInvalid,
     RequestIdReused,
     TraceNotFound,
     VersionConflict,
 )
-from ndml.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, memory_pb2, memory_pb2_grpc, types_pb2
+from ndml.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    chat_pb2_grpc,
+    memory_pb2,
+    memory_pb2_grpc,
+    model_pb2_grpc,
+    types_pb2,
+)
+from tests.unit.client.talking_servicers import ChatServicer, ModelServicer
 
 Owner = tuple[str, str]
 
@@ -335,28 +343,6 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         )  # fmt: skip
 
 
-class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def Chat(self, request: chat_pb2.ChatRequest, context: grpc.ServicerContext) -> Iterator[chat_pb2.ChatResponse]:
-        if not self.world.model:
-            raise ModelNotConfigured("no model is configured: set NDML_LLM__GENERATOR__MODEL")
-        for word in ("You ", "said ", "so."):
-            yield chat_pb2.ChatResponse(delta=word)
-        recalled = self.world.visible(request.scope, vectors=False)[: request.recall_k if request.HasField("recall_k") else 5]
-        answer_id = f"answer-{len(self.world.answers)}" if recalled else ""
-        if recalled:
-            self.world.answers[answer_id] = [trace.trace_id for trace in recalled]
-        yield chat_pb2.ChatResponse(
-            finish_reason=chat_pb2.FINISH_REASON_STOP,
-            citations=[chat_pb2.Citation(number=n, trace_id=t.trace_id, score=0.5, text=t.text) for n, t in enumerate(recalled, 1)],
-            usage=chat_pb2.Usage(prompt_tokens=9, completion_tokens=3),
-            model=self.world.model,
-            answer_id=answer_id,
-        )
-
-
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     def __init__(self, world: World) -> None:
         self.world = world
@@ -451,11 +437,12 @@ class MemoryServer:
         server = grpc.server(ThreadPoolExecutor(8), interceptors=[Guard(self.world)], options=[("grpc.so_reuseport", 0)])
         memory_pb2_grpc.add_MemoryServiceServicer_to_server(MemoryServicer(self.world), server)
         chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(self.world), server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(self.world), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(self.world), server)
         healthy = health.HealthServicer()
         healthy.set("", health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-        names = [f"ndml.v1.{name}Service" for name in ("Memory", "Chat", "Admin")]
+        names = [f"ndml.v1.{name}Service" for name in ("Memory", "Chat", "Model", "Admin")]
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
         address = f"127.0.0.1:{self.port}"
         self.port = server.add_secure_port(address, self._credentials) if self._credentials else server.add_insecure_port(address)

@@ -35,7 +35,6 @@ from ndml.errors import (
     FailedPrecondition,
     FieldInvalid,
     InternalFault,
-    ModelNotConfigured,
     Overloaded,
     OwnerUnavailable,
     RequestIdReused,
@@ -167,18 +166,6 @@ async def test_async_input_is_taken(aclient: AsyncNdmlClient) -> None:
 
     assert len(await aclient.add_many(texts())) == 3
     assert (await aclient.import_(item async for item in aclient.export())).skipped == 3
-
-
-async def test_chat_streams_then_cites(memory: Any, server: Any) -> None:
-    await memory.add("fact one")
-    with pytest.raises(ModelNotConfigured, match="set NDML_LLM"):
-        _ = [part async for part in memory.chat("what did I say?")]
-    server.world.model = "tiny"
-    answer = memory.chat("what did I say?", recall_k=3)
-    assert [part async for part in answer] == ["You ", "said ", "so."] and answer.text == "You said so."
-    assert [(c.number, c.text) for c in answer.citations] == [(1, "fact one")]
-    assert (answer.finish_reason, answer.model, answer.prompt_tokens, answer.completion_tokens) == ("stop", "tiny", 9, 3)
-    await answer.aclose()
 
 
 async def test_admin(memory: Any) -> None:

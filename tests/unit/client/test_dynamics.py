@@ -17,9 +17,11 @@ from ndml.client import (
     NewMemory,
     Query,
     RankingWeights,
+    SearchMode,
     WriteDecision,
 )
 from ndml.errors import FieldInvalid, OwnerUnavailable, TraceNotFound
+from ndml.v1 import types_pb2
 
 
 async def test_the_gates_decision_comes_back_and_a_duplicate_is_left_out(memory: Any, server: Any) -> None:
@@ -71,10 +73,26 @@ async def test_a_search_says_what_counts(memory: Any, server: Any) -> None:
     assert [found[0].memory.text for found in (plain, weighed)] == ["red apple", "green pear"]
     assert plain[0].memory.strength is None and weighed[0].memory.strength.stability_days == 2
     assert weighed[0].signals == {"dense": 0.0, "salience": 2.0}
-    await memory.search_many([Query("apple", weights=RankingWeights(strength=0), include_strength=True)])
+    await memory.search_many([Query("apple", weights=RankingWeights(strength=0), include_strength=True, mode="fast")])
     sent, batch = server.world.calls("SearchMemories")[-1], server.world.calls("BatchSearchMemories")[0].searches[0]
     assert sent.weights.HasField("salience") and not sent.weights.HasField("strength")
     assert batch.weights.HasField("strength") and batch.include_strength
+    assert (sent.mode, batch.mode) == (types_pb2.SEARCH_MODE_UNSPECIFIED, types_pb2.SEARCH_MODE_FAST)
+
+
+async def test_every_signal_has_its_weight_and_every_mode_its_name(memory: Any, server: Any) -> None:
+    signals = [field.name for field in types_pb2.RankingWeights.DESCRIPTOR.fields]
+    weights = RankingWeights(**{name: number / 4 for number, name in enumerate(signals)})
+    for mode in SearchMode:
+        await memory.search("apple", weights=weights, mode=mode)
+        sent = server.world.calls("SearchMemories")[-1]
+        assert {field.name: value for field, value in sent.weights.ListFields()} == {name: n / 4 for n, name in enumerate(signals)}
+        assert types_pb2.SearchMode.Name(sent.mode) == f"SEARCH_MODE_{mode.name}"
+    assert len(SearchMode) + 1 == len(types_pb2.SearchMode.values())
+    for wrong, field in (({"mode": "best"}, "mode"), ({"weights": RankingWeights(late="1")}, "weights.late")):
+        with pytest.raises(FieldInvalid) as refused:
+            await memory.search("apple", **wrong)
+        assert refused.value.violations[0].field == field
 
 
 async def test_archived_memories_are_listed_where_asked_and_counted(memory: Any, server: Any) -> None:

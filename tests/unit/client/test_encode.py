@@ -55,7 +55,7 @@ MEMORIES = st.builds(
     salience=UNIT,
     provenance=st.none() | st.builds(Provenance, source=WORDS, trust=UNIT),
     version=st.integers(0, 2**64 - 1),
-    embedding=st.none() | st.builds(Embedding, vector=st.binary(min_size=4, max_size=8), model=WORDS),
+    embedding=st.none() | st.builds(Embedding, vector=st.binary(min_size=4, max_size=8), model=WORDS, word_vectors=st.binary(max_size=8)),
     protected=st.booleans(),
     expires_at=TIMES,
     links=st.lists(st.builds(Link, type=st.sampled_from(LinkType), trace_id=WORDS, weight=UNIT), max_size=2).map(tuple),
@@ -230,6 +230,7 @@ def test_what_is_exported_is_what_was_promised() -> None:
         *("Feedback", "Filter", "GateDecision", "Graded", "Hit", "ImportFailure", "ImportResult", "Kind", "LifecycleState", "Link"),
         *("LinkType", "Memory", "MemoryStats", "NewMemory", "Placement", "PlacementMember", "Provenance", "Query", "Range"),
         *("RankingWeights", "Reinforced", "Sampling", "Scope", "SearchResult", "SearchStats", "ServiceStatus", "Snapshot", "Strength"),
-        *("TraceEvent", "WriteDecision"),
+        "SearchMode",
+        *("TraceEvent", "WriteDecision", "ModelInfo", "Tool", "ToolCall"),
     }  # fmt: skip
     assert all(hasattr(ndml.client, name) for name in ndml.client.__all__)

@@ -167,6 +167,7 @@ def exchange(
     session: SessionBounds = SESSION,
     keeping: Keeping = KEEPING,
     guard: Guard | None = None,
+    author_updates_per_s: float = 0.0,
 ) -> DeltaExchange:
     net = net or Net()
     log = DeltaLog(SqliteDeltaStore(path / name, time.monotonic), bounds or LogBounds(), placement, time.monotonic)
@@ -174,7 +175,7 @@ def exchange(
     dialers = [InProcessDialer(peer, net, name) for peer in peers]
     mesh = Mesh(name, zone, dialers, log, guard, session, TIMING, rng=random.Random(name))
     mesh.elect_with(lambda nodes: SmallestName(nodes.node_id, nodes.neighbours))
-    return DeltaExchange(log, mesh, guard, session, keeping, compact_interval_s=0.02)
+    return DeltaExchange(log, mesh, guard, session, keeping, compact_interval_s=0.02, author_updates_per_s=author_updates_per_s)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from ndml.crdt.envelope import Envelope, replica_number
 from ndml.errors import RequestMalformed
 from ndml.internal.v1 import consensus_pb2 as pb
 from ndml.internal.v1 import replication_pb2 as rpb
+from ndml.runtime import metrics
 from services.consensus.deltas.guard import SigningGuard
-from tests.unit.consensus.delta_harness import AnsweringEnd, CallingEnd, Member, Pipe, eventually, exchange, placement_of, running
+from tests.unit.consensus.delta_harness import KEEPING, AnsweringEnd, CallingEnd, Member, Pipe, eventually, exchange, placement_of, running
 from tests.unit.crdt.signed_world import NOW_MS, envelope_by, roster_of
 
 ALL = placement_of((1,), 1)
@@ -35,6 +37,10 @@ def with_change(change: Callable[[rpb.OwnerUpdate], object]) -> rpb.OwnerUpdate:
     update = signed(envelope_by("m1", 4))
     change(update)
     return update
+
+
+def unsigned(replica: int, node: str, counter: int) -> rpb.OwnerUpdate:
+    return rpb.OwnerUpdate(tenant="t", user="u", replica=replica, node_id=node, previous=counter - 1, counter=counter)
 
 
 FORGED = {
@@ -73,8 +79,32 @@ async def test_who_contradicts_himself_is_quarantined() -> None:
     assert await judge.refusals([later, signed(envelope_by("m2", 1))]) == {0: "quarantined"}
 
 
+async def test_an_author_that_writes_too_much_is_slowed_alone_and_loses_nothing(tmp_path: Path) -> None:
+    pauses = metrics.AUTHORS_SLOWED.labels("stream")._value
+    node, busy, idle = exchange(tmp_path, lambda: ALL, author_updates_per_s=200.0), Member(M1, "m1"), Member(replica_number("m2", 7), "m2")
+    async with running(node):
+        await busy.attach(node)
+        await idle.attach(node)
+        before = pauses.get()
+        updates = [unsigned(M1, "m1", n) for n in range(1, 901)]
+        for start in range(0, len(updates), 100):
+            await busy.write(*updates[start : start + 100])
+        await idle.write_durably(unsigned(idle.replica, "m2", 1))
+        await busy.detach()
+        await busy.attach(node)
+        behind = [update for update in updates if update.counter > busy.position]
+        for start in range(0, len(behind), 100):
+            await busy.write(*behind[start : start + 100])
+        await eventually(lambda: busy.acked == 900, "everything arrives")
+        assert pauses.get() - before >= 3, "a new stream is no new beginning"
+        assert [(M1, n) in node.log.index or node.log.index.positions[M1] >= n for n in range(1, 901)] == [True] * 900
+        await busy.detach()
+        await idle.detach()
+
+
 async def test_the_stream_of_a_forger_ends_and_a_peer_is_passed_over(tmp_path: Path) -> None:
-    node, author = exchange(tmp_path, lambda: ALL, guard=guard()), Member(M1, "m1")
+    unhurried = replace(KEEPING, grace_s=3600.0)  # so that what has passed is still in the log when the test looks
+    node, author = exchange(tmp_path, lambda: ALL, guard=guard(), keeping=unhurried), Member(M1, "m1")
     good, bad = signed(envelope_by("m1", 3)), signed(envelope_by("m1", 4, key="m2"))
     async with running(node):
         await author.attach(node)
@@ -88,8 +118,8 @@ async def test_the_stream_of_a_forger_ends_and_a_peer_is_passed_over(tmp_path: P
         await end.send(pb.ExchangeDeltasRequest(hello=pb.DeltaHello(node_id="peer", zone="z")))
         fine = signed(envelope_by("m1", 5, previous=3, previous_hash=envelope_by("m1", 3).hash))
         await end.send(pb.ExchangeDeltasRequest(updates=[bad, fine]))
-        await eventually(lambda: node.log.index.positions == {M1: 5}, "what is good passes")
-        assert (M1, 4) not in node.log.index and (M1, 5) in node.log.index
+        await eventually(lambda: node.log.index.positions == {M1: 5} and (M1, 5) in node.log.index, "what is good passes")
+        assert (M1, 4) not in node.log.index
         await end.close()
         await asyncio.wait({served})
         await author.detach()

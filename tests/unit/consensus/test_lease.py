@@ -12,7 +12,10 @@ from typing import Any
 
 import kubernetes
 import pytest
+import structlog
 
+from ndml.errors import FieldInvalid
+from services.consensus.deltas.elector import NeighboursNow, SmallestName
 from services.consensus.lease import LeaseElector, LeaseName, lease_elector
 from services.consensus.settings import MeshSection
 
@@ -20,7 +23,7 @@ NAME = LeaseName("ns", "gateway-a", duration_s=15.0, renew_s=5.0)
 
 
 class ApiServer(ThreadingHTTPServer):
-    """Leases by path. `down`: every request fails."""
+    """Leases by path. `down`: every request fails; `denied`: the caller has no permission."""
 
     daemon_threads = True
 
@@ -29,6 +32,7 @@ class ApiServer(ThreadingHTTPServer):
         self.leases: dict[str, dict[str, Any]] = {}
         self.version = 0
         self.down = False
+        self.denied = False
         self.conflicts = 0
         self.turn = threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -81,6 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: dict[str, Any] | None) -> None:
         if self.server.down:
             status, body = 503, None
+        if self.server.denied:
+            status, body = 403, None
         data = json.dumps(body or {"kind": "Status", "status": "Failure", "code": status}).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -116,7 +122,11 @@ def api(server: ApiServer) -> kubernetes.client.CoordinationV1Api:
 
 def electors(server: ApiServer, *names: str) -> tuple[Now, list[LeaseElector]]:
     now = Now()
-    return now, [LeaseElector(api(server), NAME, name, clock=now) for name in names]
+    return now, [LeaseElector(api(server), NAME, name, SmallestName(name, neighbours(names, name)), clock=now) for name in names]
+
+
+def neighbours(names: tuple[str, ...], own: str) -> NeighboursNow:
+    return lambda: [name for name in names if name != own]
 
 
 async def test_one_leads_and_renews_and_the_other_waits(server: ApiServer) -> None:
@@ -183,6 +193,52 @@ async def test_without_the_server_nobody_goes_on_leading(server: ApiServer) -> N
     assert one.leads()
 
 
+async def test_without_permission_the_smallest_name_leads_and_the_log_says_it_once(server: ApiServer) -> None:
+    server.denied = True
+    now, (one, other) = electors(server, "c1", "c2")
+    with structlog.testing.capture_logs() as said:
+        for _ in range(3):
+            await one.once()
+            await other.once()
+            now.seconds += 5
+    assert (one.leads(), other.leads()) == (True, False) and server.leases == {}
+    assert [line["event"] for line in said] == ["lease_denied"] * 2, "each says it once"
+    assert said[0]["error"] == "403 Forbidden" and said[0]["lease"] == "ns/gateway-a" and "RoleBinding" in said[0]["fix"]
+    server.denied = False
+    await other.once()
+    assert other.leads() and server.holder == "c2", "with the permission the Lease decides"
+    await one.once()
+    assert not one.leads(), "also at the node that led by the rule"
+
+
+async def test_a_holder_that_loses_its_permission_leads_on_until_the_lease_ends(server: ApiServer) -> None:
+    now, (small, holder) = electors(server, "c1", "c2")
+    await holder.once()
+    server.denied = True
+    await holder.once()
+    assert holder.leads()
+    now.seconds += 15.1
+    await holder.once()
+    await small.once()
+    assert (small.leads(), holder.leads()) == (True, False), "then the rule decides at both"
+
+
+async def test_a_refused_node_that_stops_asks_for_nothing(server: ApiServer) -> None:
+    server.denied = True
+    _, (one,) = electors(server, "c1")
+    await one.once()
+    assert one.leads()
+    await one.stop()
+    server.denied = False
+    assert server.leases == {} and one.leads(), "the rule needs no server to give anything back to"
+
+
+def test_a_lease_without_a_cluster_is_refused_with_what_to_set(tmp_path: Path) -> None:
+    for settings in (MeshSection(lease_name="ndml"), MeshSection(lease_name="ndml", lease_kubeconfig=tmp_path / "none")):
+        with pytest.raises(FieldInvalid, match=r"lease_kubeconfig.*or leave lease_name empty"):
+            lease_elector(settings, "c1", "a", SmallestName("c1", list))
+
+
 async def test_a_node_that_stops_gives_the_lease_back(server: ApiServer) -> None:
     _, (one, other) = electors(server, "c1", "c2")
     await one.once()
@@ -205,7 +261,7 @@ async def test_it_runs_by_itself_from_a_kubeconfig(server: ApiServer, tmp_path: 
     settings = MeshSection(
         lease_name="ndml", lease_namespace="ns", lease_kubeconfig=tmp_path / "config", lease_duration_s=3, lease_renew_s=0.05
     )
-    elector = lease_elector(settings, "c1", "Zone_A")
+    elector = lease_elector(settings, "c1", "Zone_A", SmallestName("c1", list))
     await elector.start()
     async with asyncio.timeout(30):
         while not elector.leads():

@@ -9,6 +9,7 @@ import pytest
 from ndml.errors import ModelUnavailable, Overloaded
 from ndml.runtime.call import Call
 from services.gateway.embedding import BatchingEmbedder
+from services.gateway.ports import Embedded
 
 CALL = Call("/t/T")
 
@@ -22,12 +23,16 @@ class Encoder:
         self.gate.set()
         self.broken = False
 
-    async def __call__(self, texts: list[str], traceparent: str) -> list[bytes]:
+    async def __call__(self, texts: list[str], traceparent: str) -> list[Embedded]:
         self.batches.append(texts)
         await self.gate.wait()
         if self.broken:
             raise ModelUnavailable("down")
-        return [text.encode() for text in texts]
+        return made(*texts)
+
+
+def made(*texts: str) -> list[Embedded]:
+    return [Embedded(text.encode(), text.upper().encode()) for text in texts]
 
 
 def _embedder(encoder: Encoder, **changes: int) -> BatchingEmbedder:
@@ -38,8 +43,8 @@ def _embedder(encoder: Encoder, **changes: int) -> BatchingEmbedder:
 async def test_order_duplicates_and_cache() -> None:
     encoder = Encoder()
     embedder = _embedder(encoder)
-    assert await embedder.embed(["b", "a", "b"], CALL) == [b"b", b"a", b"b"]
-    assert await embedder.embed(["a", "c"], CALL) == [b"a", b"c"]
+    assert await embedder.embed(["b", "a", "b"], CALL) == made("b", "a", "b")
+    assert await embedder.embed(["a", "c"], CALL) == made("a", "c")
     assert sorted(sum(encoder.batches, [])) == ["a", "b", "c"]
 
 
@@ -50,7 +55,7 @@ async def test_what_queues_while_a_batch_runs_goes_together() -> None:
     waiting = [asyncio.create_task(embedder.embed([str(i)], CALL)) for i in range(6)]
     await asyncio.sleep(0.01)
     encoder.gate.set()
-    assert await asyncio.gather(*waiting) == [[str(i).encode()] for i in range(6)]
+    assert await asyncio.gather(*waiting) == [made(str(i)) for i in range(6)]
     assert len(encoder.batches) <= 3
     assert max(map(len, encoder.batches)) == 4
 
@@ -68,7 +73,7 @@ async def test_full_queue_is_overload_and_recovers() -> None:
     encoder.gate.set()
     await running
     assert len(await queued) == 8
-    assert await embedder.embed(["one too many"], CALL) == [b"one too many"]
+    assert await embedder.embed(["one too many"], CALL) == made("one too many")
 
 
 async def test_failure_reaches_all_who_wait_and_is_not_cached() -> None:
@@ -78,7 +83,7 @@ async def test_failure_reaches_all_who_wait_and_is_not_cached() -> None:
     for result in await asyncio.gather(*(embedder.embed(["x"], CALL) for _ in range(3)), return_exceptions=True):
         assert isinstance(result, ModelUnavailable)
     encoder.broken = False
-    assert await embedder.embed(["x"], CALL) == [b"x"]
+    assert await embedder.embed(["x"], CALL) == made("x")
 
 
 async def test_one_caller_leaving_does_not_take_the_text_from_the_other() -> None:
@@ -90,5 +95,5 @@ async def test_one_caller_leaving_does_not_take_the_text_from_the_other() -> Non
     await asyncio.sleep(0.01)
     leaving.cancel()
     encoder.gate.set()
-    assert await staying == [b"shared"]
+    assert await staying == made("shared")
     assert encoder.batches == [["shared"]]

@@ -15,18 +15,16 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ndml.errors import ConsistencyTokenInvalid, FieldInvalid, NdmlError, OwnerUnavailable, PageTokenInvalid, TraceNotFound
-from ndml.internal.v1 import llm_pb2
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime.call import Call
 from ndml.runtime.validation import ProtoValidator
-from ndml.v1 import chat_pb2, memory_pb2, types_pb2
+from ndml.v1 import memory_pb2, types_pb2
 from ndml.wire import error_to_status
-from services.gateway.answers import read_answer_id, write_answer_id
-from services.gateway.chat import Chat
+from services.gateway.answers import write_answer_id
 from services.gateway.consolidate import Consolidate
 from services.gateway.ids import request_digest
 from services.gateway.manage import Manage
-from services.gateway.ports import NOTHING_SEEN, Done, Seen
+from services.gateway.ports import NOTHING_SEEN, Done, Embedded, Seen
 from services.gateway.recall import Recall
 from services.gateway.reinforce import MAX_GRADED, Reinforce
 from services.gateway.remember import Remember
@@ -39,6 +37,9 @@ NOW_S = 1_800_000_000
 IDS = [f"{i:032x}" for i in range(1, 200)]
 SCOPE = types_pb2.Scope(user="ann")
 UNIT = np.array([1, 0], "<f4").tobytes()
+SIGNED = np.array([[127, -3], [-127, 0], [-1, -127]], np.int8).tobytes()
+"""Word vectors as the llm service makes them; WORDS: as they are kept."""
+WORDS = bytes([0b10_000000, 0b01_000000, 0])
 GATE = types_pb2.GateDecision(decision="WRITE_DECISION_DUPLICATE", similarity=0.97, nearest_trace_id=IDS[0], reason="cosine 0.97")
 STORE = 77
 PLACE = pb.ListPlace(learned_us=1_700_000_000_000_000, trace_id=bytes(15) + b"1")
@@ -95,8 +96,8 @@ class Nodes:
 
 
 class Encoder:
-    async def embed(self, texts: Sequence[str], call: Call) -> list[bytes]:
-        return [UNIT for _ in texts]
+    async def embed(self, texts: Sequence[str], call: Call) -> list[Embedded]:
+        return [Embedded(UNIT, SIGNED) for _ in texts]
 
 
 SPACE = VectorSpace("m", 2)
@@ -217,6 +218,46 @@ async def test_an_import_keeps_what_was_said_of_a_trace_and_not_what_a_node_made
     for name in ("salience", "protected", "expires_at", "links"):
         assert getattr(trace, name) == getattr(kept, name)
     assert not {field.name for field, _ in trace.ListFields()} & {"gate", "state", "strength", "history", "siblings"}
+
+
+async def added_traces(embedding: types_pb2.Embedding | None) -> list[types_pb2.MemoryTrace]:
+    """What reaches the node of an add, an import and an update of one memory with this embedding."""
+    nodes = Nodes(lambda operation: stored(operation) if operation.HasField("put") else pb.OperationResult())
+    await service(nodes).AddMemory(
+        memory_pb2.AddMemoryRequest(memory=memory_pb2.NewMemory(scope=SCOPE, text="x", embedding=embedding)), CALL
+    )
+    await import_one(nodes, types_pb2.MemoryTrace(trace_id=IDS[0], scope=SCOPE, text="x", embedding=embedding))
+    trace = types_pb2.MemoryTrace(trace_id=IDS[0], scope=SCOPE, text="x", speaker="u", embedding=embedding)
+    mask = FieldMask(paths=["text", "speaker", "embedding"] if embedding else ["text", "speaker"])
+    await service(nodes).UpdateMemory(memory_pb2.UpdateMemoryRequest(trace=trace, update_mask=mask), CALL)
+    return [nodes.operations[0].put.traces[0], nodes.operations[1].put.traces[0], nodes.operations[2].update.trace]
+
+
+async def test_word_vectors_are_made_where_the_vector_is_made() -> None:
+    for trace in await added_traces(None):
+        assert (trace.embedding.vector, trace.embedding.word_vectors) == (UNIT, WORDS)
+
+
+@pytest.mark.parametrize("words", [b"", b"a", bytes(range(128))])
+async def test_a_callers_word_vectors_are_passed_on(words: bytes) -> None:
+    for trace in await added_traces(types_pb2.Embedding(vector=UNIT, word_vectors=words)):
+        assert (trace.embedding.vector, trace.embedding.word_vectors) == (UNIT, words)
+
+
+@pytest.mark.parametrize("size", [129, 4096])
+async def test_word_vectors_of_another_shape_are_refused(size: int) -> None:
+    given = types_pb2.Embedding(vector=UNIT, word_vectors=bytes(size))
+    nodes = Nodes(stored)
+    memories = [memory_pb2.NewMemory(scope=SCOPE, text="x"), memory_pb2.NewMemory(scope=SCOPE, text="y", embedding=given)]
+    with pytest.raises(FieldInvalid, match=f"{size} bytes") as refused:
+        await service(nodes).BatchAddMemories(memory_pb2.BatchAddMemoriesRequest(memories=memories), CALL)
+    assert field_of(refused) == "memories[1].embedding.word_vectors"
+    trace = types_pb2.MemoryTrace(trace_id=IDS[0], scope=SCOPE, embedding=given)
+    with pytest.raises(FieldInvalid) as refused:
+        await service(nodes).UpdateMemory(memory_pb2.UpdateMemoryRequest(trace=trace, update_mask=FieldMask(paths=["embedding"])), CALL)
+    assert field_of(refused) == "trace.embedding.word_vectors" and not nodes.operations
+    imported = await import_one(nodes, types_pb2.MemoryTrace(scope=SCOPE, text="x", embedding=given))
+    assert imported.failed == 1 and b"traces[0].embedding.word_vectors" in imported.failures[0].error.SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -441,31 +482,3 @@ async def test_archived_traces_are_counted_over_the_nodes() -> None:
     nodes = Nodes(lambda _: pb.OperationResult(stats=memory_pb2.GetMemoryStatsResponse(archived_traces=3)))
     assert (await service(nodes).GetMemoryStats(memory_pb2.GetMemoryStatsRequest(scope=SCOPE), CALL)).archived_traces == 3
     assert (await service(nodes).GetMemoryStats(memory_pb2.GetMemoryStatsRequest(), CALL)).archived_traces == 6
-
-
-# Chat
-
-
-class Model:
-    async def generate(self, request: llm_pb2.GenerateRequest, call: Call) -> AsyncIterator[llm_pb2.GenerateResponse]:
-        yield llm_pb2.GenerateResponse(delta="Lisbon.")
-        yield llm_pb2.GenerateResponse(finish_reason=chat_pb2.FINISH_REASON_STOP, model="m")
-
-
-async def answer(texts: Sequence[str], budget: int) -> chat_pb2.ChatResponse:
-    """The last message where recall finds these texts."""
-    hits = [memory_pb2.SearchHit(trace=types_pb2.MemoryTrace(trace_id=IDS[i], text=text)) for i, text in enumerate(texts)]
-    found = memory_pb2.SearchMemoriesResponse(hits=hits).SerializeToString()
-    nodes = Nodes(lambda _: pb.OperationResult(search=pb.SearchResult(responses=[found])))
-    chat = Chat(Recall(nodes, Encoder(), SPACE), Model(), 5, budget)
-    request = chat_pb2.ChatRequest(scope=SCOPE, messages=[chat_pb2.ChatMessage(role="ROLE_USER", content="Where?")])
-    first, last = [part async for part in chat.chat(request, CALL)]
-    assert (first.delta, first.answer_id) == ("Lisbon.", "")
-    return last
-
-
-async def test_the_answer_id_stands_for_what_was_cited_and_for_nothing_else() -> None:
-    whole, cut, empty = await answer(["aa", "bb", "cc"], 100), await answer(["aa", "bb", "cc"], 4), await answer([], 100)
-    for last, count in ((whole, 3), (cut, 2)):
-        assert read_answer_id(last.answer_id, "f") == [citation.trace_id for citation in last.citations] == IDS[:count]
-    assert empty.answer_id == "" and not empty.citations

@@ -16,9 +16,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ndml import errors
 from ndml.v1 import chat_pb2, memory_pb2, types_pb2
-from services.gateway.rest import HealthReport, RestSettings, build_app
+from services.gateway.rest import HealthReport, RestSettings, build_app, openai
 from services.gateway.rest.app import PUBLIC_SERVICES
-from services.gateway.rest.openapi import build_document
+from services.gateway.rest.openapi import build_document, documented
 from services.gateway.rest.problems import HTTP_PROBLEMS
 from services.gateway.rest.schema import COMMENTS
 from services.gateway.rest.seed import OPERATIONS
@@ -279,7 +279,9 @@ def references(node: Any) -> set[str]:
 async def test_openapi_describes_every_route_and_refers_to_nothing_missing() -> None:
     async with client_of(Script({})) as client:
         document = (await client.get("/openapi.json")).json()
-    wanted = {(b.template, b.verb.lower()) for b in BOUND} | {(o.path, o.verb.lower()) for o in OPERATIONS}
+    wanted = {(b.template, b.verb.lower()) for b in BOUND} | {
+        (documented(o.path), o.verb.lower()) for o in (*OPERATIONS, *openai.OPERATIONS)
+    }
     assert {(path, verb) for path, verbs in document["paths"].items() for verb in verbs} == wanted
     for reference in references(document):
         node = document
@@ -299,7 +301,7 @@ def test_openapi_carries_comments_and_limits_of_the_protos() -> None:
     assert (k["minimum"], k["maximum"], k["description"]) == (0, 1000, "How many hits. 0: 10. Limit: 1,000.")
     assert schemas["SearchMemoriesRequest"]["required"] == ["scope"]
     assert schemas["SearchMemoriesRequest"]["oneOf"] == [{"required": ["text"]}, {"required": ["embedding"]}]
-    assert schemas["NewMemory"]["required"] == ["scope", "text"] and schemas["ChatMessage"]["required"] == ["role", "content"]
+    assert schemas["NewMemory"]["required"] == ["scope", "text"] and schemas["ChatMessage"]["required"] == ["role"]
     assert schemas["NewMemory"]["properties"]["text"]["maxLength"] == 65536
     assert schemas["NewMemory"]["properties"]["metadata"]["maxProperties"] == 32
     assert schemas["Embedding"]["properties"]["vector"]["maxLength"] == 4 * 21846
@@ -328,7 +330,8 @@ async def test_the_page_needs_nothing_from_elsewhere() -> None:
 
 def test_the_reference_names_every_route() -> None:
     text = (ROOT / "docs/reference/rest.md").read_text(encoding="utf-8")
-    for verb, path in [*((b.verb, b.template) for b in BOUND), *((o.verb, o.path) for o in OPERATIONS)]:
+    ours = [(operation.verb, documented(operation.path)) for operation in (*OPERATIONS, *openai.OPERATIONS)]
+    for verb, path in [*((b.verb, b.template) for b in BOUND), *ours]:
         assert f"| `{verb} {path}` |" in text
     for _, reason, _ in HTTP_PROBLEMS.values():
         assert f"`{reason}`" in text

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from ndml.errors import ModelNotConfigured
+from ndml.runtime.admission import Limits
 from ndml.runtime.call import Call
 from ndml.runtime.interceptors import Chain, ChainOptions
 from ndml.runtime.server import Dispatcher, methods_of
@@ -48,7 +49,7 @@ class Chatty:
 @asynccontextmanager
 async def serving(chatty: Chatty, **knobs: Any) -> AsyncIterator[tuple[RestServer, httpx.AsyncClient]]:
     settings = RestSettings(port=0, **knobs)
-    chain = Chain(ChainOptions(None, False, 64, 5.0, 1.0), ProtoValidator(), lambda: True)
+    chain = Chain(ChainOptions(None, False, Limits(64), 5.0, 1.0), ProtoValidator(), lambda: True)
     dispatcher = Dispatcher(chain, methods_of(chat_pb2.DESCRIPTOR.services_by_name["ChatService"], chatty))
     server = RestServer(build_app(dispatcher, settings, lambda: HealthReport(True, "ndml-gateway", "g1", "1.0", 1.0)), settings)
     await server.start()

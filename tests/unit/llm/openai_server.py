@@ -1,4 +1,4 @@
-"""A real HTTP server on a loopback port that speaks OpenAI's chat completion stream, in good and in bad ways.
+"""A real HTTP server on a loopback port that streams as OpenAI's and Anthropic's APIs do, in good and in bad ways.
 
 The first part of the path names the way: http://127.0.0.1:PORT/<way>/v1.
 """
@@ -36,7 +36,7 @@ class OpenAIServer:
             body = json.loads(await reader.readexactly(int(headers["content-length"])))
             method, path, _ = line.split(" ")
             way = path.split("/")[1]
-            assert (method, path) == ("POST", f"/{way}/v1/chat/completions")
+            assert (method, path) == ("POST", f"/{way}/v1/{'messages' if way.startswith('claude') else 'chat/completions'}")
             self.requests.append((way, headers, body))
             self.tries[way] = self.tries.get(way, 0) + 1
             await WAYS[way](self, writer)
@@ -139,6 +139,85 @@ async def disconnect(server: OpenAIServer, writer: asyncio.StreamWriter) -> None
     await writer.drain()
 
 
+def _tool_delta(**call: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]}
+
+
+async def tools(server: OpenAIServer, writer: asyncio.StreamWriter) -> None:
+    """As vLLM and OpenAI: two calls in pieces, interleaved, after some text."""
+    await _begin(writer)
+    await _event(writer, _delta("Let me look."))
+    await _event(writer, _tool_delta(index=0, id="call_a", type="function", function={"name": "weather", "arguments": ""}))
+    await _event(writer, _tool_delta(index=1, id="call_b", type="function", function={"name": "time", "arguments": "{}"}))
+    for piece in ('{"city"', ': "Porto"}'):
+        await _event(writer, _tool_delta(index=0, function={"arguments": piece}))
+    await _event(writer, _delta(None, "tool_calls"))
+    await _event(writer, "[DONE]")
+
+
+async def ollama_tools(server: OpenAIServer, writer: asyncio.StreamWriter) -> None:
+    """Whole calls without index or id, one with an object for arguments, and "stop" at the end."""
+    await _begin(writer)
+    await _event(writer, _tool_delta(function={"name": "weather", "arguments": {"city": "Porto"}}))
+    await _event(writer, _tool_delta(function={"name": "time", "arguments": "{}"}))
+    await _event(writer, _delta("", "stop"))
+
+
+async def busy(server: OpenAIServer, writer: asyncio.StreamWriter) -> None:
+    """429 with Retry-After the first time, then good."""
+    if server.tries["busy"] == 1:
+        await _begin(writer, "429 Too Many Requests", "application/json", "retry-after: 0.05\r\n")
+        writer.write(b'{"error": {"message": "slow down", "type": "rate_limit"}}')
+        await writer.drain()
+    else:
+        await good(server, writer)
+
+
+CLAUDE_USAGE = {"input_tokens": 20, "cache_read_input_tokens": 11}
+CLAUDE_START = {"type": "message_start", "message": {"id": "m", "role": "assistant", "usage": CLAUDE_USAGE}}
+
+
+def _claude(*blocks: list[dict[str, Any]], stop: str = "end_turn") -> Way:
+    async def say(server: OpenAIServer, writer: asyncio.StreamWriter) -> None:
+        await _begin(writer)
+        await _event(writer, CLAUDE_START)
+        await _event(writer, {"type": "ping"})
+        for index, events in enumerate(blocks):
+            for event in events:
+                await _event(writer, event | {"index": index})
+            await _event(writer, {"type": "content_block_stop", "index": index})
+        await _event(
+            writer, {"type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": None}, "usage": {"output_tokens": 5}}
+        )
+        await _event(writer, {"type": "message_stop"})
+
+    return say
+
+
+def _text_block(*words: str) -> list[dict[str, Any]]:
+    start = {"type": "content_block_start", "content_block": {"type": "text", "text": ""}}
+    return [start, *({"type": "content_block_delta", "delta": {"type": "text_delta", "text": word}} for word in words)]
+
+
+def _tool_block(call: str, name: str, *pieces: str) -> list[dict[str, Any]]:
+    start = {"type": "content_block_start", "content_block": {"type": "tool_use", "id": call, "name": name, "input": {}}}
+    return [start, *({"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": piece}} for piece in pieces)]
+
+
+async def claude_busy(server: OpenAIServer, writer: asyncio.StreamWriter) -> None:
+    """529, then overloaded in the stream, then good."""
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    if server.tries["claude_busy"] == 1:
+        await _begin(writer, "529 Overloaded", "application/json")
+        writer.write(json.dumps(error).encode())
+        await writer.drain()
+    elif server.tries["claude_busy"] == 2:
+        await _begin(writer)
+        await _event(writer, error)
+    else:
+        await _claude(_text_block(*WORDS))(server, writer)
+
+
 def _refusing(status: str, body: str) -> Way:
     async def refuse(server: OpenAIServer, writer: asyncio.StreamWriter) -> None:
         await _begin(writer, status, "application/json")
@@ -167,6 +246,16 @@ WAYS: dict[str, Way] = {
     "once": once,
     "flaky": flaky,
     "disconnect": disconnect,
+    "tools": tools,
+    "ollama_tools": ollama_tools,
+    "busy": busy,
+    "claude": _claude(_text_block(*WORDS)),
+    "claude_tools": _claude(_text_block("Let me look."), _tool_block("toolu_1", "weather", "", '{"city"', ': "Porto"}'), stop="tool_use"),
+    "claude_long": _claude(_text_block("a"), stop="max_tokens"),
+    "claude_busy": claude_busy,
+    "claude_cut": _saying(json.dumps(CLAUDE_START), json.dumps(_text_block("so")[1] | {"index": 0})),
+    "claude_list": _saying("[]"),
+    "claude_nomodel": _refusing("404 Not Found", '{"type": "error", "error": {"type": "not_found_error", "message": "model: none"}}'),
     "key": _refusing("401 Unauthorized", '{"error": {"message": "bad key"}}'),
     "nomodel": _refusing("404 Not Found", '{"error": "model not found, try pulling it first"}'),
     "toolong": _refusing("400 Bad Request", '{"error": {"message": "maximum context length is 4096 tokens"}}'),
@@ -175,5 +264,7 @@ WAYS: dict[str, Way] = {
     "nochoices": _saying('{"hello": "world"}'),
     "number": _saying('{"choices": [{"delta": {"content": 7}}]}'),
     "list": _saying("[1, 2]"),
+    "badcall": _saying(json.dumps(_tool_delta(index=0, function="no"))),
+    "endlesscall": _saying(json.dumps(_tool_delta(index=0, function={"name": "x", "arguments": "y" * 70_000}))),
     "inband": _saying(json.dumps(_delta("so far")), '{"error": {"message": "engine died"}}'),
 }

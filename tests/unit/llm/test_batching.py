@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -37,8 +37,8 @@ class Gated:
         self.failure: Exception | None = None
         self.before: Callable[[], None] = lambda: None
 
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        return self._inner.tokenize(texts)
+    def tokenize(self, texts: Sequence[str], words: Collection[int] = ()) -> list[Tokens]:
+        return self._inner.tokenize(texts, words)
 
     def encode(self, batch: Sequence[Tokens], token_vectors: bool) -> list[Embedding]:
         self.entered.set()
@@ -101,6 +101,22 @@ async def test_concurrent_callers_get_what_they_would_get_alone(minilm: HuggingF
                 tokens, expected = made.token_vectors, alone[text].token_vectors
                 assert tokens is not None and expected is not None
                 np.testing.assert_allclose(tokens, expected, atol=1e-4)
+
+
+async def test_word_vectors_are_made_for_the_texts_of_those_who_ask(minilm: HuggingFaceEncoder) -> None:
+    async with blocked(minilm, BatchLimits(1, 256, 512, 1 << 20)) as (queue, gated):
+        asking = asyncio.create_task(queue.embed(["the red notebook", "shared shelf"], word_vectors=True))
+        others = asyncio.create_task(queue.embed(["shared shelf", "own words"]))
+        await asyncio.sleep(0)
+        gated.gate.set()
+        asked, unasked = await asyncio.gather(asking, others)
+    assert len(gated.seen) == 1 + 3
+    assert [None if e.word_vectors is None else len(e.word_vectors) for e in asked] == [2 * minilm.dimension] * 2
+    assert unasked[0] is asked[1] and unasked[1].word_vectors is None
+    alone = minilm.encode(minilm.tokenize(["the red notebook"], [0]), False)[0].word_vectors
+    assert alone is not None and asked[0].word_vectors is not None
+    together = np.frombuffer(asked[0].word_vectors, np.int8).astype(int)
+    assert np.abs(together - np.frombuffer(alone, np.int8)).max() <= 1
 
 
 async def test_equal_texts_of_different_callers_are_encoded_once(minilm: HuggingFaceEncoder) -> None:

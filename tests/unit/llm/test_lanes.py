@@ -20,7 +20,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 def _request(loop: asyncio.AbstractEventLoop, count: int) -> Request:
-    return Request(["some words of a text"] * count, False, None, loop.create_future(), loop, missing=count)
+    return Request(["some words of a text"] * count, False, False, None, loop.create_future(), loop, missing=count)
 
 
 @settings(max_examples=150, deadline=None)

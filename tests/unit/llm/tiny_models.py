@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from ndml import tiny
+
 TEXT = [
     "user: where did Anna put the red notebook? assistant: On the shelf by the window.",
     "system: answer briefly. The dog runs through the wet grass while the children watch from the porch.",
@@ -30,6 +33,11 @@ STRICT = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
     "[{{ m.role }}]{{ m.content }}{% endfor %}"
+)
+TOOLS = (
+    "{% if tools %}tools:{% for t in tools %}{{ t.function.name }}({{ t.function.parameters.type }});{% endfor %}{% endif %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments.city }}){% endfor %}{% endfor %}"
 )
 SPECIALS = ["<|end|>", "<|im_start|>", "<|im_end|>", "<pad>"]
 
@@ -73,6 +81,19 @@ def save_causal(path: Path, family: Literal["gpt2", "llama", "mamba"], chat_temp
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def save_endless(path: Path) -> Path:
+    """The boxed model, except that no token ends an answer: it has as many as are asked for."""
+    shutil.copytree(tiny.path(), path)
+    for name in ("config.json", "generation_config.json"):
+        _rewrite(path / name, eos_token_id=json.loads((path / name).read_text())["pad_token_id"])
+    _rewrite(path / "tokenizer_config.json", eos_token=json.loads((path / "tokenizer_config.json").read_text())["pad_token"])
+    return path
+
+
+def _rewrite(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def save_encoder(path: Path, pooling: Literal["mean", "cls", "max"] | None, *, legacy: bool = True) -> Path:

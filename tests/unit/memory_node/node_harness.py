@@ -142,6 +142,14 @@ def unseal(store: Path) -> None:
     store.with_name(store.name + ".seal").unlink(missing_ok=True)
 
 
+def without_peaks(raw: sqlite3.Connection) -> None:
+    """Take a store of this release back to version 3 of its schema."""
+    raw.execute("DROP INDEX heads_unsettled")
+    raw.execute("ALTER TABLE heads DROP COLUMN peak")
+    raw.execute("PRAGMA user_version = 3")
+    unseal(Path(raw.execute("PRAGMA database_list").fetchone()[2]))
+
+
 def without_replication(raw: sqlite3.Connection) -> None:
     """Take a store of this release back to version 2 of its schema, which had no replication."""
     for index in ("traces_list", "traces_versions"):

@@ -447,6 +447,13 @@ async def test_a_restart_changes_no_bit_of_a_strength_and_no_event(tmp_path: Pat
             await reinforce(driver, {seeds[hour]: 1.0, seeds[hour + 1]: 0.8, seeds[5]: -1.0})
             await put(driver, said(f"again {hour}", "word7 thing7", near("s7", 0.99)))
         clock.now_s += 7 * HOUR_S
+
+        async def cared_for() -> bool:
+            visited = all(partition.next_visit_s > clock.now_s for partition in driver.node.engine._residents.all())
+            kept = [trace for trace in (await look(driver))[: len(seeds)] if trace.state == types.LIFECYCLE_STATE_CONSOLIDATED]
+            return visited and kept != [] and all(any(event.kind == "state" for event in trace.history) for trace in kept)
+
+        await until(cared_for, "what moves by the time that has passed has moved, in memory and in the store")
         before = await look(driver)
     async with node(tmp_path / "n", clock) as driver:
         assert await look(driver) == before

@@ -60,6 +60,38 @@ async def test_a_duplicate_is_left_out_only_where_the_caller_asks_and_strengthen
         assert again.existed and not again.duplicate_of
 
 
+async def test_what_sounds_known_and_names_something_else_is_no_duplicate(tmp_path: Path) -> None:
+    async with node(tmp_path / "n", Clock()) as driver:
+        await put(driver, said("a", "My dinner begins at 4:53."), said("h", "I live in Oslo."))
+        before = (await get(driver, "a")).strength.by_timescale[0]
+        news, known = await put(
+            driver, said("b", "My dinner starts at 1:44.", near("a", 0.99)), said("i", "i live in oslo.", near("h", 0.99)), deduplicate=True
+        )
+        assert not news.duplicate_of and news.gate.decision in (types.WRITE_DECISION_RELATED, types.WRITE_DECISION_UPDATE)
+        assert news.gate.nearest_trace_id == harness.trace_id("a") and "at 1:44" in (await get(driver, "b")).text
+        assert (await get(driver, "a")).strength.by_timescale[0] <= before, "what is not said again is not strengthened"
+        assert known.duplicate_of == harness.trace_id("h")
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(("speaker", "at_s", "kept"), [("ann", 60.0, True), ("bob", 60.0, False), ("ann", -60.0, False)])
+async def test_what_was_known_and_contradicted_since_is_no_duplicate_when_said_again(
+    tmp_path: Path, together: bool, speaker: str, at_s: float, kept: bool
+) -> None:
+    home = said("a", "I live in Oslo.", speaker="ann")
+    moved = said("b", "I moved to Porto.", near("a", 0.7), at_s=at_s, speaker=speaker)
+    back = said("c", "I live in Oslo.", near("a", 0.99, "x"), at_s=120.0, speaker="ann")
+    async with node(tmp_path / "n", Clock()) as driver:
+        if together:
+            *_, last = await put(driver, home, moved, back, deduplicate=True)
+        else:
+            await put(driver, home)
+            await put(driver, moved)
+            [last] = await put(driver, back, deduplicate=True)
+        assert bool(last.duplicate_of) != kept
+        assert not kept or "contradicted since" in last.gate.reason
+
+
 async def test_one_batch_is_judged_against_itself(tmp_path: Path) -> None:
     async with node(tmp_path / "n", Clock()) as driver:
         traces = [said("a", "one"), said("b", "one", near("a", 0.99)), said("c", "one", near("a", 0.98))]
@@ -288,7 +320,7 @@ async def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path)
         assert await driver.found("u", "a") == ["old"]
         await reinforce(driver, {"a": 1.0})
         assert (await get(driver, "a")).strength.uses == 1
-    assert schema.VERSION == 3
+    assert schema.VERSION == 4
 
 
 async def test_past_some_traces_familiarity_is_asked_before_any_search(tmp_path: Path) -> None:

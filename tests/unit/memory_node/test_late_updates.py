@@ -23,3 +23,36 @@ def test_an_update_that_comes_late_behind_newer_ones_replaces_nothing(tmp_path: 
             late, _ = site.do(action)
             assert late.trace.text == "see you"
         as_one(a, b)
+
+
+def test_with_one_copy_too_a_repeat_replaces_nothing_newer_not_even_after_a_crash(tmp_path: Path) -> None:
+    """Its node was killed between commit and answer; while the gateway waited to repeat it, somebody else's change came."""
+    change = MemoryTrace(trace_id=harness.trace_id(1), text="bye", embedding=Embedding(vector=harness.vector("bye")))
+    change.updated_at.CopyFrom(timestamp(harness.T0_US + 7))
+    action = pb.UpdateAction(trace=change, fields=["text"])
+    with sites(tmp_path, 1) as (a,):
+        a.do(pb.PutAction(traces=[harness.trace(1, "hello")]), journal=False, wanted=False)
+        a.do(action, journal=False, wanted=False)
+    with sites(tmp_path, 1) as (a,):
+        newer = MemoryTrace(trace_id=harness.trace_id(1), text="see you", embedding=Embedding(vector=harness.vector("see you")))
+        a.do(pb.UpdateAction(trace=newer, fields=["text"]), journal=False, wanted=False)
+        repeated, _ = a.do(action, journal=False, wanted=False)
+        assert repeated.trace.text == "see you"
+        assert list(a.shown().values()) == ["see you"]
+        assert a.reader.journal_size(0) == 0
+
+
+def test_what_was_written_alone_is_the_same_on_copies_that_come_later(tmp_path: Path) -> None:
+    """Without a journal nobody streams it: a new copy compares digests, and takes the records and their heads as they are."""
+    with sites(tmp_path, 2) as (a, b):
+        for seed in (1, 2, 3):
+            a.do(pb.PutAction(traces=[harness.trace(seed, f"hello {seed}")]), journal=False, wanted=False)
+        change = MemoryTrace(trace_id=harness.trace_id(2), text="bye", embedding=Embedding(vector=harness.vector("bye")))
+        a.do(pb.UpdateAction(trace=change, fields=["text"]), journal=False, wanted=False)
+        a.do(pb.DeleteAction(trace_id=harness.trace_id(3)), journal=False, wanted=False)
+        assert a.reader.journal_size(0) == 0
+        b.take(records=list(a.records().values()), heads=a.state().heads)
+        as_one(a, b)
+        b.take(a.change(1, "and so on"))  # from now on with other copies: it follows on all that was before
+        as_one(a, b)
+        assert b.state().heads == a.state().heads

@@ -49,6 +49,10 @@ class SampleServicer:
         self.calls.append(call)
         return llm_pb2.GetModelInfoResponse(embedding_model="sample", dimension=3)
 
+    async def Score(self, request: llm_pb2.ScoreRequest, call: Call) -> llm_pb2.ScoreResponse:
+        await self._do(request.texts[0], call)
+        return llm_pb2.ScoreResponse()
+
     async def _do(self, text: str, call: Call) -> None:
         self.calls.append(call)
         self.attempts += 1

@@ -127,6 +127,9 @@ class MemoryStore:
         self.last_sequence += 1
         return True
 
+    async def settle(self, owner: Owner, digest: bytes, absent: str) -> bool:
+        return False
+
     # ReplicaReader
 
     def snapshot(self) -> nullcontext[None]:
@@ -155,6 +158,12 @@ class MemoryStore:
 
     def heads(self, owner: Owner) -> dict[int, int]:
         return dict(self.known.get(owner, {}))
+
+    def shown(self, owner: Owner) -> dict[int, int]:
+        return self.heads(owner)
+
+    def unsettled(self, limit: int) -> Sequence[Owner]:
+        return []
 
     def journal(self, after: int, limit: int) -> Sequence[Row]:
         return [row for row in self.rows if row.sequence > after][:limit]

@@ -13,7 +13,7 @@ from ndml.errors import NdmlError
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.v1.types_pb2 import MemoryTrace
 from services.memory_node.commit import WriteAction, WriteJob, WriteResult
-from services.memory_node.housekeeping import DropOwner, JournalPrune, Kept
+from services.memory_node.housekeeping import DropOwner, JournalPrune, Kept, SettleOwner
 from services.memory_node.records import Owner
 from services.memory_node.settings import StoreSection
 from services.memory_node.store import Store
@@ -78,6 +78,10 @@ class DiskStore:
 
     async def drop(self, owner: Owner, digest: bytes) -> bool:
         result = self.commit(owner, DropOwner(digest))
+        return isinstance(result, Kept) and result.done
+
+    async def settle(self, owner: Owner, digest: bytes, absent: str) -> bool:
+        result = self.commit(owner, SettleOwner(digest, absent))
         return isinstance(result, Kept) and result.done
 
     def owner_state(self, owner: Owner) -> Any:

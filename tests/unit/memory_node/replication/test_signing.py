@@ -12,10 +12,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from ndml.crdt import keys
 from ndml.crdt.chain import MemoryChainStore, Row
 from ndml.crdt.envelope import Envelope, items_hash, leaf, replica_number
+from ndml.crdt.evidence import Vouch, vouch
 from ndml.crdt.roster import Author, Roster
 from ndml.errors import StoreUnavailable
 from ndml.internal.v1 import replication_pb2 as rpb
@@ -154,6 +156,74 @@ def test_an_author_that_says_two_things_is_quarantined_and_shown(tmp_path: Path)
             again = Notary(ChainFile(tmp_path / "n1.db"), authors.roster, authors.keys["n1"], "n1", 100)
             assert list(again.quarantined) == ["n0"]
             again.close()
+
+    run(main)
+
+
+def _lie(authors: Authors, first: rpb.OwnerUpdate) -> rpb.OwnerUpdate:
+    """Another content for the same place, signed as well."""
+    second = rpb.OwnerUpdate()
+    second.CopyFrom(first)
+    second.records[0].versions[0].content = b"to others I say this"
+    hashed = items_hash([leaf(second.records[0].SerializeToString(deterministic=True))])
+    envelope = Envelope.parse(first.envelope, first.signature)
+    signed = dataclasses.replace(envelope, items_hash=hashed, signature=b"").sign(authors.keys["n0"])
+    second.envelope, second.signature = signed.canonical, signed.signature
+    return second
+
+
+def test_what_one_copy_took_of_a_liar_before_it_knew_enters_all_by_its_word(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        with authors_of(tmp_path) as authors:
+            liar, early, late = authors.store("n0"), authors.store("n1"), authors.store("n2")
+            liar.write(ALICE, trace_id(1))
+            liar.write(ALICE, trace_id(2))
+            first, more = await authors.guard("n0", liar).signed(_updates(liar))
+            one, other = authors.guard("n1", early), authors.guard("n2", late)
+            assert all(each.join for each in await one.admit([first, more]))
+            await one.keep([first, more])
+            assert all(each.join for each in await other.admit([first, _lie(authors, first)]))
+            assert list(other.quarantined) == ["n0"] and not one.quarantined
+            ids = [trace_id(1), trace_id(2)]
+            unsaid = await one.kept(ALICE, ids)
+            assert not any(update.vouch for update in unsaid), "nobody's word is needed of honest authors"
+            assert [update.counter for update in await other.inspected(unsaid)] == [1], "what the proof is made of, and nothing more"
+            await one.learn(other.proofs)
+            said = {update.counter: update for update in await one.kept(ALICE, ids)}
+            assert said[2].vouch and [u.counter for u in await one.rumours() if u.records and u.vouch] == [2, 1]
+            own_word, stolen, broken = rpb.OwnerUpdate(), rpb.OwnerUpdate(), rpb.OwnerUpdate()
+            for copy in (own_word, stolen, broken):
+                copy.CopyFrom(said[2])
+            hashed = Envelope.parse(more.envelope, more.signature).hash
+            own_word.vouch = vouch(authors.keys["n0"], "n0", hashed).to_bytes()
+            stolen.vouch, broken.vouch = said[1].vouch, said[2].vouch[:-1] + b"?"
+            assert not await other.inspected([own_word, stolen, broken]), "the liar's own word, one for another update, and a forged name"
+            (taken,) = await other.inspected([said[2]])
+            await other.keep([taken])
+            # Whoever took it by somebody's word can give its own, without the other's.
+            (again,) = await other.kept(ALICE, [trace_id(2)])
+            assert Vouch.from_bytes(again.vouch).node_id == "n2"
+            assert again.records == said[2].records
+
+    run(main)
+
+
+def test_a_store_that_ran_unsigned_says_so_in_few_lines(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        with authors_of(tmp_path) as authors:
+            store = authors.store("n0")
+            store.write(ALICE, trace_id(0))
+            guard = authors.guard("n0", store)
+            await guard.signed(_updates(store))
+            store.write(ALICE, trace_id(1), journal=False)  # while signing was off
+            for n in range(40):
+                store.write(ALICE, trace_id(n))
+            with capture_logs() as lines:
+                left = await guard.signed(_updates(store)[1:])
+            assert len(left) == 40 and not any(update.signature for update in left)
+            counts = [line["count"] for line in lines if line["event"] == "updates_not_signed"]
+            assert counts == [1, 2, 4, 8, 16, 32]
+            assert {line["author"] for line in lines if line["event"] == "updates_not_signed"} == {"n0"}
 
     run(main)
 

@@ -1,0 +1,231 @@
+"""What one-valued property of whom a short statement tells, and its value: "My sister moved to Rome" is my sister's residence, Rome.
+
+Two statements of one slot with different values are an old one and a new one, however differently they are worded. Rules of English, no
+model. What no rule reads has no slot, and most has none: who likes tea may like coffee too.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from typing import NamedTuple
+
+from ndml.btsp.salience import word_set
+
+
+class Slot(NamedTuple):
+    """whose: "i" for the speaker, a name, "my sister". kind: the property; what: of what they have, "" for themselves."""
+
+    whose: str
+    kind: str
+    what: str = ""
+
+
+Slots = dict[Slot, frozenset[str]]
+"""With the words of each value."""
+
+MANY = frozenset(("car", "journey", "project", "reading", "studies", "value"))
+"""Kinds of which somebody may have two: another value replaces one only where the words say that something changed."""
+
+_WORD = r"[^\W\d_][\w-]*"
+_OWN = r"(?:my|our|his|her|their)"
+_NAME = rf"(?!(?:{_OWN}|the|this|that|it|there|what|who)\b)(?-i:[A-Z]\w*(?: [A-Z]\w*)?)"
+_WHO = rf"(?P<who>I|we|he|she|they|{_NAME}(?:'s {_WORD})?|{_OWN} {_WORD})"
+_WHOSE = rf"(?P<whose>{_NAME}'s {_WORD}'s|{_NAME}'s|{_OWN} {_WORD}'s|{_OWN}) (?:new )?"
+_WHAT = rf"(?P<what>{_WORD}(?: {_WORD}){{0,2}}?)"
+_ANY = r"(?:[^,:;!?]|:(?=\d)|,(?= \d{4}\b)){1,60}?"
+_VALUE = rf"(?P<value>{_ANY})"
+_AT = rf"(?P<value>(?:in|inside|at|under|on|behind) {_ANY})"
+_BE = r"(?:(?:is|are|am) going to be|will be|is|are|am|'s)"
+_HAVE = r"(?:have|has|got)"
+_MEAL = r"(?P<what>breakfast|brunch|lunch|dinner|supper|dessert)"
+_END = r"(?=\s*(?:[.,;!?]|$|(?:for some time|since|by the way|you know|just so|I think)\b))"
+
+
+def _rules(kind: str, *patterns: str) -> list[tuple[str, re.Pattern[str]]]:
+    return [(kind, re.compile(pattern + _END, re.IGNORECASE)) for pattern in patterns]
+
+
+# The first that reads a sentence says what it tells. "?": what kind it is the value says.
+_RULES = [
+    *_rules(
+        "residence",
+        rf"{_WHO} (?:{_BE} )?(?:lives?|living|based|resid(?:es?|ing)) in {_VALUE}",
+        rf"{_WHO} (?:{_HAVE} )?(?:moved|relocated)(?: back)?(?: from {_WORD})? to {_VALUE}",
+        rf"{_WHOSE}(?:home|house|flat|apartment|home ?town) {_BE} (?:in )?{_VALUE}",
+        rf"{_WHO} {_HAVE} an? (?:flat|house|apartment|home) in {_VALUE}",
+        rf"{_VALUE} {_BE} (?:the (?:city|town|place) )?where {_WHO} lives?",
+        rf"{_VALUE} {_BE} {_WHOSE}home",
+    ),
+    *_rules(
+        "profession",
+        rf"{_WHO} (?:{_BE} )?(?:works?|working) as {_VALUE}",
+        rf"{_WHO} (?:{_HAVE} )?(?:became|become) {_VALUE}",
+        rf"{_WHO} {_BE} {_VALUE} by profession",
+        rf"by profession,? {_WHO} {_BE} {_VALUE}",
+        rf"{_WHOSE}(?:profession|job)(?: {_BE}|:) (?:that of )?(?P<value>an? {_ANY})",
+        rf"{_WHO} earns? {_OWN} living as {_VALUE}",
+    ),
+    *_rules(
+        "employer",
+        rf"{_WHO} (?:changed jobs and )?(?:{_BE} )?(?:works?|working|employed) (?:at|for|by) {_VALUE}",
+        rf"{_WHOSE}(?:employer|company|job) {_BE} (?:at |with )?{_VALUE}",
+        rf"{_WHO} (?:{_HAVE}|started|took) an? (?:new )?job (?:at|with) {_VALUE}",
+        rf"{_WHO} (?:joined|started at) {_VALUE}",
+        rf"{_VALUE} {_BE} {_WHOSE}employer",
+        rf"{_VALUE} {_BE} (?:the company |where )+{_WHO} works?(?: for| at)?",
+    ),
+    *_rules(
+        "name",
+        rf"(?P<whose>my) name {_BE} {_VALUE}",
+        rf"(?P<who>I) {_BE} called {_VALUE}",
+        rf"(?:please |people |you can )*call (?P<who>me) {_VALUE}",
+        rf"(?P<who>I) changed my name to {_VALUE}",
+    ),
+    *_rules(
+        "naming",
+        rf"{_WHOSE}{_WHAT} (?:{_BE} (?:called|named)|goes by|has the name) {_VALUE}",
+        rf"{_WHOSE}{_WHAT}'s name {_BE} {_VALUE}",
+        rf"{_WHO} {_HAVE} an? (?:new )?{_WHAT} (?:called|named|whose name is) {_VALUE}",
+        rf"the name of {_WHOSE}{_WHAT} {_BE} {_VALUE}",
+        rf"{_VALUE} {_BE} the name of {_WHOSE}{_WHAT}",
+    ),
+    *_rules(
+        "studies",
+        rf"{_WHO} (?:{_BE} )?(?:stud(?:y|ies|ying)) {_VALUE}",
+        rf"{_WHO} {_BE} (?:a student of|doing a degree in|at university for) {_VALUE}",
+        rf"{_WHO} learns? {_VALUE} at university",
+        rf"{_WHO} changed (?:{_WHOSE})?subject to {_VALUE}",
+        rf"{_WHOSE}(?:subject|field of study) {_BE} {_VALUE}",
+    ),
+    *_rules(
+        "reading",
+        rf"{_WHO} (?:finished it and )?(?:{_BE} |started )?read(?:ing|s)?(?: a book called)? {_VALUE}",
+        rf"the book {_WHO} (?:{_BE} )?read(?:ing|s)? {_BE} {_VALUE}",
+    ),
+    *_rules(
+        "project",
+        rf"{_WHO} (?:{_BE} )?work(?:ing|s)? on (?:a project called )?{_VALUE}",
+        rf"{_WHOSE}(?:current )?project(?: at work)? {_BE} {_VALUE}",
+        rf"the project {_WHO} (?:{_BE} )?work(?:ing|s)? on {_BE} {_VALUE}",
+        rf"{_WHO} switched to {_VALUE}, a new project",
+    ),
+    *_rules(
+        "journey",
+        rf"{_WHO} {_BE} (?:going|flying|travell?ing) to (?!be\b){_VALUE}(?: on holiday)?",
+        rf"{_WHOSE}(?:next )?(?:trip|holiday|journey) (?:goes|{_BE}) (?:to|in) {_VALUE}",
+        rf"{_WHO} (?:booked|plans?|{_BE} planning) a trip to {_VALUE}",
+    ),
+    *_rules(
+        "car",
+        rf"{_WHO} (?:{_BE} )?driv(?:es?|ing)(?: around in)? (?:an? )?{_VALUE}",
+        rf"{_WHOSE}car(?: {_BE}|:) (?:an? )?{_VALUE}",
+    ),
+    *_rules(
+        "meal",
+        rf"{_WHO} (?:eats?|{_HAVE}) {_VALUE} for {_MEAL}",
+        rf"for {_MEAL},? {_WHO} (?:eats?|{_HAVE}) {_VALUE}",
+        rf"{_WHOSE}{_MEAL} {_BE} {_VALUE}",
+    ),
+    *_rules(
+        "favourite",
+        rf"{_WHOSE}(?:favou?rite|most loved) {_WHAT} {_BE} {_VALUE}",
+        rf"{_WHO} changed {_WHOSE}favou?rite {_WHAT} to {_VALUE}",
+        rf"{_VALUE} {_BE} {_WHOSE}favou?rite {_WHAT}",
+        rf"{_VALUE} {_BE} the {_WHAT} {_WHO} (?:likes?|loves?) (?:best|most)",
+        rf"the {_WHAT} {_WHO} (?:likes?|loves?) (?:best|most) {_BE} {_VALUE}",
+        rf"{_WHOSE}{_WHAT} of choice {_BE} {_VALUE}",
+    ),
+    *_rules(
+        "place",
+        rf"{_WHO} (?:keeps?|put|left|stores?) {_WHOSE}{_WHAT} {_AT}",
+        rf"{_WHO} moved {_WHOSE}{_WHAT} to {_VALUE}",
+        rf"(?:you )?(?:can )?find {_WHOSE}{_WHAT} {_AT}",
+        rf"{_AT},? {_WHO} keeps? {_WHOSE}{_WHAT}",
+        rf"the place of {_WHOSE}{_WHAT} {_BE} {_VALUE}",
+        rf"{_VALUE} {_BE} (?:where|the place of) {_WHOSE}{_WHAT}(?: {_BE})?",
+    ),
+    *_rules(
+        "?",
+        rf"{_WHOSE}{_WHAT} (?:was |has been |{_HAVE} )?moved (?P<value>to {_ANY})",
+        rf"{_WHOSE}{_WHAT} (?:starts?|begins?|will start|will begin|takes? place|{_BE} (?:planned|scheduled) for) {_VALUE}",
+        rf"{_WHOSE}(?:date|time) for the {_WHAT} {_BE} {_VALUE}",
+        rf"{_WHO} {_HAVE} (?:an?|{_WHOSE}) ?{_WHAT} {_AT}",
+        rf"{_AT},? {_WHO} {_HAVE} (?:an?|{_WHOSE}) ?{_WHAT}",
+        rf"{_AT},? (?:there )?(?:is |are )?{_WHOSE}{_WHAT}(?: (?:starts?|begins?|is|are))?",
+        rf"there {_BE} {_WHOSE}{_WHAT} {_AT}",
+        rf"{_WHO} changed {_WHOSE}{_WHAT} to {_VALUE}",
+        rf"{_WHOSE}{_WHAT}(?: (?:{_BE}|changed to|can be found)|:) {_VALUE}",
+        rf"{_WHO} (?:uses?|{_HAVE}) {_VALUE} as {_WHOSE}{_WHAT}",
+        rf"the {_WHAT} {_WHO} {_HAVE} {_BE} {_VALUE}",
+        rf"{_WHO} {_HAVE} this {_WHAT}: {_VALUE}",
+        rf"{_VALUE} {_BE} {_WHOSE}{_WHAT}",
+    ),
+]  # fmt: skip
+# Words that say when a statement holds and nothing else: without them there are half as many ways to say a thing.
+_TIMES = re.compile(
+    r"\s*\b(?:at the moment|at present|these days|right now|from now on|for now|now|just|still|currently|usually|always|already|recently|"
+    r"finally|really|actually|again|instead|today|nowadays|often)\b(?!['-])",
+    re.IGNORECASE,
+)
+_SHORT, _WHOLE = re.compile(r"'(?:m|re|ve)\b", re.IGNORECASE), {"'m": " am", "'re": " are", "'ve": " have"}
+# What was is no value of what is.
+_PAST = re.compile(r"\b(?:in (?:19|20)\d\d|ago|when (?:i|s?he|we|they) (?:was|were)|as a child|used to|before|formerly)\b", re.IGNORECASE)
+_TIME = re.compile(r"(?:\d{1,2}[:.h]\d{2}|\d{1,2}(?: ?(?:a\.?m|p\.?m)\b| o'clock)|noon\b|midnight\b)", re.IGNORECASE)
+_DAY = re.compile(
+    r"\b(?:january|february|march|april|may|june|july|august|september|october|november|december|"
+    r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|tomorrow|\d{1,2}(?:st|nd|rd|th)|\d{4}-\d\d-\d\d)\b",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(r"[,;:.!?] |\b(?:that|and) ", re.IGNORECASE)
+_MOST_CLAUSES = 6
+_WORDS = re.compile(r"[^\W_]+")
+_SPEAKER, _OWNERS = word_set("i we me my our"), word_set("his her their")
+_PLACED = word_set("in inside at under on behind to for")
+_LITTLE = word_set("a an the my") | _PLACED
+# Of these a plain "is" tells how they are, and they are many things at once: "my dog is ill now" leaves it brown.
+_BEINGS = word_set(
+    """mother father mum mom dad parent parents sister brother sibling son daughter child kid baby wife husband partner girlfriend boyfriend
+    friend aunt uncle cousin niece nephew grandmother grandfather grandma grandpa stepmother stepfather boss colleague neighbour neighbor
+    doctor dentist teacher dog cat pet horse bird fish cow snake hamster rabbit family"""
+)
+
+
+def slots(text: str) -> Slots:
+    """The slots that a statement gives, of the first rule that reads it; none where it tells of what was. Some hundred characters."""
+    plain = _SHORT.sub(lambda short: _WHOLE[short[0].casefold()], _TIMES.sub("", text.replace("’", "'"))).strip()
+    if _PAST.search(plain):
+        return {}
+    starts = [0, *(match.end() for match in islice(_CLAUSE.finditer(plain), _MOST_CLAUSES))]
+    for kind, rule in _RULES:
+        found = dict(_slot(kind, match.groupdict()) for start in starts if (match := rule.match(plain, start)))
+        if found:
+            return {slot: value for slot, value in found.items() if value and not (slot.kind == "value" and slot.what in _BEINGS)}
+    return {}
+
+
+def _slot(kind: str, groups: dict[str, str | None]) -> tuple[Slot, frozenset[str]]:
+    """What a rule has found, and the words of its value."""
+    value = groups["value"] or ""
+    what = (groups.get("what") or "").casefold()
+    slot = Slot(_owner(groups.get("whose"), groups.get("who")), _kind(value) if kind == "?" else kind, what)
+    return slot, frozenset(_WORDS.findall(value.casefold())) - _LITTLE
+
+
+def _owner(whose: str | None, who: str | None) -> str:
+    """ "my" and "I" are the speaker; "her" is whoever the sentence says."""
+    owner = (whose or who or "").casefold().removesuffix("'s")
+    if owner in _OWNERS and who:
+        owner = who.casefold().removesuffix("'s")
+    return "i" if owner in _SPEAKER else owner
+
+
+def _kind(value: str) -> str:
+    """Whether a value is a time, a day, a place or something else."""
+    first, _, rest = value.partition(" ")
+    placed = first.casefold() in _PLACED
+    if _TIME.match(rest if placed else value):
+        return "time"
+    if _DAY.search(value):
+        return "day"
+    return "place" if placed else "value"

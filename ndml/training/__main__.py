@@ -1,0 +1,5 @@
+import sys
+
+from ndml.training.worker import main
+
+sys.exit(main())

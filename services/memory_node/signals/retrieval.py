@@ -1,0 +1,152 @@
+"""Ranking by every signal: candidates from similarity and from words, their neighbours in the session, one score for each.
+
+What is read per query is bounded: some hundred candidates, whatever the owner has. Belongs to the engine's thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ndml.internal.v1.memory_node_pb2 import QueryText
+from services.memory_node.columns import Columns
+from services.memory_node.filters import Mask
+from services.memory_node.index import AdaptiveIndex
+from services.memory_node.ranking import I64, Ranked, Signals, Weights, priors
+from services.memory_node.records import F32
+from services.memory_node.signals.evidence import Evidence
+from services.memory_node.signals.fusion import WIDTH, Candidates, SignalWeights, fuse
+from services.memory_node.signals.late import query_words
+from services.memory_node.signals.lexical import Matches
+from services.memory_node.signals.understanding import Understood, understood
+
+_LEAST_WEIGHT = 0.05
+"""Of a query's word that nearly every memory has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What of an owner's partition a ranking reads; allowed: rows that may be found, None: all; now_us: the time of the search."""
+
+    index: AdaptiveIndex
+    columns: Columns
+    evidence: Evidence
+    signals: Signals
+    allowed: Mask | None
+    now_us: int
+
+
+@dataclass(slots=True)
+class Spent:
+    """Milliseconds of a group of queries: looking words up, late interaction, one score out of all."""
+
+    lexical_ms: float = 0.0
+    late_ms: float = 0.0
+    fuse_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """weights: of the signals; priors: beside the cosine. k: hits, candidates: of each signal at least."""
+
+    memory: Memory
+    weights: SignalWeights
+    priors: Weights
+    k: int
+    candidates: int
+
+    def rank(self, texts: Sequence[QueryText], vectors: F32, near: I64, spent: Spent) -> Ranked:
+        """The k best rows for each query; `vectors` [n, d] are theirs, `near` [n, m] what similarity found (-1: nothing)."""
+        each = [self._one(text, vector, rows[rows >= 0], spent) for text, vector, rows in zip(texts, vectors, near, strict=True)]
+        width = max((len(rows) for rows, _, _ in each), default=0)
+        rows, cosines = np.full((len(each), width), -1, np.int64), np.zeros((len(each), width), np.float32)
+        shares: dict[str, F32] = {}
+        for i, (found, near_to, parts) in enumerate(each):
+            rows[i, : len(found)], cosines[i, : len(found)] = found, near_to
+            for name, part in parts.items():
+                shares.setdefault(name, np.zeros(rows.shape, np.float32))[i, : len(found)] = part
+        total = np.sum(list(shares.values()), axis=0) if shares else np.zeros(rows.shape)
+        return Ranked(np.where(rows >= 0, total, -np.inf).astype("<f4"), rows, cosines, shares)
+
+    def _one(self, text: QueryText, vector: F32, near: I64, spent: Spent) -> tuple[I64, F32, dict[str, F32]]:
+        """Best rows [<= k], their cosines and their shares."""
+        began = time.perf_counter()
+        query = understood(text.text, self.memory.columns, self.memory.now_us)
+        matches = self.memory.evidence.postings.match(query.terms)
+        rows, around = self._neighbourhood(self._found(query, matches, vector, near))
+        if not len(rows):
+            return rows, np.empty(0, np.float32), {}
+        lexical = matches.of(rows)
+        looked_up = time.perf_counter()
+        similarities, weights = self._late(text, query, rows)
+        compared = time.perf_counter()
+        columns, evidence = self.memory.columns, self.memory.evidence
+        speaker, cosines = columns.ints("speaker")[rows], np.clip(self.memory.index.reconstruct(rows) @ vector, -1, 1)
+        candidates = Candidates(
+            dense=cosines + sum(priors(rows, self.priors, self.memory.signals)),
+            lexical=lexical,
+            words=similarities,
+            word_weights=weights,
+            around=around,
+            speaker=speaker,
+            session=columns.ints("session")[rows],
+            asks=evidence.asks(rows),
+            assistant=evidence.assistant(rows),
+            dated=query.said(columns.ints("said_at_us")[rows]),
+            named=query.named(speaker, columns.strings) if self.weights.speaker else np.zeros(len(rows), np.bool_),
+        )
+        shares = fuse(candidates, self.weights)
+        score = np.sum(list(shares.values()), axis=0) if shares else np.zeros(len(rows))
+        best = np.argsort(-score, kind="stable")[: self.k]
+        spent.lexical_ms += (looked_up - began) * 1e3
+        spent.late_ms += (compared - looked_up) * 1e3
+        spent.fuse_ms += (time.perf_counter() - compared) * 1e3
+        return rows[best], cosines[best], {name: share[best] for name, share in shares.items()}
+
+    def _found(self, query: Understood, matches: Matches, vector: F32, near: I64) -> I64:
+        """Rows that similarity or words find, where the query names days also the nearest of those that were said then; ascending."""
+        memory = self.memory
+        _, worded = matches.best(self.candidates, memory.allowed)
+        if not (query.spans and self.weights.date):
+            return np.union1d(near, worded)
+        then = query.said(memory.columns.ints("said_at_us"))
+        allowed = then if memory.allowed is None else then & memory.allowed
+        _, dated = memory.index.search(vector[None], min(self.candidates, len(then)), allowed)
+        _, both = matches.best(self.candidates, allowed)
+        return np.unique(np.concatenate([near, worded, dated[dated >= 0], both]))
+
+    def _neighbourhood(self, found: I64) -> tuple[I64, I64]:
+        """`found` and the rows around them, ascending, and for each of these the places of those around it among them, -1: not there."""
+        if not (self.weights.links or self.weights.late_context):
+            alone = np.full((len(found), 2 * WIDTH + 1), -1, np.int64)
+            alone[:, WIDTH] = np.arange(len(found))
+            return found, alone
+        sessions, columns = self.memory.evidence.sessions, self.memory.columns
+        near = sessions.around(found, WIDTH, columns)
+        rows = np.unique(near[near >= 0])
+        if self.memory.allowed is not None:
+            rows = rows[self.memory.allowed[rows]]
+        around = sessions.around(rows, WIDTH, columns)
+        place = np.minimum(np.searchsorted(rows, around), max(len(rows) - 1, 0))
+        return rows, np.where((around >= 0) & (rows[place] == around), place, -1) if len(rows) else around
+
+    def _late(self, text: QueryText, query: Understood, rows: I64) -> tuple[F32, F32]:
+        """[w, c] cosines of the query's words to those of the rows, and the words' weights [w]."""
+        evidence = self.memory.evidence
+        vectors = query_words(text.word_vectors, evidence.words.dimension)
+        words = [(word, place) for word, place in query.words if place < len(vectors)]
+        if not (self.weights.late or self.weights.late_context) or not words:
+            return np.empty((0, len(rows)), np.float32), np.empty(0, np.float32)
+        # A word of several terms, where the script has no spaces, is as rare as the rarest of them.
+        starts = np.cumsum([0, *(len(word.terms) for word, _ in words[:-1])])
+        idf = np.maximum.reduceat(evidence.postings.idfs([term for word, _ in words for term in word.terms]), starts)
+        found = evidence.words.similarities(vectors[[place for _, place in words]], rows)
+        has = evidence.words.has(rows)
+        unknown = ~has & evidence.postings.worded(rows)
+        if unknown.any() and has.any():
+            # A caller's own vector, or an older release's row: nobody knows how near its words are, so it is as near as the others.
+            found[:, unknown] = found[:, has].mean(axis=1, keepdims=True)
+        return found, np.maximum(idf, np.float32(_LEAST_WEIGHT))

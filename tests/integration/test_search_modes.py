@@ -1,0 +1,121 @@
+"""Searches by text on a real suite: every mode, what a score is made of, and that it stays the same over a restart and a move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ndml.client import NdmlClient, NewMemory, Query
+from ndml.testing import Suite, SuiteOptions
+
+SAID = [
+    ("trip", "Ann", "Which museum did you visit in Friedrichshafen?"),
+    ("trip", "Bo", "The one with the zeppelins. It rained all weekend."),
+    ("trip", "Ann", "I would rather have gone sailing."),
+    ("music", "Ann", "My violin needs new strings before the concert."),
+    ("music", "Cy", "The shop by the harbour sells them."),
+    ("", "Ann", "I am allergic to walnuts."),
+    ("", "Bo", "My sister Maja moved to Oslo in spring."),
+]
+ASKED = ["Which museum has zeppelins?", "Who sells violin strings?", "What did Bo say about Maja?", "walnuts", "of the"]
+MODES = ["", "full", "fast", "dense"]
+BEGAN = datetime(2025, 3, 3, 9, tzinfo=UTC)
+Rankings = dict[tuple[str, str], list[tuple[str, float]]]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    options = SuiteOptions(data_dir=tmp_path_factory.mktemp("modes"), gateways=1, memory_nodes=1, consensus_nodes=1)
+    with Suite(options) as running, NdmlClient(running.grpc_address, timeout_s=60) as client:
+        for i, (session, speaker, text) in enumerate(SAID):
+            client.add(text, user="ann", session=session, speaker=speaker, said_at=BEGAN + timedelta(minutes=i))
+        yield running
+
+
+def rankings(client: NdmlClient, user: str) -> Rankings:
+    found = {}
+    for text in ASKED:
+        for mode in MODES:
+            found[text, mode] = [(hit.memory.text, hit.score) for hit in client.search(text, user=user, k=20, mode=mode)]
+    return found
+
+
+def alike(found: Rankings, others: Rankings) -> None:
+    """The same memories with the same scores: strength and age play no part, the rest is rounding."""
+    assert found.keys() == others.keys()
+    for asked, hits in found.items():
+        assert dict(hits) == pytest.approx(dict(others[asked]), abs=5e-3), asked
+
+
+def test_each_mode_ranks_by_its_signals_and_the_shares_are_the_score(small: Suite) -> None:
+    with NdmlClient(small.grpc_address, timeout_s=60) as client:
+        signals: dict[str, set[str]] = {}
+        for mode in MODES:
+            for text in ASKED:
+                hits = list(client.search(text, user="ann", k=20, mode=mode, explain=True))
+                assert len(hits) == len(SAID)
+                assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+                for hit in hits:
+                    assert hit.score == pytest.approx(sum(hit.signals.values()), abs=1e-3)
+                signals.setdefault(mode, set()).update(name for hit in hits for name in hit.signals)
+        assert {"dense", "lexical", "late", "late_context", "links", "session", "speaker", "asks"} <= signals["full"] == signals[""]
+        assert signals["fast"] == {"dense", "lexical"}
+        assert signals["dense"] <= {"dense", "salience", "strength"}
+
+
+def test_a_reply_is_found_by_the_question_that_it_answers(small: Suite) -> None:
+    with NdmlClient(small.grpc_address, timeout_s=60) as client:
+        best = [hit.memory.text for hit in client.search("Where can I buy violin strings?", user="ann", k=2)]
+        assert set(best) == {SAID[3][2], SAID[4][2]}
+        [first, *_] = client.search("walnuts", user="ann")
+        assert first.memory.text == "I am allergic to walnuts."
+
+
+def test_scope_and_batch_hold_in_every_mode(small: Suite) -> None:
+    with NdmlClient(small.grpc_address, timeout_s=60) as client:
+        one = rankings(client, "ann")
+        queries = [Query(text, k=20, mode=mode) for text in ASKED for mode in MODES]
+        together = client.search_many(queries, user="ann")
+        alike({key: [(hit.memory.text, hit.score) for hit in found] for key, found in zip(one, together, strict=True)}, one)
+        for mode in MODES:
+            within = client.search("zeppelin museum", user="ann", session="music", k=20, mode=mode)
+            assert sorted(hit.memory.text for hit in within) == sorted(text for session, _, text in SAID if session == "music")
+            assert list(client.search("zeppelin museum", user="nobody", mode=mode)) == []
+
+
+def test_a_restart_keeps_every_ranking(small: Suite) -> None:
+    with NdmlClient(small.grpc_address, timeout_s=60) as client:
+        before = rankings(client, "ann")
+    for name in [name for name in small.names if name.startswith("memory-node")]:
+        small.kill(name)
+        small.restart(name)
+    small.wait_healthy()
+    with NdmlClient(small.grpc_address, timeout_s=60) as client:
+        alike(rankings(client, "ann"), before)
+
+
+def test_an_export_takes_word_vectors_along_and_the_copy_ranks_alike(small: Suite, tmp_path: Path) -> None:
+    with NdmlClient(small.grpc_address, timeout_s=60) as client:
+        out = list(client.export(user="ann", include_embedding=True))
+        assert all(memory.embedding is not None and len(memory.embedding.word_vectors) % 48 == 0 for memory in out)
+        words = {memory.text: memory.embedding.word_vectors for memory in out if memory.embedding is not None}
+        assert len(words["I am allergic to walnuts."]) >= 2 * 48
+        result = client.import_(out, user="moved")
+        assert (result.imported, result.failed) == (len(SAID), 0)
+        back = {memory.text: memory.embedding for memory in client.export(user="moved", include_embedding=True)}
+        assert {text: embedding.word_vectors for text, embedding in back.items() if embedding is not None} == words
+        alike(rankings(client, "moved"), rankings(client, "ann"))
+
+
+def test_a_new_text_is_found_by_its_own_words_and_the_old_ones_are_gone(small: Suite) -> None:
+    with NdmlClient(small.grpc_address, timeout_s=60) as client:
+        [added] = client.add_many([NewMemory("My parrot is called Pirate.", speaker="Ann")], user="changing")
+        client.add("The weather is fine.", user="changing")
+        client.update(added.trace_id, user="changing", text="My tortoise is called Turbo.")
+        found = client.search("parrot", user="changing", explain=True)
+        assert not any("lexical" in hit.signals for hit in found)
+        [first, *_] = client.search("Is there a tortoise?", user="changing", k=1)
+        assert first.memory.text == "My tortoise is called Turbo."

@@ -6,8 +6,8 @@ import re
 
 _RELATED = (
     "mother|father|mum|mom|dad|parents?|sister|brother|siblings?|sons?|daughters?|child|children|kids?|baby|wife|husband|partner|"
-    "girlfriend|boyfriend|friends?|aunt|uncle|cousin|niece|nephew|grandmother|grandfather|grandma|grandpa|grandparents|boss|colleagues?|neighbou?rs?|"
-    "doctor|dentist|teacher|flatmate|roommate|landlord|landlady"
+    "girlfriend|boyfriend|friends?|aunt|uncle|cousin|niece|nephew|grandmother|grandfather|grandma|grandpa|grandparents|boss|"
+    "colleagues?|neighbou?rs?|doctor|dentist|teacher|flatmate|roommate|landlord|landlady"
 )
 _ANOTHER = re.compile(rf"(?:(?:he|she|they)\b|(?:my|our) (?:[a-z]+ )?(?:{_RELATED})\b)", re.IGNORECASE)
 # A name, and a verb of somebody else: "Greta from work has ...", "Tom's car is ...". What ends in -ing is no name: "Climbing is ...".

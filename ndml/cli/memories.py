@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from ndml.cli.cards import cards, decision, when
 from ndml.cli.output import table, text_and_id
 from ndml.cli.session import Session
 from ndml.cli.transfer import add_file
-from ndml.client import Hit, Provenance, SearchResult
+from ndml.client import Hit, Memory, Provenance, SearchResult
 from ndml.errors import FieldInvalid
 
 
@@ -95,6 +96,10 @@ def search(
     mode: Annotated[
         str, typer.Option(help="How to rank: full (every signal), fast (similarity and words) or dense.", show_default=False)
     ] = "",
+    neighbours: Annotated[int, typer.Option(help="With so many of its session before and after each hit.", min=0, max=5)] = 0,
+    ancestors: Annotated[int, typer.Option(help="With what each hit was made out of or replaced: steps back.", min=0, max=5)] = 0,
+    diversity: Annotated[float, typer.Option(help="How much a hit loses for being like those before it.", min=0.0, max=1.0)] = 0.0,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of all hits together; what does not fit is passed over. 0: any.", min=0)] = 0,
     label: opt.Labels = None,
     kind: opt.Kinds = None,
     speaker: opt.Speakers = None,
@@ -112,6 +117,10 @@ def search(
             include_strength=strength,
             weights=opt.weights_of(salience_weight, strength_weight, weight),
             mode=mode,
+            neighbours=neighbours,
+            ancestors=ancestors,
+            diversity=diversity,
+            max_tokens=max_tokens,
             filter=opt.filter_of(label, kind, speaker, since, until),
         )
     session.output.result({"hits": found.hits, "stats": found.stats}, *_shown(found, explain, strength))
@@ -234,10 +243,21 @@ def stats(context: typer.Context) -> None:
 
 def _shown(found: SearchResult, explain: bool, strength: bool) -> list[RenderableType]:
     columns = [">#", ">score", *(["signals"] if explain else []), *([">strength"] if strength else []), "=said", "speaker", "memory"]
-    rows = [_hit_row(number, hit, explain, strength) for number, hit in enumerate(found, 1)]
+    rows = [row for number, hit in enumerate(found, 1) for row in _hit_rows(number, hit, explain, strength)]
     stats = found.stats
     summary = f"{len(found)} of {stats.traces_in_scope:,} memories, {stats.total_ms:.1f} ms ({stats.index})"
     return [table(*columns, rows=rows), summary] if rows else [summary]
+
+
+def _hit_rows(number: int, hit: Hit, explain: bool, strength: bool) -> list[list[object]]:
+    """The hit, and what it came from and what stands around it in its session, in their order."""
+    blank = [""] * (explain + strength)
+
+    def beside(mark: str, memories: Sequence[Memory]) -> list[list[object]]:
+        return [["", mark, *blank, when(each.said_at), each.speaker, text_and_id(each.text, each.trace_id)] for each in memories]
+
+    hit_row = _hit_row(number, hit, explain, strength)
+    return [*beside("from", hit.ancestors), *beside("before", hit.before), hit_row, *beside("after", hit.after)]
 
 
 def _hit_row(number: int, hit: Hit, explain: bool, strength: bool) -> list[object]:

@@ -154,7 +154,13 @@ def stats(value: types_pb2.SearchStats) -> models.SearchStats:
 
 def found(response: memory_pb2.SearchMemoriesResponse) -> models.SearchResult:
     hits = tuple(
-        models.Hit(memory(hit.trace), hit.score, {share.signal: share.share for share in hit.signals}, hit.similarity)
+        models.Hit(
+            memory(hit.trace),
+            hit.score,
+            {share.signal: share.share for share in hit.signals},
+            hit.similarity,
+            *(tuple(map(memory, traces)) for traces in (hit.before, hit.after, hit.ancestors)),
+        )
         for hit in response.hits
     )
     return models.SearchResult(hits, stats(response.stats))

@@ -166,6 +166,12 @@ class Hit:
     score: float
     signals: Mapping[str, float] = field(default_factory=dict)
     similarity: float = 0.0
+    before: tuple[Memory, ...] = ()
+    """Asked for by neighbours: of its session, said before it, first said first."""
+    after: tuple[Memory, ...] = ()
+    """The same, said after it."""
+    ancestors: tuple[Memory, ...] = ()
+    """Asked for: what it was made out of or replaced, and so on, first said first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +261,10 @@ class Query:
     weights: RankingWeights | None = None
     include_strength: bool = False
     mode: SearchMode | str = ""
+    neighbours: int = 0
+    ancestors: int = 0
+    diversity: float = 0.0
+    max_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

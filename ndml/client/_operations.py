@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack
@@ -101,6 +101,10 @@ class Operations(Administration, Talking):
         include_strength: bool = False,
         weights: RankingWeights | None = None,
         mode: SearchMode | str = "",
+        neighbours: int = 0,
+        ancestors: int = 0,
+        diversity: float = 0.0,
+        max_tokens: int = 0,
         consistency_token: str = "",
         **options: Unpack[CallOptions],
     ) -> Unary[SearchResult]:
@@ -109,10 +113,13 @@ class Operations(Administration, Talking):
         `min_score` leaves out what scores below it; `explain` fills Hit.signals; `agent` and `session` narrow the search; `mode` says how
         to rank ("full", "fast" or "dense"; empty: the server's setting), `weights` what each signal counts; `include_strength` fills
         Hit.memory.strength.
+        `neighbours` (0 to 5) fills Hit.before and Hit.after, `ancestors` (steps, 0 to 5) Hit.ancestors. `diversity` (0 to 1) puts back
+        what is like a hit before it; `max_tokens` bounds the texts of all hits, a token taken for four bytes, and leaves repetitions out.
         Raises FieldInvalid, EmbeddingDimensionMismatch, EmbeddingNotFinite, OwnerUnavailable, DeadlinePassed.
         """
         what = (text, embedding, k, filter, min_score, explain, include_embedding)
         query = Query(*what, weights=weights, include_strength=include_strength, mode=mode)
+        query = replace(query, neighbours=neighbours, ancestors=ancestors, diversity=diversity, max_tokens=max_tokens)
         request = self._search_request(query, options, consistency_token)
         owners = [(request.scope.tenant, request.scope.user)]
         return Unary(self._call("memory", "SearchMemories", options), request, self._remembering(owners, decode.found))
@@ -341,6 +348,10 @@ class Operations(Administration, Talking):
             weights=encode.weights(query.weights),
             include_strength=query.include_strength,
             mode=encode.mode(query.mode),
+            neighbours=encode.integer("neighbours", query.neighbours),
+            ancestors=encode.integer("ancestors", query.ancestors),
+            diversity=encode.number("diversity", query.diversity),
+            max_tokens=encode.integer("max_tokens", query.max_tokens),
             consistency=self._consistency(options),
         )
         vector = encode.embedding("embedding", query.embedding)

@@ -134,6 +134,10 @@ class _Alike(NamedTuple):
     consistency: types_pb2.Consistency
     mode: types_pb2.SearchMode
     worded: bool
+    neighbours: int
+    ancestors: int
+    diversity: float
+    max_tokens: int
 
 
 def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -> _Alike:
@@ -154,6 +158,10 @@ def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -
         request.consistency,
         request.mode,
         not request.HasField("embedding"),
+        request.neighbours,
+        request.ancestors,
+        request.diversity,
+        request.max_tokens,
     )
 
 
@@ -175,6 +183,8 @@ def _operation(owner: Owner, request: memory_pb2.SearchMemoriesRequest, queries:
     search.agent, search.session = scope.agent, scope.session
     search.include_embedding, search.explain = request.include_embedding, request.explain
     search.include_strength = request.include_strength
+    search.neighbours, search.ancestors = request.neighbours, request.ancestors
+    search.diversity, search.max_tokens = request.diversity, request.max_tokens
     if request.HasField("weights"):
         search.weights.CopyFrom(request.weights)
     if request.HasField("filter"):

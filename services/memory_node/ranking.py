@@ -80,7 +80,7 @@ def rank(cosines: F32, rows: I64, weights: Weights, signals: Signals, k: int) ->
     salience, strength = priors(np.maximum(found, 0), weights, signals)
     shares = {"dense": cosines, "salience": salience[position], "strength": strength[position]}
     scores = np.where(rows >= 0, sum(shares.values()), -np.inf).astype(np.float32)
-    return _ordered(Ranked(scores, rows, cosines, shares), np.argsort(-scores, axis=1, kind="stable")[:, :k])
+    return ordered(Ranked(scores, rows, cosines, shares), np.argsort(-scores, axis=1, kind="stable")[:, :k])
 
 
 def priors(rows: I64, weights: Weights, signals: Signals) -> tuple[F32, F32]:
@@ -96,14 +96,14 @@ def compete_for_rank(ranked: Ranked, vectors: F32, options: HomeostasisOptions) 
     after = np.stack([compete(scores, hits, options) for scores, hits in zip(ranked.scores, vectors, strict=True)])
     loss = np.where(ranked.rows >= 0, after - ranked.scores, 0).astype(np.float32)
     pushed = ranked._replace(scores=ranked.scores + loss, shares={**ranked.shares, "competition": loss})
-    return _ordered(pushed, np.argsort(-after, axis=1, kind="stable"))
+    return ordered(pushed, np.argsort(-after, axis=1, kind="stable"))
 
 
 def _asked(asked: RankingWeights, name: str, usual: float) -> float:
     return float(getattr(asked, name)) if asked.HasField(name) else usual
 
 
-def _ordered(ranked: Ranked, order: I64) -> Ranked:
+def ordered(ranked: Ranked, order: I64) -> Ranked:
     """Columns `order` [n, k] of every part."""
 
     def taken(part: F32) -> F32:

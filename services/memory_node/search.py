@@ -25,8 +25,10 @@ from services.memory_node.ports import NowNs
 from services.memory_node.ranking import Ranked, RankingOptions, compete_for_rank, plain, rank
 from services.memory_node.reader import Reader
 from services.memory_node.records import F32, unit_vectors
+from services.memory_node.selection import diverse, only, within
 from services.memory_node.signals.retrieval import Memory, Retrieval, Spent
 from services.memory_node.states import lifecycle_of, strength_of
+from services.memory_node.surroundings import Beside, Surroundings
 from services.memory_node.vectors import MOST_WORDS, show, word_bytes
 
 I64 = NDArray[np.int64]
@@ -45,6 +47,10 @@ class GroupKey(NamedTuple):
     weights: bytes
     mode: SearchMode
     worded: bool
+    neighbours: int
+    ancestors: int
+    diversity: float
+    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,10 @@ def group_key(action: SearchAction) -> GroupKey:
         weights,
         action.mode,
         bool(action.texts),
+        action.neighbours,
+        action.ancestors,
+        action.diversity,
+        action.max_tokens,
     )
 
 
@@ -193,11 +203,14 @@ class Searcher:
             for sequences, count, too_large in zip(found.sequences.tolist(), found.counts, sizes, strict=True)
         ]
         first = chunk.actions[0]
-        full = first.include_embedding or first.explain or first.include_strength
-        hits = self._full_hits(chunk, wanted, found.ranked) if full else self._hits(chunk, wanted, found.ranked, fresh)
+        around = first.neighbours or first.ancestors
+        full = first.include_embedding or first.explain or first.include_strength or around
+        hits: Sequence[list[bytes] | NdmlError] = (
+            self._full_hits(chunk, wanted, found.ranked) if full else self._hits(chunk, wanted, found.ranked, fresh)
+        )
         stats = self._stats(chunk, found.spent, (indexed - started) * 1e3, (time.perf_counter() - indexed) * 1e3)
         return [
-            self._too_large(too_large) if too_large else wire.search_response(pieces, each)
+            pieces if isinstance(pieces, NdmlError) else self._too_large(too_large) if too_large else wire.search_response(pieces, each)
             for pieces, each, too_large in zip(hits, stats, sizes, strict=True)
         ]
 
@@ -234,7 +247,9 @@ class Searcher:
         mode = action.mode or options.mode
         worded = bool(chunk.texts) and mode != SEARCH_MODE_DENSE
         weights = options.of(action.weights)
-        wanted = action.k if weights.plain and not worded else max(action.k, options.candidates)
+        shaped = action.diversity or action.max_tokens
+        wanted = action.k if weights.plain and not worded and not shaped else max(action.k, options.candidates)
+        k = wanted if shaped else action.k
         allowed = partition.mask(chunk.wanted, self._reader, self._now_us())
         cosines, rows = partition.index.search(chunk.vectors, min(wanted, len(partition.columns)), allowed, sure=action.k)
         signals = partition.signals(self._now_us() / 1e6)
@@ -246,16 +261,27 @@ class Searcher:
             memory = Memory(partition.index, partition.columns, partition.evidence, signals, allowed, self._now_us(), texts)
             shares = shares.fast() if mode == SEARCH_MODE_FAST else shares
             as_of = chunk.wanted is not None and chunk.wanted.timed
-            retrieval = Retrieval(memory, shares, weights, action.k, options.candidates, as_of)
+            retrieval = Retrieval(memory, shares, weights, k, options.candidates, as_of)
             ranked = retrieval.rank(chunk.texts, chunk.vectors, rows, spent)
         elif weights.plain:
             ranked = plain(cosines, rows)
         else:
-            ranked = rank(cosines, rows, weights, signals, min(action.k, len(partition.columns)))
+            ranked = rank(cosines, rows, weights, signals, min(k, len(partition.columns)))
         homeostasis = options.homeostasis
         if homeostasis.competition_strength and ranked.rows.size:
             vectors = partition.index.reconstruct(np.maximum(ranked.rows, 0).ravel())
             ranked = compete_for_rank(ranked, vectors.reshape(*ranked.rows.shape, -1), homeostasis)
+        return self._shaped(chunk, ranked) if shaped and ranked.rows.size else ranked
+
+    def _shaped(self, chunk: _Chunk, ranked: Ranked) -> Ranked:
+        """The k that the request wants shown, of more."""
+        partition, action = chunk.partition, chunk.actions[0]
+        if action.diversity:
+            vectors = partition.index.reconstruct(np.maximum(ranked.rows, 0).ravel()).reshape(*ranked.rows.shape, -1)
+            ranked = diverse(ranked, vectors, action.diversity, ranked.rows.shape[1] if action.max_tokens else action.k)
+        if action.max_tokens:
+            texts = [self._texts_of(partition, rows[rows >= 0]) for rows in ranked.rows]
+            ranked = only(ranked, [within(said, action.max_tokens, action.k) for said in texts])
         return ranked
 
     def _texts_of(self, partition: Partition, rows: I64) -> list[tuple[str, str]]:
@@ -293,14 +319,34 @@ class Searcher:
                 self._cache.put(sequence, head)
         return heads
 
-    def _full_hits(self, chunk: _Chunk, wanted: Sequence[Sequence[int]], ranked: Ranked) -> list[list[bytes]]:
+    def _full_hits(self, chunk: _Chunk, wanted: Sequence[Sequence[int]], ranked: Ranked) -> list[list[bytes] | NdmlError]:
         stored = self._rows(chunk.partition, sorted({sequence for sequences in wanted for sequence in sequences}))
+        found: list[list[bytes] | NdmlError] = []
+        for i, sequences in enumerate(wanted):
+            try:
+                around = self._around(chunk, ranked.rows[i, : len(sequences)], [stored[sequence][0] for sequence in sequences])
+            except FieldInvalid as error:  # too much stands around this query's hits; the others have their answers
+                found.append(error)
+                continue
+            found.append([self._full_hit(chunk, i, j, stored[sequence], ranked, around[j]) for j, sequence in enumerate(sequences)])
+        return found
+
+    def _around(self, chunk: _Chunk, rows: I64, payloads: Sequence[bytes]) -> list[Beside]:
+        """What the request wants to see beside each hit. Raises FieldInvalid where that is too large, _RowsGone."""
+        action, partition = chunk.actions[0], chunk.partition
+        if not (action.neighbours or action.ancestors):
+            return [Beside()] * len(rows)
+        narrowed = conditions(action.agent, action.session, None)
+        allowed = partition.mask(narrowed, self._reader, self._now_us())
+        view = Surroundings(partition, self._reader, allowed, action.agent, action.session, self._now_us(), self._options.result_bytes)
+        sides = view.neighbours(rows, action.neighbours)
+        stored = self._rows(partition, sorted({sequence for before, after in sides for sequence in (*before, *after)}))
         return [
-            [self._full_hit(chunk, i, j, stored[sequence], ranked) for j, sequence in enumerate(sequences)]
-            for i, sequences in enumerate(wanted)
+            Beside([stored[s][0] for s in before], [stored[s][0] for s in after], view.ancestors(payload, action.ancestors))
+            for (before, after), payload in zip(sides, payloads, strict=True)
         ]
 
-    def _full_hit(self, chunk: _Chunk, i: int, j: int, stored: tuple[bytes, bytes], ranked: Ranked) -> bytes:
+    def _full_hit(self, chunk: _Chunk, i: int, j: int, stored: tuple[bytes, bytes], ranked: Ranked, around: Beside) -> bytes:
         """Hit j of query i with all that was asked for."""
         action, (payload, vector) = chunk.actions[i], stored
         if action.include_embedding:
@@ -315,7 +361,8 @@ class Searcher:
         if action.explain:
             all_shares = {name: float(part[i, j]) for name, part in ranked.shares.items()}
             shares = {name: share for name, share in all_shares.items() if share or name == "dense"}
-        return wire.full_hit(payload, float(ranked.scores[i, j]), float(ranked.cosines[i, j]), shares)
+        beside = wire.beside(around.before, around.after, around.ancestors)
+        return wire.full_hit(payload, float(ranked.scores[i, j]), float(ranked.cosines[i, j]), shares, beside)
 
     def _now_us(self) -> int:
         return self._now_ns() // 1000

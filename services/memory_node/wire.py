@@ -26,6 +26,9 @@ _HIT_TRACE = b"\x0a"  # SearchHit.trace = 1
 _HIT_SCORE = b"\x15"  # SearchHit.score = 2
 _HIT_SIGNALS = b"\x1a"  # SearchHit.signals = 3
 _HIT_SIMILARITY = b"\x25"  # SearchHit.similarity = 4
+_HIT_BEFORE = b"\x2a"  # SearchHit.before = 5
+_HIT_AFTER = b"\x32"  # SearchHit.after = 6
+_HIT_ANCESTORS = b"\x3a"  # SearchHit.ancestors = 7
 _RESPONSE_HITS = b"\x0a"  # SearchMemoriesResponse.hits = 1
 _RESPONSE_STATS = b"\x12"  # SearchMemoriesResponse.stats = 2
 _RESULT_SEARCH = b"\x1a"  # OperationResult.search = 3
@@ -67,12 +70,18 @@ def scores(score: F32, similarity: F32) -> bytes:
     return made.tobytes()
 
 
-def full_hit(payload: bytes, score: float, similarity: float, shares: Mapping[str, float]) -> bytes:
-    """A hit as a field of the response, with the shares of its score by signal where there are any."""
+def beside(before: Sequence[bytes], after: Sequence[bytes], ancestors: Sequence[bytes]) -> bytes:
+    """Fields of a hit: payloads of what stands around it."""
+    sides = ((_HIT_BEFORE, before), (_HIT_AFTER, after), (_HIT_ANCESTORS, ancestors))
+    return b"".join([field(tag, payload) for tag, payloads in sides for payload in payloads])
+
+
+def full_hit(payload: bytes, score: float, similarity: float, shares: Mapping[str, float], around: bytes = b"") -> bytes:
+    """A hit as a field of the response, with the shares of its score by signal where there are any, and what is `beside` it."""
     hit = field(_HIT_TRACE, payload) + _HIT_SCORE + struct.pack("<f", score) + _HIT_SIMILARITY + struct.pack("<f", similarity)
     for signal, share in shares.items():
         hit += field(_HIT_SIGNALS, SignalShare(signal=signal, share=share).SerializeToString())
-    return field(_RESPONSE_HITS, hit)
+    return field(_RESPONSE_HITS, hit + around)
 
 
 def with_strength(payload: bytes, strength: TraceStrength, state: LifecycleState) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ndml.client import NdmlClient, NewMemory, Query
+from ndml.errors import FieldInvalid
 from ndml.testing import Suite, SuiteOptions
 
 SAID = [
@@ -119,3 +120,23 @@ def test_a_new_text_is_found_by_its_own_words_and_the_old_ones_are_gone(small: S
         assert not any("lexical" in hit.signals for hit in found)
         [first, *_] = client.search("Is there a tortoise?", user="changing", k=1)
         assert first.memory.text == "My tortoise is called Turbo."
+
+
+def test_what_stands_around_a_hit_and_a_budget_reach_the_caller(small: Suite) -> None:
+    with NdmlClient(small.grpc_address, user="ann", timeout_s=60) as client:
+        [hit] = client.search("zeppelins and rain all weekend", k=1, neighbours=1)
+        assert [each.text for each in (*hit.before, *hit.after)] == [SAID[0][2], SAID[2][2]]
+        assert not hit.ancestors
+        size = len(SAID[5][2].encode())
+        found = client.search("walnuts", k=10, max_tokens=size // 4 + 1)
+        assert found[0].memory.text == SAID[5][2] and sum(len(each.memory.text.encode()) for each in found) <= size + 4
+        plain = [each.memory.text for each in client.search("walnuts", k=7)]
+        unlike = [each.memory.text for each in client.search("walnuts", k=7, diversity=0.9)]
+        assert plain != unlike and plain[0] == unlike[0] and set(plain) == set(unlike)
+        many = client.search_many(
+            [Query("walnuts", k=1, neighbours=1), Query("zeppelins and rain", k=1, neighbours=1), Query("violin", k=1)]
+        )
+        assert [len(each[0].before) + len(each[0].after) for each in many] == [0, 2, 0]
+        with pytest.raises(FieldInvalid) as refused:
+            client.search("walnuts", neighbours=6)
+        assert refused.value.violations[0].field == "neighbours"

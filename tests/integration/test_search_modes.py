@@ -140,3 +140,49 @@ def test_what_stands_around_a_hit_and_a_budget_reach_the_caller(small: Suite) ->
         with pytest.raises(FieldInvalid) as refused:
             client.search("walnuts", neighbours=6)
         assert refused.value.violations[0].field == "neighbours"
+
+
+@pytest.mark.parametrize("mode", ["full", "fast", "dense"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "of the and to",
+        "?!",
+        " \n\t ",
+        "🎻🎻 🌊",
+        "Скрипка и струны",
+        "小提琴需要新的琴弦",
+        "كمان",
+        "ไวโอลิน",
+        "what was on 31 February 2025",
+        "what was on 99/99/9999",
+        "on the 30th of Febtember, year -5",
+        "where do I " + "live " * 30,
+        "violin " * 9_000,
+        "\u202e\u200b\u0301",
+        "a\x00b",
+    ],
+)
+def test_any_query_has_an_answer(small: Suite, text: str, mode: str) -> None:
+    with NdmlClient(small.grpc_address, user="ann", timeout_s=60) as client:
+        found = client.search(text, k=3, mode=mode, explain=True, neighbours=1, ancestors=1, diversity=0.5, max_tokens=1000)
+        assert len(found) == 3
+        assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
+        for hit in found:
+            assert hit.score == pytest.approx(sum(hit.signals.values()), abs=1e-3)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 100_000])
+def test_no_query_and_one_too_long_are_refused_by_name(small: Suite, text: str) -> None:
+    with NdmlClient(small.grpc_address, user="ann") as client, pytest.raises(FieldInvalid) as refused:
+        client.search(text)
+    assert refused.value.violations[0].field == "text"
+
+
+def test_one_memory_is_found_by_any_query_and_none_by_none(small: Suite) -> None:
+    with NdmlClient(small.grpc_address, user="hermit", timeout_s=60) as client:
+        assert len(client.search("anything")) == 0
+        client.add("My lamp is broken.")
+        for text in ("lamp", "of the", "zeppelins", "小提琴"):
+            for mode in MODES:
+                assert [hit.memory.text for hit in client.search(text, mode=mode, diversity=0.5)] == ["My lamp is broken."]

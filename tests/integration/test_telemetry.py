@@ -9,6 +9,7 @@ import pytest
 from ndml.client import ClientOptions, NdmlClient, Retry
 from ndml.errors import Code, ModelUnknown, TraceNotFound, Unavailable
 from ndml.runtime import semconv
+from ndml.runtime.telemetry import tenant_hash
 from ndml.testing import Span, Suite, TraceSink, tree
 
 GATEWAY, NODE, LLM = "ndml-gateway", "ndml-memory-node", "ndml-llm"
@@ -30,7 +31,11 @@ class Request:
         wanted = set(services)
 
         def complete(got: list[Span]) -> bool:
-            counted = [span for span in got if code is None or (span.kind == "server" and span.attributes.get(semconv.RPC_GRPC_STATUS_CODE) == code)]
+            counted = [
+                span
+                for span in got
+                if code is None or (span.kind == "server" and span.attributes.get(semconv.RPC_GRPC_STATUS_CODE) == code)
+            ]
             return wanted <= {span.service for span in counted} and len(tree(got)) == 1
 
         return sink.wait_for(self.trace_id, complete)
@@ -102,3 +107,25 @@ def test_a_dead_owner_is_a_server_error(spare_suite: Suite, trace_sink: TraceSin
     assert span.attributes[semconv.RPC_GRPC_STATUS_CODE] == Code.UNAVAILABLE
     assert span.status == "ERROR"
     assert span.message
+
+
+def test_every_service_that_a_request_meets_knows_its_tenant_by_hash(client: NdmlClient, trace_sink: TraceSink) -> None:
+    """As baggage from hop to hop; the name itself is in no span."""
+    searched, asked = Request(), Request()
+    client.add(f"The tenant of this is hashed, says {searched.trace_id}.", headers=searched.headers)
+    client.cluster_status(headers=asked.headers)
+    hashed = tenant_hash("default")
+    for request, services in ((searched, (GATEWAY, LLM, NODE)), (asked, (GATEWAY, LLM, NODE, "ndml-consensus"))):
+        spans = [span for span in request.spans(trace_sink, *services) if span.kind == "server"]
+        assert {span.service for span in spans} >= set(services)
+        assert {span.attributes.get(semconv.TENANT_HASH) for span in spans} == {hashed}
+        assert not any(value == "default" for span in spans for value in span.attributes.values())
+
+
+def test_what_a_chat_leaves_behind_is_linked_and_knows_its_tenant(suite: Suite, trace_sink: TraceSink) -> None:
+    request = Request()
+    with NdmlClient(suite.grpc_address, user="telemetry-chat", timeout_s=60.0) as client:
+        list(client.chat("My sister Ines lives in Porto.", learning="wait", headers=request.headers))
+    learn = trace_sink.find(lambda span: span.name == semconv.SPAN_LEARN and request.trace_id in span.links)
+    assert learn.parent_id == "" and learn.trace_id != request.trace_id
+    assert learn.attributes[semconv.TENANT_HASH] == tenant_hash("default")

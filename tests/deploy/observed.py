@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "deploy/helm/ndml/files"
 PAGE = ROOT / "docs/reference/metrics.md"
 _ROW = re.compile(r"^\| `(ndml_[a-z_]+)` \| (\w+) \| ([^|]*)\| ([^|]+) \|", re.MULTILINE)
-_OF_PROCESS = re.compile(r"^\| `(process_[a-z_]+)` \| \w+ \|", re.MULTILINE)
+_OF_PROCESS = re.compile(r"^\| `(process_[a-z_]+)` \| (\w+) \|", re.MULTILINE)
 TARGET_LABELS = {"job", "instance", "namespace"}
 """What Prometheus puts there."""
 _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
@@ -40,7 +40,7 @@ def documented() -> dict[str, Documented]:
             name, kind, frozenset(re.findall(r"`(\w+)`", labels)) | ({"le"} if kind == "histogram" else set()), services.strip()
         )
         found |= {name + suffix: row for suffix in _SUFFIXES[kind]}
-    return found | {name: Documented(name, "gauge", frozenset(), "all") for name in _OF_PROCESS.findall(text)}
+    return found | {name: Documented(name, kind, frozenset(), "all") for name, kind in _OF_PROCESS.findall(text)}
 
 
 def metrics_in(expr: str) -> Iterator[tuple[str, set[str]]]:

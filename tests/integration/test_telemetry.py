@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import urllib.request
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from ndml.client import ClientOptions, NdmlClient, Retry
 from ndml.errors import Code, ModelUnknown, TraceNotFound, Unavailable
@@ -129,3 +131,40 @@ def test_what_a_chat_leaves_behind_is_linked_and_knows_its_tenant(suite: Suite, 
     learn = trace_sink.find(lambda span: span.name == semconv.SPAN_LEARN and request.trace_id in span.links)
     assert learn.parent_id == "" and learn.trace_id != request.trace_id
     assert learn.attributes[semconv.TENANT_HASH] == tenant_hash("default")
+
+
+def scraped(suite: Suite, process: str, accept: str) -> str:
+    port = suite.layout.by_name(process).metrics_port
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"accept": accept})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def exemplars(text: str, histogram: str) -> dict[str, str]:
+    """Trace id -> span id of a histogram's exemplars in an OpenMetrics scrape."""
+    families = text_string_to_metric_families(text)
+    found = [sample.exemplar.labels for family in families if family.name == histogram for sample in family.samples if sample.exemplar]
+    return {labels["trace_id"]: labels["span_id"] for labels in found}
+
+
+def test_a_latency_names_the_trace_of_its_request_to_who_asks_for_openmetrics(
+    suite: Suite, client: NdmlClient, trace_sink: TraceSink
+) -> None:
+    request = Request()
+    client.search(f"Who looks after the orchard, asks {request.trace_id}?", headers=request.headers)
+    spans = request.spans(trace_sink, GATEWAY, LLM, NODE)
+    owner = next(span.instance for span in spans if span.service == NODE)
+    for process, service, histogram in (
+        ("gateway-1", GATEWAY, semconv.METRIC_RPC_DURATION),
+        ("llm", LLM, semconv.METRIC_RPC_DURATION),
+        (owner, NODE, semconv.METRIC_QUERY_LATENCY),
+    ):
+        of = exemplars(scraped(suite, process, "application/openmetrics-text; version=1.0.0"), histogram)
+        assert of.get(request.trace_id) in {span.span_id for span in spans}, f"{service} names {of}"
+        assert request.trace_id not in scraped(suite, process, "text/plain")
+
+
+def test_a_request_that_is_not_sampled_leaves_no_exemplar(suite: Suite, client: NdmlClient) -> None:
+    trace_id = secrets.token_hex(16)
+    client.search("Who looks after the orchard?", headers={"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-00"})
+    assert trace_id not in scraped(suite, "gateway-1", "application/openmetrics-text; version=1.0.0")

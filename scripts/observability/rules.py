@@ -134,6 +134,14 @@ _SLO = (
 
 _SERVICES = (
     Alert(
+        "NdmlServiceGone",
+        'sum by (namespace, job) (up{job=~".*ndml.*"}) == 0',
+        "1m",
+        "critical",
+        "No process of {{ $labels.job }} answers",
+        "All processes of {{ $labels.job }} are gone at once. Without gateways nobody is served, and no failed call is counted that could say so.",
+    ),
+    Alert(
         "NdmlTargetDown",
         'up{job=~".*ndml.*"} == 0',
         "2m",

@@ -139,7 +139,7 @@ _SERVICES = (
         "1m",
         "critical",
         "No process of {{ $labels.job }} answers",
-        "All processes of {{ $labels.job }} are gone at once. Without gateways nobody is served, and no failed call is counted that could say so.",
+        "All processes of {{ $labels.job }} are gone. Without gateways nobody is served, and nobody is left to count failed calls.",
     ),
     Alert(
         "NdmlTargetDown",
@@ -332,7 +332,7 @@ _REPLICATION = (
         "5m",
         "warning",
         "Writes reach fewer copies in time than was asked for",
-        "Their callers were told OWNER_UNAVAILABLE or DEADLINE_EXCEEDED; the copies that took them keep them.",
+        "Their callers were told OWNER_UNAVAILABLE, with how many copies have them; those copies keep them.",
     ),
 )
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ndml.runtime import semconv
 from ndml.runtime.spans import KINDS, STATUSES, Span
 
+_BLANKS = re.compile(r"\s*")
 _KIND_NUMBERS = {name: number for number, name in KINDS.items()}
 _STATUS_NUMBERS = {name: number for number, name in STATUSES.items()}
 
@@ -21,15 +23,20 @@ class NotTraces(ValueError):
 
 def documents(text: str) -> list[Any]:
     """The JSON documents in `text`, one after the other: a streaming gateway writes several. Raises NotTraces."""
-    decoder, found, position = json.JSONDecoder(), [], 0
+    decoder, found, position = json.JSONDecoder(), [], _after_blanks(text, 0)
     try:
-        while position < len(text.rstrip()):
-            document, end = decoder.raw_decode(text, position + len(text[position:]) - len(text[position:].lstrip()))
+        while position < len(text):
+            document, position = decoder.raw_decode(text, position)
             found.append(document)
-            position = end
-    except ValueError:
+            position = _after_blanks(text, position)
+    except (ValueError, RecursionError):
         raise NotTraces(f"no JSON: it begins with {text.strip()[:40]!r}") from None
     return found
+
+
+def _after_blanks(text: str, position: int) -> int:
+    match = _BLANKS.match(text, position)
+    return position if match is None else match.end()
 
 
 def spans_of(text: str) -> list[Span]:
@@ -40,7 +47,7 @@ def spans_of(text: str) -> list[Span]:
             raise NotTraces(f"JSON, but a {type(document).__name__} and not an object")
         try:
             found += _spans_of(document)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             if isinstance(error, NotTraces):
                 raise
             raise NotTraces(f"spans in a form that is not known here ({type(error).__name__}: {error})") from None

@@ -130,7 +130,7 @@ def test_promtool_fires_each_alert_and_leaves_it_quiet(promtool: str, tmp_path: 
 
 
 def test_half_of_the_allowed_failures_leave_half_of_the_budget(promtool: str, tmp_path: Path) -> None:
-    """Five calls of ten thousand fail by our fault, one in two hundred is slow; the tenth that fails by callers' mistakes does not count."""
+    """Five calls of ten thousand fail by our fault, one in two hundred is slow. A tenth fails by callers' mistakes: that is not counted."""
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [GROUPS[name] for name in RECORDING]}))
     labels = 'namespace="ndml",method="/ndml.v1.MemoryService/GetMemory"'
     series = {

@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test lint bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus sim eval-reliability plots format proto clean
+.PHONY: help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus sim eval-reliability plots format proto clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -54,6 +54,9 @@ lint: setup ## ruff, mypy --strict, import floors, buf lint, committed stubs aga
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
 	PYTHON=$(BIN)/python scripts/check_stubs.sh
+
+dashboards: setup ## Write Grafana dashboards, SLO rules and alerts anew from scripts/observability, into deploy/helm/ndml/files
+	$(BIN)/python -m scripts.observability
 
 bench: setup ## Speed beside its references in one run, into docs/benchmarks.md (about three minutes on a quiet machine)
 	$(BIN)/python -m tests.perf.bench_suite --markdown docs/benchmarks.md --json docs/benchmarks.json $(ARGS)

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind
 from ndml.errors import Unavailable
 from ndml.runtime import metrics, semconv
 from ndml.runtime.interceptors import as_ndml_error
-from ndml.runtime.telemetry import TRACEPARENT, current_traceparent, set_error, tracer
+from ndml.runtime.telemetry import set_error, trace_metadata, tracer
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class _UnaryContext(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-
         service, _, name = path.lstrip("/").partition("/")
         attributes = {semconv.RPC_SYSTEM: "grpc", semconv.RPC_SERVICE: service, semconv.RPC_METHOD: name}
         with tracer().start_as_current_span(f"{service}/{name}", kind=SpanKind.CLIENT, attributes=attributes) as span:
-            metadata = [*(details.metadata or ()), (TRACEPARENT, current_traceparent())]
+            metadata = [*(details.metadata or ()), *trace_metadata()]
             call = await continuation(details._replace(metadata=grpc.aio.Metadata(*metadata)), request)
             code = await call.code()
             if code is grpc.StatusCode.OK:
@@ -81,12 +81,6 @@ async def _error_of(call: Any) -> BaseException:
     except (grpc.RpcError, asyncio.CancelledError) as error:
         return error
     return RuntimeError("the call ended well")
-
-
-def trace_metadata() -> tuple[tuple[str, str], ...]:
-    """Trace context for a streaming call, which the interceptor does not touch."""
-    value = current_traceparent()
-    return ((TRACEPARENT, value),) if value else ()
 
 
 class LatencyWindow:

@@ -20,6 +20,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 import ndml
 from ndml.errors import NdmlError
+from ndml.runtime import metrics
 from ndml.runtime.admission import Limits
 from ndml.runtime.auth import Authenticator
 from ndml.runtime.interceptors import Chain, ChainOptions, Method
@@ -65,7 +66,7 @@ class Service:
         self._components: list[Component] = []
         self._exposed: dict[ServiceDescriptor, dict[str, Method]] = {}
         self._authenticator: Authenticator | None = None
-        self._serving = False
+        self._serving = self._ready = False
         self._on_drain: list[Callable[[], None]] = []
         self._chain: Chain | None = None
 
@@ -114,6 +115,8 @@ class Service:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises what a component's start raises, after stopping those that had started."""
         telemetry = configure_telemetry(self._settings.telemetry, self.name, self.instance)
+        metrics.BUILD_INFO.labels(self.name, self.version).set(1)
+        metrics.READY.set_function(lambda: self._ready)
         server = GrpcServer(self._server_settings, self.chain)
         for descriptor, methods in self._exposed.items():
             server.add(descriptor, methods)
@@ -126,11 +129,12 @@ class Service:
                 _spare_the_collector()
                 self._serving = True
                 await server.set_ready(True)
+                self._ready = True
                 log.info("ready", address=self.address, version=self.version)
                 await stop.wait()
                 await self._drain(server)
         finally:
-            self._serving = False
+            self._serving = self._ready = False
             for component in reversed(started):
                 await _stop(component)
             await server.stop(0)
@@ -159,6 +163,7 @@ class Service:
 
     async def _drain(self, server: GrpcServer) -> None:
         log.info("draining", in_flight=self.chain.in_flight)
+        self._ready = False
         await server.set_ready(False)
         await asyncio.sleep(self._server_settings.drain_s)
         for callback in self._on_drain:

@@ -37,9 +37,9 @@ from ndml.internal.v1 import memory_node_pb2 as node_pb2
 from ndml.placement import MemberPhase, PlacementNode
 from ndml.runtime import metrics
 from ndml.runtime.call import Call
-from ndml.runtime.channel import LatencyWindow, hedged, open_channel, trace_metadata
+from ndml.runtime.channel import LatencyWindow, hedged, open_channel
 from ndml.runtime.interceptors import as_ndml_error
-from ndml.runtime.telemetry import TRACEPARENT
+from ndml.runtime.telemetry import TraceMetadata, metadata_of, trace_metadata
 from ndml.v1 import admin_pb2, types_pb2
 from ndml.wire import rpc_error_to_ndml, status_to_error
 from services.gateway.links import NodeLink
@@ -169,7 +169,7 @@ class MemoryNodes:
     async def _parts(
         self, method: str, node: PlacementNode, request: node_pb2.ExportRequest | node_pb2.ConsolidateRequest, call: Call
     ) -> AsyncGenerator[Any, None]:
-        metadata = trace_metadata() or (((TRACEPARENT, call.traceparent),) if call.traceparent else ())
+        metadata = trace_metadata() or metadata_of(call.traceparent, call.tenant_hash)
         parts = getattr(self._link(node).stub, method)(request, timeout=call.remaining(), metadata=metadata)
         try:
             async for part in parts:
@@ -241,10 +241,9 @@ class LlmRemote:
     async def stop(self) -> None:
         await asyncio.gather(*(channel.close(None) for channel in self._channels))
 
-    async def encode(self, texts: list[str], traceparent: str) -> list[Embedded]:
+    async def encode(self, texts: list[str], metadata: TraceMetadata) -> list[Embedded]:
         """Vectors of at most 256 texts. Raises ModelUnavailable, ModelNotConfigured when the service has another vector space."""
         request = llm_pb2.EmbedRequest(texts=texts, word_vectors=self._word_vectors)
-        metadata = ((TRACEPARENT, traceparent),) if traceparent else ()
         attempts: list[Callable[[], Awaitable[llm_pb2.EmbedResponse]]] = [
             partial(_unary, stub.Embed, request, self._timeout_s, metadata) for stub in self._in_turn()
         ]

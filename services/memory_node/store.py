@@ -6,6 +6,7 @@ Files in the data directory: `ndml.db` (with `-wal` and `-shm` beside it), `ndml
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import threading
 import time
@@ -189,6 +190,10 @@ class Store:
 
     def bytes_on_disk(self) -> int:
         return self.path.stat().st_size + self.log_bytes()
+
+    def bytes_free(self) -> int:
+        """Of the disk that the store lies on, as this user may use them."""
+        return shutil.disk_usage(self.path.parent).free
 
     def close(self) -> None:
         """Empty the log and mark the store clean, so that the next start needs no check."""

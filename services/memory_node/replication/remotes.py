@@ -13,7 +13,8 @@ from ndml.errors import OwnerUnavailable
 from ndml.internal.v1 import consensus_pb2 as cpb
 from ndml.internal.v1 import consensus_pb2_grpc, replication_pb2_grpc
 from ndml.internal.v1 import replication_pb2 as rpb
-from ndml.runtime.channel import open_channel, trace_metadata
+from ndml.runtime.channel import open_channel
+from ndml.runtime.telemetry import trace_metadata
 from ndml.wire import rpc_error_to_ndml
 from services.memory_node.replication.ports import Member, Shares
 

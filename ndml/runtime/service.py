@@ -22,12 +22,15 @@ import ndml
 from ndml.errors import NdmlError
 from ndml.runtime.admission import Limits
 from ndml.runtime.auth import Authenticator
+from ndml.runtime.channel import Dialer
+from ndml.runtime.discovery import zone_of_node
 from ndml.runtime.interceptors import Chain, ChainOptions, Method
 from ndml.runtime.log import configure_logging, get_logger
 from ndml.runtime.metrics import serve_metrics
 from ndml.runtime.server import Dispatcher, GrpcServer, methods_of
 from ndml.runtime.settings import ServiceSettings, parse_command_line
 from ndml.runtime.telemetry import configure_telemetry
+from ndml.runtime.tls import TlsFiles
 from ndml.runtime.validation import ProtoValidator
 
 log = get_logger(__name__)
@@ -68,6 +71,8 @@ class Service:
         self._serving = False
         self._on_drain: list[Callable[[], None]] = []
         self._chain: Chain | None = None
+        self.tls = None if settings.tls.cert_file is None else self.attach(TlsFiles(settings.tls))
+        self.dialer = Dialer(self.tls)
 
     def attach(self, component: C) -> C:
         """Start `component` after those attached before it, stop it before them."""
@@ -114,7 +119,7 @@ class Service:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises what a component's start raises, after stopping those that had started."""
         telemetry = configure_telemetry(self._settings.telemetry, self.name, self.instance)
-        server = GrpcServer(self._server_settings, self.chain)
+        server = GrpcServer(self._server_settings, self.chain, self.tls)
         for descriptor, methods in self._exposed.items():
             server.add(descriptor, methods)
         started: list[Component] = []
@@ -211,5 +216,7 @@ async def _run(service: Service, settings: S, build: Callable[[S, Service], None
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # Windows has no loop signal handlers
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    if settings.kubernetes.zone_from_node and not settings.server.zone:
+        settings.server.zone = await asyncio.to_thread(zone_of_node, settings.kubernetes)
     build(settings, service)
     await service.run(stop)

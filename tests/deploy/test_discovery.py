@@ -385,3 +385,59 @@ def test_llm_replicas_come_and_go_under_load_and_no_call_fails(server: KubeServe
             replica.wait(BOUND_S)
     assert not failures, failures[:3]
     assert len(calls) >= 180
+
+
+def test_everybody_follows_the_consensus_nodes(server: KubeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No address of a consensus node is configured anywhere. A second one comes, the first one goes, and then a memory node registers."""
+    monkeypatch.setenv("NODE_NAME", "node-1")
+    server.nodes["node-1"] = {"metadata": {"labels": {"topology.kubernetes.io/zone": "eu-1b"}}}
+    config = str(server.kubeconfig(tmp_path / "config"))
+    found = {"KUBERNETES__KUBECONFIG": config, "KUBERNETES__CONSENSUS_SERVICE": "consensus"}
+    nobody = {"PLACEMENT__CONSENSUS": "[]"}
+    settings: dict[Role, dict[str, str]] = {
+        "gateway": {**found, **nobody},
+        "memory-node": {**found, **nobody, "HEARTBEAT__CONSENSUS": "[]", "KUBERNETES__ZONE_FROM_NODE": "true"},
+        "consensus": {**found, "CLUSTER__PEERS": "[]"},
+    }
+    suite = Suite(
+        SuiteOptions(data_dir=tmp_path / "data", memory_nodes=2, consensus_nodes=2, replication_factor=2, llm=False, settings=settings)
+    )
+    first, second = (spec.port for spec in suite.layout.of_role("consensus"))
+    server.put(piece("consensus", "first", first, endpoint("127.0.0.1")))
+
+    def status() -> dict[str, Any]:
+        with NdmlClient(suite.grpc_address, user="operator") as operator:
+            return {row.instance: row for row in operator.cluster_status().services if row.reachable}
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 2 * BOUND_S
+        while not condition():
+            assert time.monotonic() < deadline, status()
+            time.sleep(0.1)
+
+    vector = [1.0] + [0.0] * 383
+    try:
+        for name in suite.names:
+            if name != "memory-node-2":
+                suite.process(name).start()
+        for name in suite.names:
+            if name != "memory-node-2":
+                suite.wait_ready(name)
+        wait(lambda: {"consensus-1", "memory-node-1"} <= status().keys())
+        assert "consensus-2" not in status()
+        server.put(piece("consensus", "second", second, endpoint("127.0.0.1")))
+        wait(lambda: "consensus-2" in status())
+        log = suite.layout.logs / "consensus-1.log"
+        wait(lambda: any("peer_reachable" in line and f":{second}" in line for line in log.read_text().splitlines()))
+        with NdmlClient(suite.grpc_address, user="ann") as ann:
+            added = ann.add("Bees.", embedding=vector)
+            server.remove("first")
+            wait(lambda: "consensus-1" not in status())
+            suite.kill("consensus-1")
+            suite.process("memory-node-2").start()
+            suite.wait_ready("memory-node-2")
+            wait(lambda: {"consensus-2", "memory-node-1", "memory-node-2"} <= status().keys())
+            assert {member.zone for member in ann.placement(user="ann").members} == {"eu-1b"}
+            assert [hit.memory.trace_id for hit in ann.search(embedding=vector, k=1)] == [added.trace_id]
+    finally:
+        suite.stop()

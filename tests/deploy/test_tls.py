@@ -279,12 +279,9 @@ def test_the_command_line_checks_a_suite_that_speaks_tls(secured: Suite, authori
     own = authority.issue("operator")
     options = ["--address", secured.grpc_address, "--tls-roots", str(own.roots), "--tls-server-name", NAME, "-o", "json"]
     both = [*options, "--tls-certificate", str(own.certificate), "--tls-key", str(own.key)]
-    found = [
-        subprocess.run([sys.executable, "-m", "ndml.cli", "doctor", *given], capture_output=True, text=True, timeout=120)
-        for given in (options, both)
-    ]
-    assert [each.returncode for each in found] == [0, 0], found[0].stdout + found[0].stderr
-    half = subprocess.run(
-        [sys.executable, "-m", "ndml.cli", "doctor", *options, "--tls-key", str(own.key)], capture_output=True, text=True, timeout=120
-    )
+    doctor = [sys.executable, "-m", "ndml.cli", "doctor"]
+    for given in (options, both):
+        found = subprocess.run([*doctor, *given], capture_output=True, text=True, timeout=120, check=False)
+        assert found.returncode == 0, found.stdout + found.stderr
+    half = subprocess.run([*doctor, *options, "--tls-key", str(own.key)], capture_output=True, text=True, timeout=120, check=False)
     assert half.returncode == 2 and "mutual TLS needs both key and certificate" in half.stdout + half.stderr

@@ -19,24 +19,25 @@ _ROUND = 50
 
 
 def main(searches: int) -> None:
-    """Prints the medians of single searches by vector, and what a second's searches of one caller become."""
+    """Prints the quantiles of single searches, in plain text and by TLS."""
     with tempfile.TemporaryDirectory() as scratch:
         tls = Authority(Path(scratch, "ca")).issue()
         plain = SuiteOptions(data_dir=Path(scratch, "plain"), memory_nodes=1, consensus_nodes=1)
         secured = SuiteOptions(data_dir=Path(scratch, "tls"), memory_nodes=1, consensus_nodes=1, tls=tls)
-        with Suite(plain) as first, Suite(secured) as second:
-            with (
-                NdmlClient(first.grpc_address, user="ann") as one,
-                NdmlClient(second.grpc_address, user="ann", options=ClientOptions(tls=tls)) as two,
-            ):
-                took: dict[str, list[float]] = {"plain text": [], "TLS": []}
-                for client in (one, two):
-                    for number in range(200):
-                        client.add(f"Bee number {number} came from garden {number % 7}.")
-                    client.search("bees", k=10)
-                for _ in range(max(1, searches // _ROUND)):
-                    for name, client in zip(took, (one, two), strict=True):
-                        took[name] += [_timed(client) for _ in range(_ROUND)]
+        with (
+            Suite(plain) as first,
+            Suite(secured) as second,
+            NdmlClient(first.grpc_address, user="ann") as one,
+            NdmlClient(second.grpc_address, user="ann", options=ClientOptions(tls=tls)) as two,
+        ):
+            took: dict[str, list[float]] = {"plain text": [], "TLS": []}
+            for client in (one, two):
+                for number in range(200):
+                    client.add(f"Bee number {number} came from garden {number % 7}.")
+                client.search("bees", k=10)
+            for _ in range(max(1, searches // _ROUND)):
+                for name, client in zip(took, (one, two), strict=True):
+                    took[name] += [_timed(client) for _ in range(_ROUND)]
     for name, seconds in took.items():
         ranked = sorted(seconds)
         print(

@@ -304,87 +304,94 @@ def llm_process(name: str, port: int, folder: Path) -> ManagedProcess:
     return ManagedProcess(name, "services.llm", {f"NDML_LLM__{key}": value for key, value in settings.items()}, folder / f"{name}.log")
 
 
+class Load:
+    """Four callers that search without pause and without retries of their own, each for something new: no vector is in a cache."""
+
+    def __init__(self, address: str) -> None:
+        self.calls = 0
+        self.failures: list[NdmlError] = []
+        self._address = address
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(f"u{index}",)) for index in range(4)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(BOUND_S)
+
+    def more(self, count: int = 60) -> None:
+        """Wait until so many further calls have ended well."""
+        goal, deadline = self.calls + count, time.monotonic() + 2 * BOUND_S
+        while self.calls < goal:
+            assert time.monotonic() < deadline, self.failures[:3]
+            time.sleep(0.05)
+
+    def _run(self, user: str) -> None:
+        with NdmlClient(self._address, user=user, options=ClientOptions(retry=Retry(attempts=1))) as client:
+            while not self._stop.is_set():
+                try:
+                    client.search(f"bees {user} {self.calls}", k=1)
+                    self.calls += 1
+                except NdmlError as error:
+                    self.failures.append(error)
+
+
+def llms_are(suite: Suite, count: int) -> None:
+    """Wait until the gateway knows so many llm replicas, and all answer."""
+    deadline = time.monotonic() + 2 * BOUND_S
+    while True:
+        with NdmlClient(suite.grpc_address, user="operator") as operator:
+            rows = [row for row in operator.cluster_status().services if row.service == "ndml-llm"]
+        if len(rows) == count and all(row.reachable for row in rows):
+            return
+        assert time.monotonic() < deadline, rows
+        time.sleep(0.1)
+
+
 def test_llm_replicas_come_and_go_under_load_and_no_call_fails(server: KubeServer, tmp_path: Path) -> None:
     """A real gateway that follows the Service, two real llm processes: one, both, then only the second, which then serves alone."""
     first, second = free_ports(2)
-    consensus = free_ports(1)[0]
     server.put(piece("llm", "llm-a", first, endpoint("127.0.0.1")))
-    config = server.kubeconfig(tmp_path / "config")
     settings: dict[Role, dict[str, str]] = {
         "gateway": {
-            "KUBERNETES__KUBECONFIG": str(config),
+            "KUBERNETES__KUBECONFIG": str(server.kubeconfig(tmp_path / "config")),
             "KUBERNETES__LLM_SERVICE": "llm",
-            "KUBERNETES__CONSENSUS_SERVICE": "consensus",
             "LLM__ADDRESSES": '["127.0.0.1:9"]',
-            "PLACEMENT__CONSENSUS": '["127.0.0.1:9"]',
-            "EMBEDDING__CACHE_ENTRIES": "0",
         },
     }
     suite = Suite(SuiteOptions(data_dir=tmp_path / "data", memory_nodes=1, consensus_nodes=1, llm=False, settings=settings))
-    consensus = suite.layout.of_role("consensus")[0].port
-    server.put(piece("consensus", "consensus-a", consensus, endpoint("127.0.0.1")))
     replicas = [llm_process("llm-1", first, tmp_path), llm_process("llm-2", second, tmp_path)]
-    calls: list[int] = []
-    failures: list[NdmlError] = []
-    stop = threading.Event()
-
-    def load(user: str) -> None:
-        options = ClientOptions(retry=Retry(attempts=1))
-        with NdmlClient(suite.grpc_address, user=user, options=options) as client:
-            while not stop.is_set():
-                try:
-                    client.search(f"bees {len(calls)}", k=1)
-                    calls.append(1)
-                except NdmlError as error:
-                    failures.append(error)
-
-    def more_calls(count: int = 60) -> None:
-        goal, deadline = len(calls) + count, time.monotonic() + 2 * BOUND_S
-        while len(calls) < goal:
-            assert time.monotonic() < deadline, failures[:3]
-            time.sleep(0.05)
-
-    def serves(count: int) -> None:
-        deadline = time.monotonic() + 2 * BOUND_S
-        while True:
-            with NdmlClient(suite.grpc_address, user="operator") as operator:
-                rows = [row for row in operator.cluster_status().services if row.service == "ndml-llm"]
-            if len(rows) == count and all(row.reachable for row in rows):
-                return
-            assert time.monotonic() < deadline, rows
-            time.sleep(0.1)
-
-    threads = [threading.Thread(target=load, args=(f"u{index}",)) for index in range(4)]
+    load = Load(suite.grpc_address)
     try:
         for replica in replicas:
             replica.start()
         suite.start()
-        serves(1)
+        llms_are(suite, 1)
         with NdmlClient(suite.grpc_address, user="u0") as client:
             client.add("Bees live behind the house.")
-        for thread in threads:
-            thread.start()
-        more_calls()
-        server.put(piece("llm", "llm-a", first, endpoint("127.0.0.1"), ports=[{"name": "grpc", "port": first}]))
+        load.start()
+        load.more()
         server.put(piece("llm", "llm-b", second, endpoint("127.0.0.1")))
-        serves(2)
-        more_calls()
+        llms_are(suite, 2)
+        load.more()
         server.remove("llm-a")
-        serves(1)
+        llms_are(suite, 1)
         replicas[0].terminate()
         assert replicas[0].wait(BOUND_S) == 0
-        more_calls()
+        load.more()
     finally:
-        stop.set()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(BOUND_S)
+        load.stop()
         suite.stop()
         for replica in replicas:
             replica.terminate()
             replica.wait(BOUND_S)
-    assert not failures, failures[:3]
-    assert len(calls) >= 180
+    assert not load.failures, load.failures[:3]
+    assert load.calls >= 180
 
 
 def test_everybody_follows_the_consensus_nodes(server: KubeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,8 @@ _PORT_NAME = "grpc"
 _SHORT_S = 1.0
 """A watch that ends sooner counts as a failure: something between us and the API server does not let it live."""
 _DENIED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-_AWAY = (OSError, http.client.HTTPException, ValueError)
-"""What a request raises when the API server is not there, or says what it should not."""
+_AWAY = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)
+"""What a request raises when the API server is not there, or says what it should not: JSON of another shape is the last three."""
 
 
 class Endpoint(NamedTuple):

@@ -118,10 +118,11 @@ class KubeApi:
 
 def find_cluster(kubeconfig: Path | None, namespace: str) -> Cluster:
     """The cluster that this pod runs in, or that of a kubeconfig. `namespace` "": the pod's, or the context's. Raises FieldInvalid."""
-    return _in_cluster(namespace) if kubeconfig is None else _from_kubeconfig(kubeconfig, namespace)
+    return in_cluster(namespace) if kubeconfig is None else _from_kubeconfig(kubeconfig, namespace)
 
 
-def _in_cluster(namespace: str, account: Path = ACCOUNT) -> Cluster:
+def in_cluster(namespace: str, account: Path = ACCOUNT) -> Cluster:
+    """As find_cluster, by a mounted service account."""
     host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
     token = account / "token"
     if not host or not token.is_file():

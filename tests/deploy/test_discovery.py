@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from ndml.client import ClientOptions, NdmlClient, Retry
 from ndml.errors import FieldInvalid, NdmlError
 from ndml.runtime.discovery import ServiceEndpoints, endpoints_of, zone_of_node
-from ndml.runtime.kube_api import KubeApi, find_cluster
+from ndml.runtime.kube_api import KubeApi, find_cluster, in_cluster
 from ndml.runtime.settings import KubernetesSettings
 from ndml.testing import Suite, SuiteOptions
 from ndml.testing.layout import Role
@@ -27,6 +27,7 @@ from ndml.testing.ports import free_ports
 from ndml.testing.process import ManagedProcess
 from services.gateway.settings import GatewaySettings
 from services.memory_node.heartbeat import Identity
+from tests.deploy.certificates import Authority
 from tests.deploy.kube import KubeServer, endpoint, piece
 
 BOUND_S = 30.0
@@ -243,8 +244,6 @@ def test_a_token_file_is_read_for_each_request(server: KubeServer, tmp_path: Pat
 
 def test_https_with_the_clusters_authority(server: KubeServer, tmp_path: Path) -> None:
     """And none other: what the API server shows is verified, its name included."""
-    from tests.deploy.certificates import Authority
-
     authority, stranger = Authority(tmp_path / "ca"), Authority(tmp_path / "other", "another-ca")
     own = authority.issue("api")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -260,6 +259,35 @@ def test_https_with_the_clusters_authority(server: KubeServer, tmp_path: Path) -
         else:
             with pytest.raises(ssl.SSLCertVerificationError):
                 api.get("/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices")
+
+
+def test_a_pod_uses_its_service_account(server: KubeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path)
+    own = authority.issue("api")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(str(own.certificate), str(own.key))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.server_address[1]))
+    with pytest.raises(FieldInvalid, match="automountServiceAccountToken"):
+        in_cluster("", tmp_path)
+    for name, text in (("ca.crt", authority.file.read_text()), ("namespace", "ns\n"), ("token", "mounted\n")):
+        (tmp_path / name).write_text(text)
+    cluster = in_cluster("", tmp_path)
+    assert cluster.namespace == "ns" and in_cluster("other", tmp_path).namespace == "other"
+    assert KubeApi(cluster, 5.0).get("/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices")["items"]
+    assert server.tokens == ["Bearer mounted"]
+
+
+async def test_a_slice_of_another_shape_is_reported_and_what_was_known_stays(server: KubeServer, tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with following(server, tmp_path) as llm:
+            await until(lambda: server.watchers == 1)
+            server.put({**piece("llm", "llm-b", 7730), "endpoints": [{"addresses": 7}]})
+            await until(lambda: any(row["event"] == "endpoints_not_followed" for row in logs))
+            assert list(llm) == ["10.0.0.1:7730"]
+            server.put(piece("llm", "llm-b", 7730, endpoint("10.0.0.2")))
+            await until(lambda: len(llm) == 2)
 
 
 def test_the_zone_of_the_node(server: KubeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,11 @@ DELTAS_CROSS_ZONE = Counter(names.METRIC_DELTAS_CROSS_ZONE, "Updates sent to con
 DELTA_LAG = Gauge(names.METRIC_DELTA_LAG, "Updates in the log that a memory node has yet to take", ["node"])
 DELTA_STREAMS = Gauge(names.METRIC_DELTA_STREAMS, "Exchanges that are open", ["kind"])
 
+# Every service
+TLS_EXPIRY = Gauge(names.METRIC_TLS_EXPIRY, "Unix time at which a certificate in use ends", ["certificate"])
+DISCOVERED = Gauge(names.METRIC_DISCOVERED, "Replicas that Kubernetes shows of a Service", ["service"])
+DISCOVERY_FOLLOWING = Gauge(names.METRIC_DISCOVERY_FOLLOWING, "1: changes of it arrive; 0: the last known ones are used", ["service"])
+
 
 def exemplar(traceparent: str) -> dict[str, str] | None:
     """What names a request's trace beside its latency; None where it is not sampled, so `traceparent` is ""."""

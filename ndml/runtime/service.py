@@ -23,12 +23,15 @@ from ndml.errors import NdmlError
 from ndml.runtime import metrics
 from ndml.runtime.admission import Limits
 from ndml.runtime.auth import Authenticator
+from ndml.runtime.channel import Dialer
+from ndml.runtime.discovery import zone_of_node
 from ndml.runtime.interceptors import Chain, ChainOptions, Method
 from ndml.runtime.log import configure_logging, get_logger
 from ndml.runtime.metrics import serve_metrics
 from ndml.runtime.server import Dispatcher, GrpcServer, methods_of
 from ndml.runtime.settings import ServiceSettings, parse_command_line
 from ndml.runtime.telemetry import configure_telemetry
+from ndml.runtime.tls import TlsFiles
 from ndml.runtime.validation import ProtoValidator
 
 log = get_logger(__name__)
@@ -69,6 +72,8 @@ class Service:
         self._serving = self._ready = False
         self._on_drain: list[Callable[[], None]] = []
         self._chain: Chain | None = None
+        self.tls = None if settings.tls.cert_file is None else self.attach(TlsFiles(settings.tls))
+        self.dialer = Dialer(self.tls)
 
     def attach(self, component: C) -> C:
         """Start `component` after those attached before it, stop it before them."""
@@ -117,7 +122,7 @@ class Service:
         telemetry = configure_telemetry(self._settings.telemetry, self.name, self.instance)
         metrics.BUILD_INFO.labels(self.name, self.version).set(1)
         metrics.READY.set_function(lambda: self._ready)
-        server = GrpcServer(self._server_settings, self.chain)
+        server = GrpcServer(self._server_settings, self.chain, self.tls)
         for descriptor, methods in self._exposed.items():
             server.add(descriptor, methods)
         started: list[Component] = []
@@ -216,5 +221,7 @@ async def _run(service: Service, settings: S, build: Callable[[S, Service], None
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # Windows has no loop signal handlers
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    if settings.kubernetes.zone_from_node and not settings.server.zone:
+        settings.server.zone = await asyncio.to_thread(zone_of_node, settings.kubernetes)
     build(settings, service)
     await service.run(stop)

@@ -16,7 +16,7 @@ from ndml.btsp.options import SeedOptions, seed_options
 from ndml.errors import FieldInvalid, ModelNotConfigured
 from ndml.runtime.log import get_logger
 from ndml.runtime.placement import PlacementSettings
-from ndml.runtime.settings import Section, ServiceSettings, settings_config
+from ndml.runtime.settings import FollowConsensus, Section, ServiceSettings, settings_config
 from ndml.v1.types_pb2 import SEARCH_MODE_DENSE, SEARCH_MODE_FAST, SEARCH_MODE_FULL
 from services.memory_node.care import CareOptions
 from services.memory_node.heartbeat import HeartbeatSettings
@@ -272,6 +272,7 @@ class NodeSettings(ServiceSettings):
     """NDML memory node: keeps owners' traces durable and finds them by vector."""
 
     model_config = settings_config("NDML_MEMORY_NODE__")
+    kubernetes: FollowConsensus = Field(default_factory=FollowConsensus, description="Kubernetes.")
     node: NodeSection = Field(default_factory=NodeSection, description="Who the node is and what it holds.")
     store: StoreSection = Field(default_factory=StoreSection, description="The durable truth.")
     index: IndexSection = Field(default_factory=IndexSection, description="How vectors are held.")

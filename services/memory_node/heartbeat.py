@@ -58,13 +58,25 @@ class HeartbeatSettings(Section):
 
 
 class Identity:
-    """This node's record and its place on disk. `replica` gives the number of the store, asked when the store is open; 0: unknown."""
+    """This node's record and its place on disk. `replica` gives the number of the store, asked when the store is open; 0: unknown.
+
+    rejoin: a node that was leaving, or had left, joins when it is started again.
+    """
 
     def __init__(
-        self, directory: Path, node_id: str, address: str, zone: str, profile: str, replica: Callable[[], int] = lambda: 0
+        self,
+        directory: Path,
+        node_id: str,
+        address: str,
+        zone: str,
+        profile: str,
+        replica: Callable[[], int] = lambda: 0,
+        *,
+        rejoin: bool = False,
     ) -> None:
         self._path = directory / _FILE
         self._replica = replica
+        self._rejoin = rejoin
         self._begun = False
         self.record = NodeRecord(node_id, address, zone, profile, 1)
 
@@ -74,7 +86,8 @@ class Identity:
         self._begun = known is None
         self.record = replace(self.record, replica=self._replica())
         if known is not None:
-            phase = MemberPhase.JOINING if self._other_store(known.replica) else known.phase
+            back = self._rejoin and known.phase in (MemberPhase.LEAVING, MemberPhase.LEFT)
+            phase = MemberPhase.JOINING if back or self._other_store(known.replica) else known.phase
             record = replace(self.record, incarnation=known.incarnation, phase=phase)
             self.record = known if record == known else replace(record, incarnation=known.incarnation + 1)
         check_record(self.record)

@@ -37,7 +37,8 @@ def build(settings: NodeSettings, service: Service) -> None:
     heartbeat: Heartbeat | None = None
     if settings.heartbeat.consensus:
         zone, profile = settings.server.zone, settings.heartbeat.profile
-        identity = Identity(settings.store.data_dir, node_id, service.address, zone, profile, lambda: node.store.replica)
+        rejoin = settings.node.rejoin
+        identity = Identity(settings.store.data_dir, node_id, service.address, zone, profile, lambda: node.store.replica, rejoin=rejoin)
         heartbeat = service.attach(Heartbeat(settings.heartbeat, identity))
     replication = attach_replication(settings, service, node, watcher, heartbeat, view.pause, seals)
     streams = Streams(settings.engine.batches_in_flight)

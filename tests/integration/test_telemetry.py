@@ -30,7 +30,11 @@ class Request:
         wanted = set(services)
 
         def complete(got: list[Span]) -> bool:
-            counted = [span for span in got if code is None or (span.kind == "server" and span.attributes.get(semconv.RPC_GRPC_STATUS_CODE) == code)]
+            counted = [
+                span
+                for span in got
+                if code is None or (span.kind == "server" and span.attributes.get(semconv.RPC_GRPC_STATUS_CODE) == code)
+            ]
             return wanted <= {span.service for span in counted} and len(tree(got)) == 1
 
         return sink.wait_for(self.trace_id, complete)

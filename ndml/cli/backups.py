@@ -46,7 +46,9 @@ def backup(context: typer.Context, file: Target, keep: Keep = 0) -> None:
     finally:
         partial.unlink(missing_ok=True)
     removed = _prune(file, keep) if keep else 0
-    text = f"{written.owners:,} users, {written.size_bytes:,} bytes in {target}, verified" + (f"; {removed} older removed" if removed else "")
+    text = f"{written.owners:,} users, {written.size_bytes:,} bytes in {target}, verified" + (
+        f"; {removed} older removed" if removed else ""
+    )
     session.output.result({"file": str(target), "removed": removed, **_counts(written)}, text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -82,7 +83,11 @@ def kustomized(path: Path) -> tuple[Object, ...]:
     """`kubectl kustomize` of a directory."""
     done = subprocess.run(["kubectl", "kustomize", str(path)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    return tuple(documents(done.stdout))
+    return tuple(documents(_HASHED.sub(r"\1", done.stdout)))
+
+
+# Of the services' config maps: a configuration that changes has another name, and pods follow it.
+_HASHED = re.compile(rf"\b(ndml-(?:{'|'.join(COMPONENTS)}))-[a-z0-9]{{10}}\b")
 
 
 def by_key(objects: Iterator[Object] | tuple[Object, ...] | list[Object]) -> dict[Key, Object]:

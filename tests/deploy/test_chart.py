@@ -39,7 +39,11 @@ EVERYTHING: dict[str, Any] = {
         "chat": {"upstreamUrl": "https://models.example.com/v1", "model": "big", "apiKeySecret": {"name": "upstream"}},
     },
     "metrics": {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}, "dashboards": {"enabled": True}},
-    "ingress": {"className": "nginx", "grpc": {"enabled": True, "host": "a.example.com"}, "rest": {"enabled": True, "host": "b.example.com"}},
+    "ingress": {
+        "className": "nginx",
+        "grpc": {"enabled": True, "host": "a.example.com"},
+        "rest": {"enabled": True, "host": "b.example.com"},
+    },
     "gatewayApi": {"enabled": True, "parentRefs": [{"name": "public"}]},
     "backup": {"enabled": True},
 }
@@ -93,7 +97,10 @@ def test_custom_resources_are_as_their_owners_define_them() -> None:
 BAD = [
     ({"gatway": {"replicas": 2}}, "additional properties 'gatway' not allowed"),
     ({"gateway": {"replicas": "two"}}, "at '/gateway/replicas': got string, want integer"),
-    ({"gateway": {"config": {"learning": {"enabeld": False}}}}, "at '/gateway/config/learning': additional properties 'enabeld' not allowed"),
+    (
+        {"gateway": {"config": {"learning": {"enabeld": False}}}},
+        "at '/gateway/config/learning': additional properties 'enabeld' not allowed",
+    ),
     ({"llm": {"config": {"chat": {"memory_tokens": -1}}}}, "at '/llm/config/chat/memory_tokens': minimum: got -1, want 0"),
     ({"llm": {"config": {"chat": {"api_key": "secret"}}}}, "additional properties 'api_key' not allowed"),
     ({"gateway": {"config": {"server": {"port": 1}}}}, "additional properties 'port' not allowed"),
@@ -103,7 +110,10 @@ BAD = [
     ({"memoryNode": {"antiAffinity": "always"}}, "value must be one of 'soft', 'hard', 'off'"),
     ({"consensus": {"replicas": 0}}, "at '/consensus/replicas': minimum: got 0, want 1"),
     ({"image": {"tag": "latest"}}, "the tag of image ndml-"),
-    ({"replicationFactor": 4}, "replicationFactor is 4 and memoryNode.replicas is 3: an owner cannot have more copies than there are nodes"),
+    (
+        {"replicationFactor": 4},
+        "replicationFactor is 4 and memoryNode.replicas is 3: an owner cannot have more copies than there are nodes",
+    ),
     ({"writeCopies": 4}, "writeCopies is 4 and each owner has 3 copies"),
     ({"llm": {"autoscaling": {"enabled": True}, "keda": {"enabled": True}}}, "KEDA makes an autoscaler of its own, choose one"),
     ({"gateway": {"autoscaling": {"enabled": True, "minReplicas": 20}}}, "gateway.autoscaling.minReplicas is 20, above maxReplicas 10"),
@@ -113,7 +123,10 @@ BAD = [
     ({"gatewayApi": {"enabled": True}}, "gatewayApi.parentRefs is empty"),
     ({"llm": {"chat": {"upstreamUrl": "https://models.example.com/v1"}}}, "llm.chat.upstreamUrl needs llm.chat.model"),
     ({"tls": {"enabled": True}}, "tls.enabled is true and nothing makes the certificate of gateway"),
-    ({"backup": {"enabled": True}, "auth": {"tokens": [{"token": "0" * 16, "name": "a", "tenants": ["t"]}]}}, "no token in auth.tokens is an operator's"),
+    (
+        {"backup": {"enabled": True}, "auth": {"tokens": [{"token": "0" * 16, "name": "a", "tenants": ["t"]}]}},
+        "no token in auth.tokens is an operator's",
+    ),
 ]
 
 
@@ -174,7 +187,7 @@ def test_the_notes_warn_of_what_a_trial_leaves_open() -> None:
 
 
 def test_two_releases_share_a_namespace() -> None:
-    names = {key for key in by_key(rendered({}, name="a"))} & {key for key in by_key(rendered({}, name="b"))}
+    names = set(by_key(rendered({}, name="a"))) & set(by_key(rendered({}, name="b")))
     assert names == set()
     gateway = by_key(rendered({}, name="a"))["Service", "a-ndml-gateway"]["spec"]["selector"]
     other = by_key(rendered({}, name="b"))["Service", "b-ndml-gateway"]["spec"]["selector"]

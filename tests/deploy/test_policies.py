@@ -105,12 +105,7 @@ def test_the_rules_catch_what_breaks_them() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_token_is_mounted_only_where_a_role_gives_it_a_use(case: str) -> None:
     objects = objects_of(case)
-    bound = {
-        subject["name"]
-        for each in objects
-        if each["kind"] in ("RoleBinding", "ClusterRoleBinding")
-        for subject in each["subjects"]
-    }
+    bound = {subject["name"] for each in objects if each["kind"] in ("RoleBinding", "ClusterRoleBinding") for subject in each["subjects"]}
     for name, pod in pods(objects):
         assert pod["automountServiceAccountToken"] == (pod.get("serviceAccountName") in bound), name
 
@@ -315,7 +310,11 @@ def test_every_edge_has_both_ends_and_nothing_else_is_open() -> None:
         ("consensus", "consensus", 7720),
         ("client", "gateway", 7700),
     }
-    doors = {("anybody", "gateway", 7700), ("anybody", "gateway", 7780), *(("anybody", "*", port + 1000) for port in DEFAULT_PORTS.values())}
+    doors = {
+        ("anybody", "gateway", 7700),
+        ("anybody", "gateway", 7780),
+        *(("anybody", "*", port + 1000) for port in DEFAULT_PORTS.values()),
+    }
     assert came == edges | doors
     assert went == edges | {("*", "anywhere", 53), ("memory-node", "anywhere", 443), ("memory-node", "anywhere", 6443)}
     denied = by_key(objects)["NetworkPolicy", "ndml-default-deny"]["spec"]

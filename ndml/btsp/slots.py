@@ -193,7 +193,7 @@ _BEINGS = word_set(
 
 def slots(text: str) -> Slots:
     """The slots that a statement gives, of the first rule that reads it; none where it tells of what was. Some hundred characters."""
-    plain = _SHORT.sub(lambda short: _WHOLE[short[0].casefold()], _TIMES.sub("", text.replace("’", "'"))).strip()
+    plain = plainly(text)
     if _PAST.search(plain):
         return {}
     starts = [0, *(match.end() for match in islice(_CLAUSE.finditer(plain), _MOST_CLAUSES))]
@@ -202,6 +202,11 @@ def slots(text: str) -> Slots:
         if found:
             return {slot: value for slot, value in found.items() if value and not (slot.kind == "value" and slot.what in _BEINGS)}
     return {}
+
+
+def plainly(text: str) -> str:
+    """Without words that only say when it holds ("now", "these days"), and with verbs in full."""
+    return _SHORT.sub(lambda short: _WHOLE[short[0].casefold()], _TIMES.sub("", text.replace("’", "'"))).strip()
 
 
 def _slot(kind: str, groups: dict[str, str | None]) -> tuple[Slot, frozenset[str]]:

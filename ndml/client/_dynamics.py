@@ -162,6 +162,12 @@ class RankingWeights:
     """How much it lifts a memory that the query names who said it, and nobody else."""
     asks: float | None = None
     """How much a memory loses for asking something: a question is no answer."""
+    another: float | None = None
+    """How much it loses for telling of somebody else, where who asks asks about themselves."""
+    slot: float | None = None
+    """How much it lifts a memory that it tells the very property that is asked for."""
+    newest: float | None = None
+    """How far a memory moves up to an older one of the same speaker that it seems to replace, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)

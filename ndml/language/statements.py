@@ -114,6 +114,13 @@ _PAST_ASKED = re.compile(
     re.IGNORECASE,
 )
 
+_NOW_ASKED = re.compile(r"\b(?:now|current(?:ly)?|at the moment|at present|these days|nowadays|today|latest|newest|still)\b", re.IGNORECASE)
+_OWN_ASKED = re.compile(
+    r"\b(?:I|my|mine|me|we|our|ours|us)\b(?! (?:mother|father|mum|mom|dad|sister|brother|son|daughter|wife|husband|friend)\b)",
+    re.IGNORECASE,
+)
+_WAS_ASKED = re.compile(r"\b(?:did|was|were|had)\b", re.IGNORECASE)
+
 
 def states_something(sentence: str) -> bool:
     """Whether this sentence tells something about the speaker or their world that may be worth keeping."""
@@ -152,6 +159,20 @@ def is_question(sentence: str) -> bool:
 def asks_about_the_past(question: str) -> bool:
     """Whether it asks for what was, so that what has changed since is part of the answer."""
     return _PAST_ASKED.search(question[:2000]) is not None
+
+
+def asks_what_holds(question: str, *, then: bool = False) -> bool:
+    """Whether it asks how things stand: now, by its words or because the asker asks about themselves in the present. then: at a time that
+    is given, when "did I" asks how things stood."""
+    asked = question[:2000]
+    if not then and (_PAST_ASKED.search(asked) or _WAS_ASKED.search(asked)):
+        return False
+    return asks_about_the_asker(asked) or _NOW_ASKED.search(asked) is not None
+
+
+def asks_about_the_asker(question: str) -> bool:
+    """Whether it asks about the one who asks, or what is theirs; not about their relatives."""
+    return _OWN_ASKED.search(question[:2000]) is not None
 
 
 def _tokens(text: str) -> list[str]:

@@ -255,7 +255,7 @@ class TraceLink(_message.Message):
     def __init__(self, type: _Optional[_Union[LinkType, str]] = ..., trace_id: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class RankingWeights(_message.Message):
-    __slots__ = ("salience", "strength", "dense", "lexical", "late", "late_context", "links", "session", "date", "speaker", "asks")
+    __slots__ = ("salience", "strength", "dense", "lexical", "late", "late_context", "links", "session", "date", "speaker", "asks", "another", "slot", "newest")
     SALIENCE_FIELD_NUMBER: _ClassVar[int]
     STRENGTH_FIELD_NUMBER: _ClassVar[int]
     DENSE_FIELD_NUMBER: _ClassVar[int]
@@ -267,6 +267,9 @@ class RankingWeights(_message.Message):
     DATE_FIELD_NUMBER: _ClassVar[int]
     SPEAKER_FIELD_NUMBER: _ClassVar[int]
     ASKS_FIELD_NUMBER: _ClassVar[int]
+    ANOTHER_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
     salience: float
     strength: float
     dense: float
@@ -278,7 +281,10 @@ class RankingWeights(_message.Message):
     date: float
     speaker: float
     asks: float
-    def __init__(self, salience: _Optional[float] = ..., strength: _Optional[float] = ..., dense: _Optional[float] = ..., lexical: _Optional[float] = ..., late: _Optional[float] = ..., late_context: _Optional[float] = ..., links: _Optional[float] = ..., session: _Optional[float] = ..., date: _Optional[float] = ..., speaker: _Optional[float] = ..., asks: _Optional[float] = ...) -> None: ...
+    another: float
+    slot: float
+    newest: float
+    def __init__(self, salience: _Optional[float] = ..., strength: _Optional[float] = ..., dense: _Optional[float] = ..., lexical: _Optional[float] = ..., late: _Optional[float] = ..., late_context: _Optional[float] = ..., links: _Optional[float] = ..., session: _Optional[float] = ..., date: _Optional[float] = ..., speaker: _Optional[float] = ..., asks: _Optional[float] = ..., another: _Optional[float] = ..., slot: _Optional[float] = ..., newest: _Optional[float] = ...) -> None: ...
 
 class Provenance(_message.Message):
     __slots__ = ("source", "trust")

@@ -41,6 +41,11 @@ class Conditions:
     learned_at: tuple[int, int] | None = None
     metadata: tuple[MetadataCondition, ...] = ()
 
+    @property
+    def timed(self) -> bool:
+        """Whether a time is asked for."""
+        return self.said_at is not None or self.learned_at is not None
+
 
 def conditions(agent: str, session: str, given: Filter | None) -> Conditions | None:
     """What a request asks for; None when it asks for nothing. Raises FieldInvalid."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ndml.errors import FieldInvalid, NdmlError
 from ndml.internal.v1.memory_node_pb2 import QueryText, SearchAction
-from ndml.v1.types_pb2 import SEARCH_MODE_DENSE, SEARCH_MODE_FAST, Embedding, SearchMode, SearchStats, StageTimings
+from ndml.v1.types_pb2 import SEARCH_MODE_DENSE, SEARCH_MODE_FAST, Embedding, MemoryTrace, SearchMode, SearchStats, StageTimings
 from services.memory_node import wire
 from services.memory_node.filters import Conditions, conditions
 from services.memory_node.partition import Partition
@@ -241,8 +242,11 @@ class Searcher:
         cosines = np.ascontiguousarray(np.maximum(np.minimum(cosines, 1.0), -1.0), "<f4")
         if worded:
             shares = options.signals_of(action.weights)
-            memory = Memory(partition.index, partition.columns, partition.evidence, signals, allowed, self._now_us())
-            retrieval = Retrieval(memory, shares.fast() if mode == SEARCH_MODE_FAST else shares, weights, action.k, options.candidates)
+            texts = partial(self._texts_of, partition)
+            memory = Memory(partition.index, partition.columns, partition.evidence, signals, allowed, self._now_us(), texts)
+            shares = shares.fast() if mode == SEARCH_MODE_FAST else shares
+            as_of = chunk.wanted is not None and chunk.wanted.timed
+            retrieval = Retrieval(memory, shares, weights, action.k, options.candidates, as_of)
             ranked = retrieval.rank(chunk.texts, chunk.vectors, rows, spent)
         elif weights.plain:
             ranked = plain(cosines, rows)
@@ -253,6 +257,13 @@ class Searcher:
             vectors = partition.index.reconstruct(np.maximum(ranked.rows, 0).ravel())
             ranked = compete_for_rank(ranked, vectors.reshape(*ranked.rows.shape, -1), homeostasis)
         return ranked
+
+    def _texts_of(self, partition: Partition, rows: I64) -> list[tuple[str, str]]:
+        """(speaker, text) of rows. Raises _RowsGone."""
+        sequences = partition.columns.ints("sequence")[rows].tolist()
+        stored = self._rows(partition, sorted(sequences))
+        traces = [MemoryTrace.FromString(stored[sequence][0]) for sequence in sequences]
+        return [(trace.speaker, trace.text) for trace in traces]
 
     def _hits(self, chunk: _Chunk, wanted: Sequence[Sequence[int]], ranked: Ranked, fresh: bool) -> list[list[bytes]]:
         heads = self._heads(chunk.partition, {sequence for sequences in wanted for sequence in sequences}, fresh)

@@ -259,6 +259,11 @@ class RankingSection(Section):
     date: float = Field(3.0, ge=0, le=10, description="What it lifts a memory that it was said when the query asks about.")
     speaker: float = Field(1.0, ge=0, le=10, description="What it lifts a memory that the query names who said it.")
     asks: float = Field(0.5, ge=0, le=10, description="What a memory loses for asking something.")
+    another: float = Field(
+        0.75, ge=0, le=10, description="What it loses for telling of somebody else where the asker asks about themselves."
+    )
+    slot: float = Field(2.0, ge=0, le=10, description="What it lifts a memory that it tells the very property that is asked for.")
+    newest: float = Field(1.0, ge=0, le=1, description="How far a memory moves up to an older one that it replaces. 1: all the way.")
     scaling_rate: float = Field(0.0, ge=0, le=1, description="Homeostasis: how fast an owner's mean salience is pulled to 0.5. 0: not.")
 
     def options(self, competition_strength: float) -> RankingOptions:

@@ -1,5 +1,6 @@
 """Network namespaces on a bridge of their own: real processes whose links are cut and healed, one way too. Linux, root, iproute2.
 
+The bridge stands in a namespace of its own: the machine's rules about what it forwards (a Docker daemon drops all else) are not about it.
 Each place gets an address that the others reach. A cut is silent, as a lost cable is: packets go to a hardware address that nobody has.
 """
 
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from types import TracebackType
 
 _BRIDGE = "ndmlbr"
+_SWITCH = "ndml-switch"
+_UPLINK = "ndmlup"
 _NOBODY = "02:00:00:00:00:01"
 
 
@@ -68,13 +71,17 @@ class Fabric:
 
     def __enter__(self) -> Fabric:
         self._clear()
-        _ip("link", "add", _BRIDGE, "type", "bridge")
-        _ip("addr", "add", f"{self.gateway}/24", "dev", _BRIDGE)
-        _ip("link", "set", _BRIDGE, "up")
+        _ip("netns", "add", _SWITCH)
+        _ip("-n", _SWITCH, "link", "add", _BRIDGE, "type", "bridge")
+        _ip("-n", _SWITCH, "link", "set", _BRIDGE, "up")
+        _ip("link", "add", _UPLINK, "type", "veth", "peer", "name", "uplink", "netns", _SWITCH)
+        _ip("-n", _SWITCH, "link", "set", "uplink", "master", _BRIDGE, "up")
+        _ip("addr", "add", f"{self.gateway}/24", "dev", _UPLINK)
+        _ip("link", "set", _UPLINK, "up")
         for i, (name, space) in enumerate(self._spaces.items()):
             _ip("netns", "add", space)
-            _ip("link", "add", f"ndmlv{i}", "type", "veth", "peer", "name", "eth0", "netns", space)
-            _ip("link", "set", f"ndmlv{i}", "master", _BRIDGE, "up")
+            _ip("-n", _SWITCH, "link", "add", f"ndmlv{i}", "type", "veth", "peer", "name", "eth0", "netns", space)
+            _ip("-n", _SWITCH, "link", "set", f"ndmlv{i}", "master", _BRIDGE, "up")
             _ip("-n", space, "addr", "add", f"{self.addresses[name]}/24", "dev", "eth0")
             for device in ("lo", "eth0"):
                 _ip("-n", space, "link", "set", device, "up")
@@ -85,10 +92,9 @@ class Fabric:
 
     def _clear(self) -> None:
         # What a killed run left behind goes first; what is not there need not go.
-        for i, space in enumerate(self._spaces.values()):
+        subprocess.run(["ip", "link", "del", _UPLINK], capture_output=True, check=False)
+        for space in (*self._spaces.values(), _SWITCH):
             subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
-            subprocess.run(["ip", "link", "del", f"ndmlv{i}"], capture_output=True, check=False)
-        subprocess.run(["ip", "link", "del", _BRIDGE], capture_output=True, check=False)
 
 
 def _ip(*arguments: str, name: str = "") -> None:

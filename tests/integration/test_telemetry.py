@@ -23,19 +23,16 @@ class Request:
         self.headers = {"traceparent": f"00-{self.trace_id}-{self.parent}-01"}
 
     def spans(self, sink: TraceSink, *services: str, code: Code | None = None) -> list[Span]:
-        """All spans, once there is one root and a span of every service; with `code`, a call that each of them ended with it.
+        """All spans, once there is one root and a span of every service; with `code`, of each a call that ended with it.
 
         A service exports a batch of spans at a time: that there are some of it does not say that the last one has come.
         """
         wanted = set(services)
 
         def complete(got: list[Span]) -> bool:
-            counted = [
-                span
-                for span in got
-                if code is None or (span.kind == "server" and span.attributes.get(semconv.RPC_GRPC_STATUS_CODE) == code)
-            ]
-            return wanted <= {span.service for span in counted} and len(tree(got)) == 1
+            served = [span for span in got if span.kind == "server"]
+            ended = {span.service for span in served if code is None or span.attributes.get(semconv.RPC_GRPC_STATUS_CODE) == code}
+            return wanted <= ended and len(tree(got)) == 1
 
         return sink.wait_for(self.trace_id, complete)
 

@@ -42,6 +42,9 @@ class SignalWeights(NamedTuple):
     date: float
     speaker: float
     asks: float
+    another: float
+    slot: float
+    newest: float
 
     def fast(self) -> SignalWeights:
         """Similarity and words alone."""
@@ -55,7 +58,7 @@ class Candidates:
     dense, lexical: [c]. words: [w, c] cosine of each of the query's w content words to the row's nearest; word_weights: [w].
     around: [c, 2 * WIDTH + 1] places of the neighbours among the candidates, -1 where there is none; the row itself is in the middle.
     speaker, session: [c] numbers, 0 for none. asks: the row holds a question; assistant: an assistant said it. dated: it was said when the
-    query asks about; named: the query names who said it.
+    query asks about; named: the query names who said it. another: it tells of somebody else, and who asks asks about themselves.
     """
 
     dense: F32
@@ -66,13 +69,15 @@ class Candidates:
     speaker: I64
     session: I64
     asks: Flags
+    another: Flags
     assistant: Flags
     dated: Flags
     named: Flags
 
 
 def fuse(candidates: Candidates, weights: SignalWeights) -> dict[str, F32]:
-    """Each signal's share [c] of the score; the score is their sum. Signals without weight are not in it."""
+    """Each signal's share [c] of the score; the score is their sum. Signals without weight are not in it; "slot" and "newest" are for the
+    leaders alone, see there."""
     shares = {"dense": weights.dense * _standard(candidates.dense), "lexical": weights.lexical * _standard(candidates.lexical)}
     if len(candidates.word_weights):
         late, context = _late(candidates)
@@ -91,6 +96,7 @@ def fuse(candidates: Candidates, weights: SignalWeights) -> dict[str, F32]:
     # To an assistant people tell things by asking: "My sister turns 30, what can I give her?"
     assisted = (candidates.assistant[candidates.around] & (candidates.around >= 0)).any(axis=1)
     shares["asks"] = -weights.asks * deviation * (candidates.asks & ~assisted)
+    shares["another"] = -weights.another * deviation * candidates.another
     return {name: share.astype(np.float32) for name, share in shares.items() if getattr(weights, name)}
 
 

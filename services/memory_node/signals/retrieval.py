@@ -6,12 +6,14 @@ What is read per query is bounded: some hundred candidates, whatever the owner h
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ndml.btsp.asked import asked_slots
 from ndml.internal.v1.memory_node_pb2 import QueryText
+from ndml.language.statements import asks_about_the_asker, asks_what_holds
 from services.memory_node.columns import Columns
 from services.memory_node.filters import Mask
 from services.memory_node.index import AdaptiveIndex
@@ -20,16 +22,20 @@ from services.memory_node.records import F32
 from services.memory_node.signals.evidence import Evidence
 from services.memory_node.signals.fusion import WIDTH, Candidates, SignalWeights, fuse
 from services.memory_node.signals.late import query_words
+from services.memory_node.signals.leaders import COMPARED, READ, Leaders, renewed, tells
 from services.memory_node.signals.lexical import Matches
 from services.memory_node.signals.understanding import Understood, understood
 
+_DECIMALS = 4
+"""Scores that agree so far are equal: the newer comes first. Single precision has no more of a sum of ten signals."""
 _LEAST_WEIGHT = 0.05
 """Of a query's word that nearly every memory has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What of an owner's partition a ranking reads; allowed: rows that may be found, None: all; now_us: the time of the search."""
+    """What of an owner's partition a ranking reads; allowed: rows that may be found, None: all; now_us: the time of the search; texts:
+    (speaker, text) of rows, from the store."""
 
     index: AdaptiveIndex
     columns: Columns
@@ -37,6 +43,7 @@ class Memory:
     signals: Signals
     allowed: Mask | None
     now_us: int
+    texts: Callable[[I64], Sequence[tuple[str, str]]]
 
 
 @dataclass(slots=True)
@@ -50,13 +57,15 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """weights: of the signals; priors: beside the cosine. k: hits, candidates: of each signal at least."""
+    """weights: of the signals; priors: beside the cosine. k: hits, candidates: of each signal at least. as_of: the request chooses the
+    time itself, by a filter: what it calls past is what is asked for."""
 
     memory: Memory
     weights: SignalWeights
     priors: Weights
     k: int
     candidates: int
+    as_of: bool = False
 
     def rank(self, texts: Sequence[QueryText], vectors: F32, near: I64, spent: Spent) -> Ranked:
         """The k best rows for each query; `vectors` [n, d] are theirs, `near` [n, m] what similarity found (-1: nothing)."""
@@ -94,17 +103,38 @@ class Retrieval:
             speaker=speaker,
             session=columns.ints("session")[rows],
             asks=evidence.asks(rows),
+            another=evidence.of_another(rows) & asks_about_the_asker(query.text),
             assistant=evidence.assistant(rows),
             dated=query.said(columns.ints("said_at_us")[rows]),
             named=query.named(speaker, columns.strings) if self.weights.speaker else np.zeros(len(rows), np.bool_),
         )
         shares = fuse(candidates, self.weights)
-        score = np.sum(list(shares.values()), axis=0) if shares else np.zeros(len(rows))
-        best = np.argsort(-score, kind="stable")[: self.k]
+        score = np.sum(list(shares.values()), axis=0) if shares else np.zeros(len(rows), np.float32)
+        shares |= self._looked_at(query, rows, candidates, score)
+        score = np.round(np.sum(list(shares.values()), axis=0), _DECIMALS) if shares else score
+        best = np.lexsort((-columns.ints("said_at_us")[rows], -score))[: self.k]
         spent.lexical_ms += (looked_up - began) * 1e3
         spent.late_ms += (compared - looked_up) * 1e3
         spent.fuse_ms += (time.perf_counter() - compared) * 1e3
         return rows[best], cosines[best], {name: share[best] for name, share in shares.items()}
+
+    def _looked_at(self, query: Understood, rows: I64, candidates: Candidates, score: F32) -> dict[str, F32]:
+        """Shares [c] of the signals that look at the leaders alone."""
+        memory, shares = self.memory, dict[str, F32]()
+        said, told = memory.columns.ints("said_at_us")[rows], np.zeros(len(rows), np.bool_)
+        wanted = asked_slots(query.text) if self.weights.slot else frozenset()
+        if wanted:
+            read = np.argsort(-score, kind="stable")[:READ]
+            told[read] = tells(wanted, memory.texts(rows[read])) & (said[read] <= query.until)
+            shares["slot"] = (self.weights.slot * np.float32(score.std()) * told).astype(np.float32)
+            score = score + shares["slot"]
+        if self.weights.newest and asks_what_holds(query.text, then=self.as_of or bool(query.spans)):
+            best = np.argsort(-score, kind="stable")[:COMPARED]
+            apart = candidates.asks[best] | candidates.another[best]
+            leaders = Leaders(memory.index.reconstruct(rows[best]), said[best], candidates.speaker[best], apart, told[best])
+            shares["newest"] = np.zeros(len(rows), np.float32)
+            shares["newest"][best] = self.weights.newest * (renewed(score[best], leaders, query.until) - score[best])
+        return shares
 
     def _found(self, query: Understood, matches: Matches, vector: F32, near: I64) -> I64:
         """Rows that similarity or words find, where the query names days also the nearest of those that were said then; ascending."""

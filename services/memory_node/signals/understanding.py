@@ -18,6 +18,7 @@ I64 = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 _DAY_US = 86_400_000_000
+_NO_END = np.iinfo(np.int64).max
 _SLACK_DAYS = 3
 """What happened on a day is often told a little later."""
 _READ = 4096
@@ -37,6 +38,11 @@ class Understood(NamedTuple):
     words: Sequence[tuple[Word, int]]
     terms: Sequence[str]
     spans: Sequence[tuple[int, int]]
+
+    @property
+    def until(self) -> int:
+        """The last microsecond that it asks about."""
+        return max((last for _, last in self.spans), default=_NO_END)
 
     def said(self, said_at_us: I64) -> Flags:
         """[n] True where a memory was said on a day that the query names, or shortly after."""

@@ -29,10 +29,13 @@ _ADDED = {
     "session": "+ session",
     "date": "+ date",
     "speaker": "+ speaker",
-    "asks": "full: + less for questions",
+    "asks": "+ less for questions",
+    "another": "+ less for other people",
+    "slot": "+ the property asked for",
+    "newest": "full: + the newer first",
 }
 """Signals of the full mode beyond the fast one, in the order in which the rows add them."""
-FULL = _ADDED["asks"]
+FULL = _ADDED["newest"]
 SIGNALS = ("dense", "lexical", *_ADDED)
 
 
@@ -69,7 +72,8 @@ def neighbours() -> list[Way]:
     for signal in SIGNALS:
         weight = float(getattr(shipped, signal))
         for factor in (0.5, 2.0) if weight else ():
-            found.append(Way(f"{signal} x {factor:g}", SearchMode.FULL, RankingWeights(**{signal: min(10.0, weight * factor)})))
+            most = 1.0 if signal == "newest" else 10.0
+            found.append(Way(f"{signal} x {factor:g}", SearchMode.FULL, RankingWeights(**{signal: min(most, weight * factor)})))
     return found
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.memory_node.signals.fusion import WIDTH, Candidates, SignalWeights, fuse
 
 NOTHING = SignalWeights(*[0.0] * len(SignalWeights._fields))
-USUAL = SignalWeights(2.0, 1.0, 1.0, 2.0, 1.0, 0.3, 3.0, 0.75, 0.75)
+USUAL = SignalWeights(2.0, 1.0, 1.0, 2.0, 1.0, 0.3, 3.0, 0.75, 0.75, 0.75, slot=2.0, newest=1.0)
 
 
 def candidates(count: int, **given: Any) -> Candidates:
@@ -27,7 +27,7 @@ def candidates(count: int, **given: Any) -> Candidates:
         "around": alone,
         "speaker": np.zeros(count, np.int64),
         "session": np.zeros(count, np.int64),
-        **{name: np.zeros(count, np.bool_) for name in ("asks", "assistant", "dated", "named")},
+        **{name: np.zeros(count, np.bool_) for name in ("asks", "assistant", "dated", "named", "another")},
     }
     for name, value in given.items():
         made[name] = np.asarray(value, made[name].dtype)
@@ -128,7 +128,9 @@ def test_the_best_of_a_session_lift_the_others_in_it() -> None:
     assert lift[0] > lift[6], "three count, so a long session is not worse for all else that was said in it"
 
 
-@pytest.mark.parametrize(("flag", "weight", "sign"), [("dated", "date", 1), ("named", "speaker", 1), ("asks", "asks", -1)])
+@pytest.mark.parametrize(
+    ("flag", "weight", "sign"), [("dated", "date", 1), ("named", "speaker", 1), ("asks", "asks", -1), ("another", "another", -1)]
+)
 def test_a_flag_counts_in_deviations_of_the_score(flag: str, weight: str, sign: int) -> None:
     flags = [True, False, True, False]
     found = candidates(4, dense=[1, 2, 3, 9], **{flag: flags})
@@ -140,11 +142,19 @@ def test_a_flag_counts_in_deviations_of_the_score(flag: str, weight: str, sign: 
 def test_a_signal_without_weight_is_left_out() -> None:
     rng = np.random.default_rng(0)
     given = {"dense": rng.random(5), "lexical": rng.random(5), "words": rng.random((2, 5)), "word_weights": [1, 2]}
-    flags = {"dated": [1, 0, 0, 0, 0], "named": [0, 1, 0, 0, 0], "asks": [0, 0, 1, 0, 0], "session": [1, 1, 1, 2, 2], "around": line(5)}
+    flags = {
+        "dated": [1, 0, 0, 0, 0],
+        "named": [0, 1, 0, 0, 0],
+        "asks": [0, 0, 1, 0, 0],
+        "another": [0, 1, 0, 0, 0],
+        "session": [1, 1, 1, 2, 2],
+        "around": line(5),
+    }
     found = candidates(5, **given, **flags)
-    assert set(fuse(found, USUAL)) == set(SignalWeights._fields)
-    for name in SignalWeights._fields:
-        assert set(fuse(found, USUAL._replace(**{name: 0.0}))) == set(SignalWeights._fields) - {name}
+    fused = set(SignalWeights._fields) - {"slot", "newest"}
+    assert set(fuse(found, USUAL)) == fused
+    for name in fused:
+        assert set(fuse(found, USUAL._replace(**{name: 0.0}))) == fused - {name}
     assert fuse(found, NOTHING) == {}
     assert set(fuse(found, USUAL.fast())) == {"dense", "lexical"}
     assert USUAL.fast() == NOTHING._replace(dense=2.0, lexical=1.0)
@@ -170,7 +180,7 @@ def test_scores_are_finite_and_follow_the_rows_wherever_they_stand(data: st.Data
     rng = np.random.default_rng(data.draw(st.integers(0, 10_000)))
     scale = data.draw(st.sampled_from([0.0, 1e-9, 1.0, 1e4]))
     words = data.draw(st.integers(0, 3))
-    bits = {name: rng.integers(0, 2, count) for name in ("asks", "assistant", "dated", "named")}
+    bits = {name: rng.integers(0, 2, count) for name in ("asks", "assistant", "dated", "named", "another")}
     numbers = {"speaker": rng.integers(0, 3, count), "session": rng.integers(0, 3, count)}
     measured = {"dense": scale * rng.standard_normal(count), "lexical": scale * rng.random(count)}
     late = {"words": rng.uniform(-1, 1, (words, count)), "word_weights": rng.uniform(0.05, 9, words)}

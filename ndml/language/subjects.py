@@ -1,0 +1,23 @@
+"""Of whom a statement tells, as far as its first words say. Rules of English, no model."""
+
+from __future__ import annotations
+
+import re
+
+_RELATED = (
+    "mother|father|mum|mom|dad|parents?|sister|brother|siblings?|sons?|daughters?|child|children|kids?|baby|wife|husband|partner|"
+    "girlfriend|boyfriend|friends?|aunt|uncle|cousin|niece|nephew|grandmother|grandfather|grandma|grandpa|grandparents|boss|"
+    "colleagues?|neighbou?rs?|doctor|dentist|teacher|flatmate|roommate|landlord|landlady"
+)
+_ANOTHER = re.compile(rf"(?:(?:he|she|they)\b|(?:my|our) (?:[a-z]+ )?(?:{_RELATED})\b)", re.IGNORECASE)
+# A name, and a verb of somebody else: "Greta from work has ...", "Tom's car is ...". What ends in -ing is no name: "Climbing is ...".
+_NAMED = re.compile(
+    r"(?!(?:I|We|You|It|This|That|These|Those|There|The|A|An|My|Our|Your|His|Her|Their|What|Who|Where|When|Why|How|Which|Yes|No|Not)\b)"
+    r"(?!\w+ing\b)[A-Z]\w+(?: [A-Z]\w+)?(?: (?:from|at|of|in) [a-z]+)?"
+    r"(?:'s [a-z]+(?: [a-z]+)? (?:is|are|was|were)|'s [a-z]+| (?:has|had|was|got|will|does|did|[a-z]{2,}s|[a-z]{2,}ed)\b)(?! my\b)"
+)
+
+
+def about_another(statement: str) -> bool:
+    """True where it tells of somebody who is not the speaker: "My sister moved ...", "Greta has ...", "She ...". False where unsure."""
+    return _ANOTHER.match(statement) is not None or _NAMED.match(statement) is not None

@@ -1,0 +1,66 @@
+"""Of whom a statement tells, and about whom and when a question asks."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ndml.language.statements import asks_about_the_asker, asks_what_holds
+from ndml.language.subjects import about_another
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "My sister moved to Rome.",
+        "Our old neighbour has a dog",
+        "Greta from work drives a van",
+        "Tom's car is red.",
+        "She called",
+        "Uncle Pete works here",
+    ],
+)
+def test_these_tell_of_somebody_else(text: str) -> None:
+    assert about_another(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I moved to Rome.",
+        "My flat is in Rome",
+        "The keys are on the hook.",
+        "Climbing is on Friday",
+        "Nora is my manager.",
+        "Thanks, that helped",
+        "",
+        "¿Qué?",
+    ],
+)
+def test_these_do_not(text: str) -> None:
+    assert not about_another(text)
+
+
+@pytest.mark.parametrize(
+    ("question", "now", "then"),
+    [
+        ("Where do I live?", True, True),
+        ("Where did I live?", False, True),
+        ("Where does Nadia live now?", True, True),
+        ("Where does Nadia live?", False, False),
+        ("Where did I live before?", False, True),
+        ("Where does my sister live?", False, False),
+    ],
+)
+def test_what_holds_is_asked_in_the_present_or_of_a_given_time(question: str, now: bool, then: bool) -> None:
+    assert (asks_what_holds(question), asks_what_holds(question, then=True)) == (now, then)
+
+
+def test_a_relative_is_not_the_asker() -> None:
+    assert asks_about_the_asker("What is my name?") and not asks_about_the_asker("What is my sister's name?")
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_read(text: str) -> None:
+    about_another(text), asks_what_holds(text)

@@ -44,7 +44,7 @@ EVERYTHING: dict[str, Any] = {
         "grpc": {"enabled": True, "host": "a.example.com"},
         "rest": {"enabled": True, "host": "b.example.com"},
     },
-    "gatewayApi": {"enabled": True, "parentRefs": [{"name": "public"}]},
+    "gatewayApi": {"enabled": True, "parentRefs": [{"name": "public"}], "backendCaConfigMap": "ndml-ca"},
     "backup": {"enabled": True},
 }
 CASES = [*PROFILES, "everything"]
@@ -121,6 +121,7 @@ BAD = [
     ({"collector": {"enabled": True}}, "there is nowhere to send traces: set collector.exportTo"),
     ({"ingress": {"rest": {"enabled": True}}}, "ingress.rest.host is empty"),
     ({"gatewayApi": {"enabled": True}}, "gatewayApi.parentRefs is empty"),
+    ({**EVERYTHING, "gatewayApi": {"enabled": True, "parentRefs": [{"name": "a"}]}}, "gatewayApi.backendCaConfigMap is empty"),
     ({"llm": {"chat": {"upstreamUrl": "https://models.example.com/v1"}}}, "llm.chat.upstreamUrl needs llm.chat.model"),
     ({"tls": {"enabled": True}}, "tls.enabled is true and nothing makes the certificate of gateway"),
     (

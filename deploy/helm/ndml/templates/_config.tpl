@@ -62,7 +62,7 @@
 {{- $_ := set $kubernetes "llm_service" (printf "%s-llm" (include "ndml.fullname" $root)) -}}
 {{- end -}}
 {{- end -}}
-{{- if and $values.zones.fromNode (has $component (list "memory-node" "consensus")) -}}
+{{- if and $values.zones.fromNode (ne $component "llm") -}}
 {{- $_ := set $kubernetes "zone_from_node" true -}}
 {{- end -}}
 {{- if $kubernetes -}}{{- $_ := set $all "kubernetes" $kubernetes -}}{{- end -}}
@@ -199,7 +199,7 @@
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 - name: POD_IP
   valueFrom: {fieldRef: {fieldPath: status.podIP}}
-{{- if and $values.zones.fromNode (has $component (list "memory-node" "consensus")) }}
+{{- if and $values.zones.fromNode (ne $component "llm") }}
 - name: NODE_NAME
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
 {{- end }}

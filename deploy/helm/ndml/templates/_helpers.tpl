@@ -76,8 +76,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- define "ndml.usesApi" -}}
 {{- $values := (index . 0).Values -}}
 {{- $component := index . 1 -}}
-{{- if and $values.discovery.enabled (ne $component "llm") -}}true
-{{- else if and $values.zones.fromNode (has $component (list "memory-node" "consensus")) -}}true
+{{- if and (or $values.discovery.enabled $values.zones.fromNode) (ne $component "llm") -}}true
 {{- else if and (eq $component "memory-node") $values.memoryNode.handOver.enabled -}}true
 {{- else if and (eq $component "consensus") $values.consensus.lease.enabled -}}true
 {{- end -}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -208,6 +209,24 @@ def test_a_token_in_values_becomes_a_secret_and_no_config_map() -> None:
     assert json.loads(secret["tokens"])[0]["operator"] is True and secret["operator-token"] == "0123456789abcdef"
     for key, found in objects.items():
         assert key[0] == "Secret" or "0123456789abcdef" not in yaml.safe_dump(found), key
+
+
+def test_a_scrape_names_the_services_as_alerts_and_scaling_ask_for_them() -> None:
+    """By Prometheus' own rules of relabelling, for every service that the monitor selects."""
+    objects = by_key(rendered({**EVERYTHING, "fullnameOverride": "memory-of-acme"}))
+    monitor = objects["ServiceMonitor", "memory-of-acme"]["spec"]
+    wanted, jobs = monitor["selector"]["matchLabels"], set()
+    for (kind, _), found in objects.items():
+        labels = found["metadata"]["labels"]
+        if kind == "Service" and wanted.items() <= labels.items() and "ndml.dev/scrape" not in labels:
+            assert "metrics" in {port["name"] for port in found["spec"]["ports"]}
+            [rule] = [each for each in monitor["endpoints"][0]["relabelings"] if each["targetLabel"] == "job"]
+            matched = re.fullmatch(rule["regex"], labels["app.kubernetes.io/component"])
+            assert matched
+            jobs.add(rule["replacement"].replace("$1", matched[1]))
+    assert jobs == {"ndml-gateway", "ndml-memory-node", "ndml-consensus", "ndml-llm"}
+    asked = re.findall(r'job="([^"]+)"', yaml.safe_dump([each for each in objects.values() if each["kind"] == "ScaledObject"]))
+    assert asked and set(asked) <= jobs
 
 
 def test_dashboards_and_alerts_come_as_they_are() -> None:

@@ -211,6 +211,20 @@ def test_a_token_in_values_becomes_a_secret_and_no_config_map() -> None:
         assert key[0] == "Secret" or "0123456789abcdef" not in yaml.safe_dump(found), key
 
 
+@pytest.mark.parametrize("asked", ["none", "require"])
+def test_callers_of_ours_show_a_certificate_where_the_gateway_asks_for_one(asked: str) -> None:
+    objects = by_key(rendered({**EVERYTHING, "tls": {**EVERYTHING["tls"], "gatewayClientAuth": asked}}))
+    for key in (("Pod", "ndml-test-recall"), ("CronJob", "ndml-backup")):
+        pod = manifests.pod_spec(objects[key])
+        assert pod is not None
+        environment = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+        [secret] = [each["secret"] for each in pod["volumes"] if each["name"] == "tls"]
+        held = {each["key"] for each in secret.get("items", [])} or {"ca.crt", "tls.crt", "tls.key"}
+        named = {value.rpartition("/")[2] for name, value in environment.items() if name.startswith("NDML_TLS") and value}
+        assert named == held == ({"ca.crt"} if asked == "none" else {"ca.crt", "tls.crt", "tls.key"})
+        assert "NDML_TOKEN" in environment
+
+
 def test_a_scrape_names_the_services_as_alerts_and_scaling_ask_for_them() -> None:
     """By Prometheus' own rules of relabelling, for every service that the monitor selects."""
     objects = by_key(rendered({**EVERYTHING, "fullnameOverride": "memory-of-acme"}))

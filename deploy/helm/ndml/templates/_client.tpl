@@ -26,6 +26,10 @@ env:
   value: {{ include "ndml.fullname" $root }}-gateway.{{ $root.Release.Namespace }}.svc.{{ $root.Values.clusterDomain }}:7700
 {{- if $root.Values.tls.enabled }}
 - {name: NDML_TLS_ROOTS, value: /etc/ndml-tls/ca.crt}
+{{- if eq $root.Values.tls.gatewayClientAuth "require" }}
+- {name: NDML_TLS_CERTIFICATE, value: /etc/ndml-tls/tls.crt}
+- {name: NDML_TLS_KEY, value: /etc/ndml-tls/tls.key}
+{{- end }}
 {{- end }}
 {{- if $secret }}
 - name: NDML_TOKEN
@@ -51,7 +55,11 @@ volumeMounts:
 - name: tls
   secret:
     secretName: {{ include "ndml.tlsSecret" (list . "gateway") }}
+    defaultMode: 0440
+    {{- if ne .Values.tls.gatewayClientAuth "require" }}
+    # The gateway's key is nobody else's, where callers need none.
     items:
     - {key: ca.crt, path: ca.crt}
+    {{- end }}
 {{- end }}
 {{- end -}}

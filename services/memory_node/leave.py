@@ -16,6 +16,7 @@ import json
 import os
 import ssl
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -38,7 +39,8 @@ log = get_logger(__name__)
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _API_S = 5.0  # of one question to the API server; it answers in milliseconds
-_API_ATTEMPTS = 3  # a rolling update of the control plane takes one of them away
+_API_ATTEMPTS = 3  # a rolling update of the control plane takes one of them away ...
+_API_PAUSE_S = 1.0  # ... and another answers within this time
 _CALL_S = 10.0  # of one call to the node, which may be busy
 _POLL_S = 0.5
 _MISSES = 20  # looks without an answer after which the node is taken for gone
@@ -74,11 +76,14 @@ def stays_because(found: Mapping[str, Any] | None, pod: Pod) -> str:
     return ""
 
 
-def statefulset(name: str, pod: Pod, server: str, account: Path = ACCOUNT) -> Mapping[str, Any] | None:
+def statefulset(
+    name: str, pod: Pod, server: str, account: Path = ACCOUNT, *, sleep: Callable[[float], None] = time.sleep
+) -> Mapping[str, Any] | None:
     """The StatefulSet as the API server has it; None where it has none. Raises Unanswered."""
     url = f"{server}/apis/apps/v1/namespaces/{pod.namespace}/statefulsets/{name}"
     failure = ""
-    for _ in range(_API_ATTEMPTS):
+    for attempt in range(_API_ATTEMPTS):
+        sleep(_API_PAUSE_S if attempt else 0.0)
         try:
             token = (account / "token").read_text().strip() if (account / "token").exists() else ""
             headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}

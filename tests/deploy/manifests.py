@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import re
@@ -51,7 +52,9 @@ def whole_chart() -> Path:
     """The chart with dashboards and alerts: those of the repository, or one of each where a check-out has none yet."""
     if list((CHART / "files/dashboards").glob("*.json")) and (CHART / "files/alerts.yaml").exists():
         return CHART
-    copy = Path(tempfile.mkdtemp(prefix="ndml-chart-")) / "ndml"
+    scratch = Path(tempfile.mkdtemp(prefix="ndml-chart-"))
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    copy = scratch / "ndml"
     shutil.copytree(CHART, copy)
     (copy / "files/dashboards").mkdir(parents=True, exist_ok=True)
     (copy / "files/dashboards/sample.json").write_text('{"uid": "sample", "title": "{{ not a template }}"}\n')

@@ -118,6 +118,7 @@ BAD = [
     ({"writeCopies": 4}, "writeCopies is 4 and each owner has 3 copies"),
     ({"llm": {"autoscaling": {"enabled": True}, "keda": {"enabled": True}}}, "KEDA makes an autoscaler of its own, choose one"),
     ({"gateway": {"autoscaling": {"enabled": True, "minReplicas": 20}}}, "gateway.autoscaling.minReplicas is 20, above maxReplicas 10"),
+    ({"llm": {"autoscaling": {"enabled": True, "cpuUtilization": 0, "podMetrics": []}}}, "llm.autoscaling has nothing to scale by"),
     ({"gateway": {"keda": {"enabled": True}}}, "gateway.keda.prometheus is empty"),
     ({"collector": {"enabled": True}}, "there is nowhere to send traces: set collector.exportTo"),
     ({"ingress": {"rest": {"enabled": True}}}, "ingress.rest.host is empty"),

@@ -96,11 +96,12 @@ def test_why_it_cannot_know_is_said_with_what_to_do(tmp_path: Path) -> None:
     with api(403, {"kind": "Status"}) as (url, asked), pytest.raises(Unanswered, match=r"403 .*may get statefulsets.apps/ndml-memory-node"):
         statefulset(NAME, POD, url, tmp_path)
     assert len(asked) == 1, "asking again changes no rights"
+    pauses: list[float] = []
     with api(500, {}) as (url, asked), pytest.raises(Unanswered, match="500"):
-        statefulset(NAME, POD, url, tmp_path)
-    assert len(asked) == 3
+        statefulset(NAME, POD, url, tmp_path, sleep=pauses.append)
+    assert len(asked) == 3 and pauses == [0.0, 1.0, 1.0]
     with pytest.raises(Unanswered, match="NetworkPolicy"):
-        statefulset(NAME, POD, url, tmp_path)  # nobody listens there any more
+        statefulset(NAME, POD, url, tmp_path, sleep=pauses.append)  # nobody listens there any more
     with pytest.raises(Unanswered, match="ndml drain"):
         api_server({})
     assert api_server({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}) == "https://10.0.0.1:443"

@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus sim eval-reliability plots format proto clean
+.PHONY: help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus sim eval-reliability plots test-deploy format proto clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -46,6 +46,9 @@ test: setup ## Run every test; TESTS=tests/unit runs a part
 
 sim: setup ## Simulate SEEDS whole suites with faults, two at a time, from seed FROM on (1,000 take some minutes); ARGS=--records: the lattice alone
 	$(BIN)/python -m tests.sim --seeds $(or $(SEEDS),1000) --from $(or $(FROM),0) $(ARGS)
+
+test-deploy: setup ## Chart and plain manifests: lint, schema, Kubernetes 1.29 to 1.37, policies, settings, kustomize = chart, hand-over of a real suite
+	$(BIN)/python -m pytest tests/deploy -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
 
 lint: setup ## ruff, mypy --strict, import floors, buf lint, committed stubs against the protos
 	$(BIN)/ruff check .

@@ -59,7 +59,10 @@ class HeartbeatSettings(Section):
 
 
 class Identity:
-    """This node's record and its place on disk. `replica` gives the number of the store, asked when the store is open; 0: unknown."""
+    """This node's record and its place on disk. `replica` gives the number of the store, asked when the store is open; 0: unknown.
+
+    rejoin: a node that was leaving, or had left, joins when it is started again.
+    """
 
     def __init__(
         self,
@@ -71,11 +74,13 @@ class Identity:
         replica: Callable[[], int] = lambda: 0,
         *,
         keeps_zone: bool = False,
+        rejoin: bool = False,
     ) -> None:
         """keeps_zone: where `zone` is "" it could not be learned this time, and the one on disk stays: another one would move owners."""
         self._keeps_zone = keeps_zone and not zone
         self._path = directory / _FILE
         self._replica = replica
+        self._rejoin = rejoin
         self._begun = False
         self.record = NodeRecord(node_id, address, zone, profile, 1)
 
@@ -87,7 +92,8 @@ class Identity:
         if known is not None:
             if self._keeps_zone:
                 self.record = replace(self.record, zone=known.zone)
-            phase = MemberPhase.JOINING if self._other_store(known.replica) else known.phase
+            back = self._rejoin and known.phase in (MemberPhase.LEAVING, MemberPhase.LEFT)
+            phase = MemberPhase.JOINING if back or self._other_store(known.replica) else known.phase
             record = replace(self.record, incarnation=known.incarnation, phase=phase)
             self.record = known if record == known else replace(record, incarnation=known.incarnation + 1)
         check_record(self.record)

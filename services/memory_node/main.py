@@ -44,7 +44,9 @@ def build(settings: NodeSettings, service: Service) -> None:
     if settings.heartbeat.consensus or found is not None:
         directory, profile = settings.store.data_dir, settings.heartbeat.profile
         identity = Identity(
-            directory, node_id, service.address, zone, profile, lambda: node.store.replica, keeps_zone=kubernetes.zone_from_node
+            *(directory, node_id, service.address, zone, profile, lambda: node.store.replica),
+            keeps_zone=kubernetes.zone_from_node,
+            rejoin=settings.node.rejoin,
         )
         heartbeat = service.attach(Heartbeat(settings.heartbeat, identity, dialer, found))
     replication = attach_replication(settings, service, node, watcher, heartbeat, view.pause, seals, found)

@@ -37,6 +37,11 @@ class NodeSection(Section):
     embedding_model: str = Field(
         "all-MiniLM-L6-v2", description="Model whose space the vectors live in; another one's vectors are refused."
     )
+    rejoin: bool = Field(
+        False,
+        description="Started while it was leaving, or after it had left, it joins again. For StatefulSets, which start nobody they do not "
+        "want; elsewhere a drain goes on over a restart.",
+    )
 
 
 class StoreSection(Section):

@@ -127,7 +127,7 @@ class Containers:
 
     def logs(self, name: str) -> list[dict[str, Any]]:
         """Log records, each with docker's own time under "at" (seconds since 1970)."""
-        lines = docker("logs", "--timestamps", self.id(name)).stdout.splitlines()
+        lines = docker("logs", "--timestamps", self.id(name)).stderr.splitlines()
         return [{**json.loads(text), "at": _seconds(at)} for at, _, text in (line.partition(" ") for line in lines) if text.startswith("{")]
 
     def stop(self, name: str) -> Ended:

@@ -1,4 +1,4 @@
-"""What the images weigh, how fast they start, what a demonstration and a stop under load do to them: measured, into docs/operations/images.md.
+"""What the images weigh, how fast they start, what a demonstration and a stop under load do to them, into docs/operations/images.md.
 
     python -m tests.deploy.measure_images [--markdown docs/operations/images.md]
 
@@ -86,7 +86,9 @@ def measured() -> str:
         head = ["SIGTERM to", "exit code", "stopped after", "calls meanwhile", "failed", "client"]
         stops = table(head, rows)
     cores = f"{os.cpu_count()} cores, shared with other work"
-    return "\n\n".join([f"On {cores}:", weights, speed, demo, f"{CALLERS} callers add, search, read and chat through both gateways:", stops])
+    return "\n\n".join(
+        [f"On {cores}:", weights, speed, demo, f"{CALLERS} callers add, search, read and chat through both gateways:", stops]
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -47,8 +47,8 @@ def ended(service: str, variables: Mapping[str, str], *arguments: str) -> subpro
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
     """The one error among the log's lines. No stack trace stands beside it."""
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert not done.stdout and "Traceback" not in done.stderr
+    records = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     (error,) = [record for record in records if record["level"] == "error"]
     assert error["event"] == "cannot_start"
     return str(error["error"])

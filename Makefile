@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus sim eval-reliability plots test-deploy format proto clean
+.PHONY: help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus sim eval-reliability plots test-deploy format proto images clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -117,6 +117,9 @@ format: setup ## Format and sort imports
 
 proto: setup ## Generate the stubs anew from protos/
 	PYTHON=$(BIN)/python scripts/generate_stubs.sh
+
+images: ## Build the four images, sizes printed. ARGS="--gpu", "--torch-index URL", "--base-registry MIRROR/"; docs/operations/images.md
+	@python3 scripts/build_images.py $(ARGS)
 
 clean: ## Remove the virtual environment and caches; ./data stays
 	rm -rf $(VENV) .tmp .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -179,7 +179,11 @@ class Service:
         wanted = self._server_settings.metrics_port
         if wanted < 0:
             return None
-        return serve_metrics(self._server_settings.host, wanted or port + _METRICS_OFFSET)
+        host, chosen = self._server_settings.host, wanted or port + _METRICS_OFFSET
+        try:
+            return serve_metrics(host, chosen)
+        except OSError as error:
+            raise OSError(f"cannot serve metrics on {host}:{chosen}: {error.strerror}; set server.metrics_port, -1 for none") from None
 
 
 async def _stop(component: Component) -> None:

@@ -9,11 +9,13 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
 
@@ -214,12 +216,27 @@ def load_settings(cls: type[S], path: Path | None) -> S:
         loaded: S = bound()
         return loaded
     except ValidationError as error:
-        lines = [f"config: {'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        lines = [f"config: {'.'.join(str(part) for part in e['loc'])}: {_said(cls, e)}" for e in error.errors()]
         print("\n".join(lines), file=sys.stderr)
         raise SystemExit(2) from None
     except yaml.YAMLError as error:
         print(f"config: {path}: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _said(cls: type[BaseModel], error: ErrorDetails) -> str:
+    """What is wrong; of a key that there is not, the ones that there are, the likeliest first where one is like it."""
+    if error["type"] != "extra_forbidden":
+        return error["msg"]
+    model: Any = cls
+    *above, key = error["loc"]
+    for part in above:
+        if isinstance(part, str) and part in model.model_fields:
+            model = model.model_fields[part].annotation
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return "unknown setting"
+    alike = get_close_matches(str(key), model.model_fields, n=1)
+    return f"unknown setting; did you mean {alike[0]}?" if alike else f"unknown setting; known: {', '.join(model.model_fields)}"
 
 
 def _refuse_unknown_environment(cls: type[ServiceSettings]) -> None:

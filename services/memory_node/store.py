@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ndml.btsp.state import Dynamics
+from ndml.runtime.files import claim_directory
 from ndml.runtime.log import get_logger
 from services.memory_node import schema, seal, snapshots
 from services.memory_node.births import Births
@@ -71,8 +72,8 @@ class Store:
         self._snapshot_turn = threading.Lock()
 
     def open(self) -> None:
-        """Recover and check. Raises StoreRefused; a file is never changed to make it fit."""
-        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        """Recover and check. Raises StoreRefused, OSError; a file is never changed to make it fit."""
+        claim_directory(self.settings.data_dir, "store.data_dir")
         self._lock = lock_directory(self.settings.data_dir)
         try:
             self._open_or_set_aside()

@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus sim eval-reliability plots test-deploy format proto images clean
+.PHONY: docs help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus sim eval-reliability plots test-deploy format proto images clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -57,6 +57,9 @@ lint: setup ## ruff, mypy --strict, import floors, buf lint, committed stubs aga
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
 	PYTHON=$(BIN)/python scripts/check_stubs.sh
+
+docs: setup ## Build the documentation as a site into build/site, strictly; `python -m http.server -d build/site` shows it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 dashboards: setup ## Write Grafana dashboards, SLO rules and alerts anew from scripts/observability, into deploy/helm/ndml/files
 	$(BIN)/python -m scripts.observability

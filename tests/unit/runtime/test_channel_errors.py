@@ -18,5 +18,5 @@ from ndml.wire import rpc_error_to_ndml
     ],
 )
 def test_a_lost_connection_is_unavailable_however_grpc_words_it(code: grpc.StatusCode, details: str, meant: type[NdmlError]) -> None:
-    error = rpc_error_to_ndml(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details))
+    error = rpc_error_to_ndml(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details, None))
     assert isinstance(error, meant) and details in error.message

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import ClassVar
 
+from rich.console import Group
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -70,6 +71,7 @@ class MonitorApp(App[None]):
     """
 
     ENABLE_COMMAND_PALETTE = False
+    ALLOW_IN_MAXIMIZED_VIEW = "Footer, #top, #troubles"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (140, "-wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q,ctrl+c", "quit", "quit"),
@@ -177,8 +179,9 @@ class MonitorApp(App[None]):
             top.update("reading ...")
             return
         line = headline(self.frame)
-        top.update(Text("PAUSED  ", style="reverse") + line if self.paused else line)
-        trouble.update(troubles(self.frame))
+        # In a group, Textual leaves the terminal's own colours as they are; of a bare text it makes shades that few terminals have.
+        top.update(Group(Text("PAUSED  ", style="reverse") + line if self.paused else line))
+        trouble.update(Group(troubles(self.frame)))
         trouble.display = bool(self.frame.troubles)
         for view in main.query(PanelView):
             view.show(self.frame)

@@ -105,7 +105,7 @@ def derived(services: Sequence[ServiceStatus], dialled: str) -> tuple[Target, ..
     """Metrics at gRPC port + 1000 of each process. One that listens everywhere is where the gateway was `dialled`."""
     found: dict[tuple[str, int], Target] = {}
     for row in services:
-        if (place := split(row.address)) is None:
+        if (place := split(row.address)) is None or place[1] + METRICS_OFFSET > 65_535:
             continue
         host, port = place
         if host in _ANY_HOST:

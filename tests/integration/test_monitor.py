@@ -44,7 +44,7 @@ def traffic(address: str, user: str) -> Iterator[None]:
                 while not ended.is_set():
                     client.add(f"The code of door {uuid.uuid4().hex} is {uuid.uuid4().hex}.")
                     client.search("which code opens the door?")
-                    client.chat([ChatMessage("Which door?")], learning="off", sampling=Sampling(max_new_tokens=4))
+                    list(client.chat([ChatMessage("Which door?")], learning="off", sampling=Sampling(max_new_tokens=4)))
                     try:
                         client.get("0" * 32)
                     except TraceNotFound:

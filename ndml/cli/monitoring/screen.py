@@ -81,7 +81,7 @@ class MonitorApp(App[None]):
         Binding("question_mark", "help", "help"),
     ]
     CSS = """
-    #top { height: 1; text-style: bold; }
+    #top { dock: top; height: 1; text-style: bold; }
     #troubles { height: auto; max-height: 4; display: none; }
     #body { height: 1fr; overflow-y: auto; layout: vertical; }
     .column { height: auto; }

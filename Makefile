@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test lint bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus sim eval-reliability plots format proto clean
+.PHONY: help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus sim eval-reliability plots test-deploy format proto images clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -47,6 +47,9 @@ test: setup ## Run every test; TESTS=tests/unit runs a part
 sim: setup ## Simulate SEEDS whole suites with faults, two at a time, from seed FROM on (1,000 take some minutes); ARGS=--records: the lattice alone
 	$(BIN)/python -m tests.sim --seeds $(or $(SEEDS),1000) --from $(or $(FROM),0) $(ARGS)
 
+test-deploy: setup ## Chart and plain manifests: lint, schema, Kubernetes 1.29 to 1.37, policies, settings, kustomize = chart, hand-over of a real suite
+	$(BIN)/python -m pytest tests/deploy -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
+
 lint: setup ## ruff, mypy --strict, import floors, buf lint, committed stubs against the protos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,6 +57,9 @@ lint: setup ## ruff, mypy --strict, import floors, buf lint, committed stubs aga
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
 	PYTHON=$(BIN)/python scripts/check_stubs.sh
+
+dashboards: setup ## Write Grafana dashboards, SLO rules and alerts anew from scripts/observability, into deploy/helm/ndml/files
+	$(BIN)/python -m scripts.observability
 
 bench: setup ## Speed beside its references in one run, into docs/benchmarks.md (about three minutes on a quiet machine)
 	$(BIN)/python -m tests.perf.bench_suite --markdown docs/benchmarks.md --json docs/benchmarks.json $(ARGS)
@@ -111,6 +117,9 @@ format: setup ## Format and sort imports
 
 proto: setup ## Generate the stubs anew from protos/
 	PYTHON=$(BIN)/python scripts/generate_stubs.sh
+
+images: ## Build the four images, sizes printed. ARGS="--gpu", "--torch-index URL", "--base-registry MIRROR/"; docs/operations/images.md
+	@python3 scripts/build_images.py $(ARGS)
 
 clean: ## Remove the virtual environment and caches; ./data stays
 	rm -rf $(VENV) .tmp .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

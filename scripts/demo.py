@@ -381,19 +381,25 @@ def timings(client: NdmlClient, vector: list[float]) -> Iterator[tuple[str, list
     yield "search, vector given", [timed(lambda: search(embedding=vector))[1] for _ in range(100)]
 
 
+def tell_all(client: NdmlClient, checks: Checks, sink: TraceSink | None) -> None:
+    """Everything between start and stop; without `sink` nobody gathers the spans, and no trace is shown."""
+    stored = remember(client, checks)
+    answers = ask(client, checks)
+    keep_apart(client, answers, stored, checks)
+    if sink is not None:
+        show_trace(client, sink, checks)
+    live_on(client, checks)
+    talk(client, checks)
+    measure(client)
+
+
 def demonstrate(data_dir: Path, checks: Checks) -> None:
     with TraceSink() as sink:
         suite = Suite(SuiteOptions(data_dir=data_dir, otlp_endpoint=sink.endpoint))
         try:
             start(suite)
             with NdmlClient(suite.grpc_address, timeout_s=30.0) as client:
-                stored = remember(client, checks)
-                answers = ask(client, checks)
-                keep_apart(client, answers, stored, checks)
-                show_trace(client, sink, checks)
-                live_on(client, checks)
-                talk(client, checks)
-                measure(client)
+                tell_all(client, checks, sink)
             heading(9, "Stop everything")
         finally:
             codes, milliseconds = timed(suite.stop)
@@ -401,14 +407,27 @@ def demonstrate(data_dir: Path, checks: Checks) -> None:
         checks.expect(drained, f"{len(codes)} processes drained in {milliseconds / 1000:.1f} s" if drained else f"exit codes {codes}")
 
 
+def demonstrate_at(address: str, tenant: str, checks: Checks) -> None:
+    """The same with a suite that runs already, wherever it runs."""
+    heading(1, f"A gateway at {address}, tenant {tenant}")
+    with NdmlClient(address, tenant=tenant, timeout_s=30.0) as client:
+        tell_all(client, checks, None)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="demo", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, help="directory to keep the memories in; default: a temporary one")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--data", type=Path, help="directory to keep the memories in; default: a temporary one")
+    where.add_argument("--address", metavar="HOST:PORT", help="gateway of a suite that runs already: nothing is started, no trace is shown")
+    parser.add_argument("--tenant", help="with --address: a tenant that has no memories yet; default: one of this run's own")
     options = parser.parse_args()
     checks = Checks()
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="ndml-demo-") as temporary:
-        demonstrate(options.data or Path(temporary), checks)
+    if options.address:
+        demonstrate_at(options.address, options.tenant or f"demo-{secrets.token_hex(4)}", checks)
+    else:
+        with tempfile.TemporaryDirectory(prefix="ndml-demo-") as temporary:
+            demonstrate(options.data or Path(temporary), checks)
     console.print(f"\n{time.perf_counter() - started:.0f} s in all.")
     for claim in checks.failed:
         console.print(f"[bold red]failed: {claim}[/]")

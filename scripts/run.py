@@ -6,14 +6,16 @@ import argparse
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from ndml.testing import Suite, SuiteError, SuiteOptions
+from ndml.testing import Suite, SuiteError, SuiteOptions, TraceDoor, TraceSink
 
 _LOOK_S = 0.5
+_TRACES_PORT = 7790
 
 CALLS = """
 [bold]Three calls to copy[/] (from the repository's root)
@@ -36,7 +38,7 @@ EOS
 """
 
 
-def describe(console: Console, suite: Suite) -> None:
+def describe(console: Console, suite: Suite, traces: str) -> None:
     table = Table("process", "gRPC", "REST", "metrics", "log")
     for spec in suite.layout.processes:
         rest = f"http://{spec.host}:{spec.rest_port}" if spec.rest_port else ""
@@ -44,6 +46,8 @@ def describe(console: Console, suite: Suite) -> None:
         table.add_row(spec.name, spec.address, rest, f"http://{spec.host}:{spec.metrics_port}/metrics", short(log))
     console.print(table)
     console.print(CALLS.format(grpc=suite.grpc_address, rest=suite.rest_url), highlight=False, soft_wrap=True)
+    if traces:
+        console.print(f"Traces of the last calls are kept here: ndml trace TRACE_ID --store {traces}", highlight=False, soft_wrap=True)
     console.print(f"Memories lie in [bold]{short(suite.layout.data_dir)}[/] and survive a restart. Ctrl-C drains and stops.")
 
 
@@ -69,12 +73,12 @@ def watch(console: Console, suite: Suite) -> int:
                 return 1
 
 
-def run(console: Console, options: SuiteOptions) -> int:
+def run(console: Console, options: SuiteOptions, traces: str = "") -> int:
     suite = Suite(options)
     try:
         with console.status("starting") as status:
             suite.start(on_ready=lambda name: status.update(f"{name} is ready"))
-        describe(console, suite)
+        describe(console, suite, traces)
         return watch(console, suite)
     except KeyboardInterrupt:
         console.print("\nDraining; once more Ctrl-C ends at once.")
@@ -94,6 +98,7 @@ def main() -> int:
     parser.add_argument("--memory-nodes", type=int, default=2, help="memory nodes; keep it for one --data (default: 2)")
     parser.add_argument("--free-ports", action="store_true", help="any free ports instead of the usual ones, for a second suite")
     parser.add_argument("--otlp-endpoint", default="", help="host:port that takes traces, for example Jaeger's 127.0.0.1:4317")
+    parser.add_argument("--keep-spans", type=int, default=20_000, help="spans to keep here where no --otlp-endpoint is given; 0: none")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = SuiteOptions(
@@ -103,7 +108,23 @@ def main() -> int:
         usual_ports=not given.free_ports,
         otlp_endpoint=given.otlp_endpoint,
     )
-    return run(Console(), options)
+    if given.otlp_endpoint or given.keep_spans <= 0:
+        return run(Console(), options)
+    return keep_traces(Console(), options, given.keep_spans, 0 if given.free_ports else _TRACES_PORT)
+
+
+def keep_traces(console: Console, options: SuiteOptions, spans: int, port: int) -> int:
+    """Run with a trace store of our own, so that `ndml trace` works where there is no Jaeger."""
+    with TraceSink(spans) as sink:
+        try:
+            door = TraceDoor(sink, port).start()
+        except OSError as error:
+            console.print(f"cannot show traces on 127.0.0.1:{port} ({error.strerror}): is a suite up already? --free-ports takes others")
+            return 1
+        try:
+            return run(console, replace(options, otlp_endpoint=sink.endpoint), door.url)
+        finally:
+            door.stop()
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from ndml import __version__
-from ndml.cli import admin, backups, chat, doctor, learning, mcp, memories, models, monitor, neuromorphic, rosters, train, transfer
+from ndml.cli import admin, backups, chat, doctor, learning, mcp, memories, models, monitor, neuromorphic, rosters, trace, train, transfer
 from ndml.cli.output import Output, exit_code
 from ndml.cli.session import Session
-from ndml.client import DEFAULT_ADDRESS
+from ndml.client import DEFAULT_ADDRESS, Tls
 from ndml.errors import NdmlError
 
 
@@ -32,7 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (memories, learning, transfer, neuromorphic, chat, mcp, admin, monitor, backups, rosters, doctor, train, models):
+for module in (memories, learning, transfer, neuromorphic, chat, mcp, admin, monitor, backups, rosters, doctor, trace, train, models):
     module.register(app)
 
 
@@ -57,12 +57,21 @@ def options(
     timeout: Annotated[float, typer.Option(help="Seconds for one call.", min=0.001)] = 10.0,
     tls: Annotated[bool, typer.Option("--tls", envvar="NDML_TLS", help="Encrypt, trusting gRPC's own roots.")] = False,
     tls_roots: Annotated[Path | None, typer.Option(envvar="NDML_TLS_ROOTS", help="Encrypt, trusting this PEM file.")] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(envvar="NDML_TLS_CERTIFICATE", help="PEM file to show a server that asks who calls; with --tls-key.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(envvar="NDML_TLS_KEY", help="Its private key.")] = None,
+    tls_server_name: Annotated[
+        str, typer.Option(envvar="NDML_TLS_SERVER_NAME", help="Name in the server's certificate, if not the address.", show_default=False)
+    ] = "",
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=lambda given: _version(given))
     ] = False,
 ) -> None:
     shown = Output(as_json=output is Form.JSON)
-    context.obj = Session(address, tenant, user, agent, session, token, timeout, tls_roots, tls, shown, consistency)
+    files = any((tls, tls_roots, tls_certificate, tls_key, tls_server_name))
+    encrypted = Tls(tls_roots, tls_key, tls_certificate, tls_server_name) if files else None
+    context.obj = Session(address, tenant, user, agent, session, token, timeout, encrypted, shown, consistency)
 
 
 def run(arguments: list[str]) -> int:
@@ -96,6 +105,9 @@ def hoist(arguments: list[str]) -> list[str]:
         "-o",
         "--timeout",
         "--tls-roots",
+        "--tls-certificate",
+        "--tls-key",
+        "--tls-server-name",
     }
     front: list[str] = []
     rest: list[str] = []

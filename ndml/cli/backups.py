@@ -18,6 +18,9 @@ from ndml.errors import FieldInvalid
 _LONGEST_S = 24 * 3600.0
 
 Target = Annotated[Path, typer.Argument(help="File to write; in a directory it gets a name with the time.", show_default=False)]
+Keep = Annotated[
+    int, typer.Option(min=0, max=10_000, help="In a directory: newest backups kept, older ones removed once this one is whole. 0: all.")
+]
 Source = Annotated[Path, typer.Argument(help="File that ndml backup wrote.", show_default=False, exists=True, dir_okay=False)]
 
 
@@ -26,9 +29,11 @@ def register(app: typer.Typer) -> None:
     app.command("restore")(restore)
 
 
-def backup(context: typer.Context, file: Target) -> None:
+def backup(context: typer.Context, file: Target, keep: Keep = 0) -> None:
     """Write every user's memory to one file, while the suite serves; read back and verified before it gets its name."""
     session: Session = context.obj
+    if keep and not file.is_dir():
+        raise FieldInvalid(f"--keep counts the backups of a directory, and {file} is none", field="keep")
     now = datetime.now(UTC)
     target = file / f"ndml-{now:%Y%m%dT%H%M%SZ}.backup" if file.is_dir() else file
     partial = target.with_name(target.name + ".part")
@@ -40,8 +45,22 @@ def backup(context: typer.Context, file: Target) -> None:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-    text = f"{written.owners:,} users, {written.size_bytes:,} bytes in {target}, verified"
-    session.output.result({"file": str(target), **_counts(written)}, text)
+    removed = _prune(file, keep) if keep else 0
+    text = f"{written.owners:,} users, {written.size_bytes:,} bytes in {target}, verified" + (
+        f"; {removed} older removed" if removed else ""
+    )
+    session.output.result({"file": str(target), "removed": removed, **_counts(written)}, text)
+
+
+def _prune(directory: Path, keep: int) -> int:
+    """Remove all backups but the newest `keep`, by the time in their names; how many went. Raises FieldInvalid."""
+    old = sorted(directory.glob("ndml-*.backup"))[:-keep]
+    try:
+        for path in old:
+            path.unlink()
+    except OSError as error:
+        raise FieldInvalid(f"{error.filename}: {error.strerror or error}; the new backup is whole", field="keep") from None
+    return len(old)
 
 
 def restore(

@@ -40,6 +40,8 @@ def _said(memory: Memory) -> Iterator[tuple[str, object]]:
     yield "text", memory.text
     yield "speaker", memory.speaker
     yield "said", when(memory.said_at)
+    yield "holds from", when(memory.valid_from)
+    yield "holds until", when(memory.valid_until)
     yield "learned", when(memory.learned_at)
     yield "updated", when(memory.updated_at)
     yield "kind", memory.kind

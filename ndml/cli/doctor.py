@@ -104,24 +104,30 @@ def _reflection(channel: grpc.Channel) -> Check:
 
 
 def _cluster(client: NdmlClient) -> Iterator[Check]:
-    status, failure = _tried(client.cluster_status)
-    if failure is None:
-        yield _services(status)
+    status, silent = _tried(client.cluster_status)
+    placement, failure = _tried(lambda: client.placement(user=PROBE_USER))
+    # Who has left for good may be gone, and is missed by nobody.
+    left = frozenset(row.node_id for row in placement.members if row.phase == "left") if failure is None else frozenset()
+    if silent is None:
+        yield _services(status, left)
         yield _versions(status)
     else:
-        yield _failed("services", failure, "look into the gateway's log; where authentication is on, give the operator's --token")
-    placement, failure = _tried(lambda: client.placement(user=PROBE_USER))
+        yield _failed("services", silent, "look into the gateway's log; where authentication is on, give the operator's --token")
     if failure is None:
         yield _owners(placement)
     else:
         yield _failed("owners", failure, "look into the consensus nodes' logs")
 
 
-def _services(status: ClusterStatus) -> Check:
-    down = [f"{row.service} {row.instance or row.address}: {row.error}" for row in status.services if not row.reachable]
+def _services(status: ClusterStatus, left: frozenset[str]) -> Check:
+    down = [
+        f"{row.service} {row.instance or row.address}: {row.error}"
+        for row in status.services
+        if not row.reachable and row.instance not in left
+    ]
     if down:
         return Check("services", False, "; ".join(down), "start it again, and look into its log for why it ended")
-    return Check("services", True, f"{len(status.services)} answer")
+    return Check("services", True, f"{sum(row.reachable for row in status.services)} answer")
 
 
 def _versions(status: ClusterStatus) -> Check:
@@ -132,7 +138,7 @@ def _versions(status: ClusterStatus) -> Check:
 
 
 def _owners(placement: Placement) -> Check:
-    states = {row.node_id: row.state for row in placement.members}
+    states = {row.node_id: row.state for row in placement.members if row.phase != "left"}
     detail = ", ".join(f"{name} {state}" for name, state in states.items()) or "no memory node"
     alive = bool(placement.owners) and all(states.get(owner) == "alive" for owner in placement.owners)
     dead = sum(state in ("down", "suspect") for state in states.values())

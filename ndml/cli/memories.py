@@ -48,6 +48,8 @@ def add(
     protect: Annotated[bool, typer.Option("--protect", help="Forgetting leaves it alone.")] = False,
     expires_at: opt.ExpiresAt = None,
     ttl: opt.TimeToLive = None,
+    valid_from: opt.ValidFrom = None,
+    valid_until: opt.ValidUntil = None,
     request_id: Annotated[str, typer.Option(help="Makes a repeat safe: the same id writes once.", show_default=False)] = "",
 ) -> None:
     """Remember a sentence, stdin, or a whole conversation file."""
@@ -55,7 +57,9 @@ def add(
     if (file is None) == (not text):
         raise FieldInvalid("give one of: a text, - for stdin, --file", field="text")
     if file is not None:
-        if protect or any(value is not None for value in (speaker, said_at, kind, label, salience, source, expires_at, ttl)):
+        if protect or any(
+            value is not None for value in (speaker, said_at, kind, label, salience, source, expires_at, ttl, valid_from, valid_until)
+        ):
             raise FieldInvalid("with --file these stand in the lines: leave out --speaker, --said-at, --kind, --label, …", field="file")
         add_file(session, file, request_id, deduplicate)
         return
@@ -71,6 +75,8 @@ def add(
             protected=protect,
             expires_at=opt.time("expires-at", expires_at),
             ttl_s=ttl,
+            valid_from=opt.time("valid-from", valid_from),
+            valid_until=opt.time("valid-until", valid_until),
             deduplicate=deduplicate,
             request_id=request_id,
         )
@@ -105,6 +111,7 @@ def search(
     speaker: opt.Speakers = None,
     since: opt.Since = None,
     until: opt.Until = None,
+    valid_at: opt.ValidAt = None,
 ) -> None:
     """Find the memories nearest to a question."""
     session: Session = context.obj
@@ -121,7 +128,7 @@ def search(
             ancestors=ancestors,
             diversity=diversity,
             max_tokens=max_tokens,
-            filter=opt.filter_of(label, kind, speaker, since, until),
+            filter=opt.filter_of(label, kind, speaker, since, until, valid_at),
         )
     session.output.result({"hits": found.hits, "stats": found.stats}, *_shown(found, explain, strength))
     if found.stats.partial:
@@ -154,11 +161,12 @@ def list_(
     speaker: opt.Speakers = None,
     since: opt.Since = None,
     until: opt.Until = None,
+    valid_at: opt.ValidAt = None,
 ) -> None:
     """List memories, last learned first."""
     session: Session = context.obj
     with session.client() as client:
-        wanted = opt.filter_of(label, kind, speaker, since, until)
+        wanted = opt.filter_of(label, kind, speaker, since, until, valid_at)
         pages = client.list(filter=wanted, page_size=min(limit, 1000) or 1000, include_archived=archived)
         found = list(itertools.islice(pages, limit or None))
     rows = ((when(m.said_at), m.speaker, text_and_id(m.text, m.trace_id)) for m in found)
@@ -177,6 +185,8 @@ def update(
     source: opt.Source = None,
     protect: opt.Protect = None,
     expires_at: Annotated[str | None, typer.Option(help="Deleted from this time on; never takes that back.")] = None,
+    valid_from: opt.ValidFrom = None,
+    valid_until: Annotated[str | None, typer.Option(help="When it ceased to hold; never takes that back.")] = None,
     expected_version: Annotated[int, typer.Option(help="Only when it still has this version.", show_default=False)] = 0,
 ) -> None:
     """Change what is given; labels are replaced as a whole."""
@@ -193,6 +203,8 @@ def update(
             provenance=None if source is None else Provenance(source),
             protected=protect,
             expires_at="never" if expires_at == "never" else opt.time("expires-at", expires_at),
+            valid_from=opt.time("valid-from", valid_from),
+            valid_until="never" if valid_until == "never" else opt.time("valid-until", valid_until),
             expected_version=expected_version,
         )
     session.output.result(memory, *cards(memory))

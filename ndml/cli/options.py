@@ -21,6 +21,9 @@ KindName = Annotated[str | None, typer.Option(help="episodic, semantic or proced
 Salience = Annotated[float | None, typer.Option(help="Importance, 0 to 1.")]
 Protect = Annotated[bool | None, typer.Option("--protect/--no-protect", help="Forgetting leaves it alone, or no longer.")]
 ExpiresAt = Annotated[str | None, typer.Option(help="Deleted from this time on, as --said-at.")]
+ValidFrom = Annotated[str | None, typer.Option(help="When it began to hold, as --said-at. Default: when it was said.")]
+ValidUntil = Annotated[str | None, typer.Option(help="When it ceased to hold, as --said-at.")]
+ValidAt = Annotated[str | None, typer.Option("--valid-at", help="What it says holds at this time.")]
 TimeToLive = Annotated[float | None, typer.Option("--ttl", help="Seconds to live from now; with --expires-at the earlier of the two.")]
 Deduplicate = Annotated[bool, typer.Option("--deduplicate", help="Leave out what says the same as another memory.")]
 WithStrength = Annotated[bool, typer.Option("--strength", help="With how strong it is now.")]
@@ -45,7 +48,12 @@ def labels_of(pairs: list[str] | None) -> dict[str, str]:
 
 
 def filter_of(
-    labels: list[str] | None, kinds: list[str] | None, speakers: list[str] | None, since: str | None, until: str | None
+    labels: list[str] | None,
+    kinds: list[str] | None,
+    speakers: list[str] | None,
+    since: str | None,
+    until: str | None,
+    valid_at: str | None = None,
 ) -> Filter | None:
     """The conditions that were given; None for none."""
     wanted: dict[str, Any] = {
@@ -54,6 +62,7 @@ def filter_of(
         "speakers": speakers or (),
         "said_from": time("since", since),
         "said_until": time("until", until),
+        "valid_at": time("valid-at", valid_at),
     }
     return Filter(**wanted) if any(wanted.values()) else None
 

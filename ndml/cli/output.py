@@ -79,6 +79,13 @@ class Output:
             parts.append(f"fix: {fix}")
         self._err.print(clean(" | ".join(parts)).replace("\n", " "))
 
+    def problem(self, code: str, message: str, fix: str) -> None:
+        """As `error`, of what is beside the suite and so not in its tree of errors."""
+        if self.as_json:
+            sys.stderr.write(json.dumps({"error": {"code": code, "message": message, "fix": fix}}, ensure_ascii=False) + "\n")
+            return
+        self._err.print(clean(f"ndml: {code}: {message} | fix: {fix}").replace("\n", " "))
+
     @contextmanager
     def progress(self, label: str, total: int | None) -> Iterator[Ticker]:
         """A bar on stderr while the block runs; none where stderr is not a terminal."""

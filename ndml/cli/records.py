@@ -83,6 +83,8 @@ def new_memories(lines: Iterable[str]) -> Iterator[NewMemory]:
                 protected=_as(bool, row, "protected", False),
                 expires_at=_time(row, "expires_at"),
                 ttl_s=_as((int, float), row, "ttl_s", None),
+                valid_from=_time(row, "valid_from"),
+                valid_until=_time(row, "valid_until"),
             )
 
 
@@ -111,6 +113,8 @@ def memories(lines: Iterable[str]) -> Iterator[Memory]:
                 protected=_as(bool, row, "protected", False),
                 expires_at=_time(row, "expires_at"),
                 links=tuple(_link(link) for link in _as(list, row, "links", [])),
+                valid_from=_time(row, "valid_from"),
+                valid_until=_time(row, "valid_until"),
             )
 
 

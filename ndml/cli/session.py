@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ndml.cli.output import Output
 from ndml.client import DEFAULT_ADDRESS, ClientOptions, NdmlClient, Tls
@@ -21,14 +20,13 @@ class Session:
     session: str = ""
     token: str = field(default="", repr=False)
     timeout_s: float = 10.0
-    roots: Path | None = None
-    tls: bool = False
+    tls: Tls | None = None
     output: Output = field(default_factory=Output)
     consistency: str = ""
 
     @property
     def client_options(self) -> ClientOptions:
-        return ClientOptions(tls=Tls(roots=self.roots) if self.tls or self.roots else None, consistency=self.consistency)
+        return ClientOptions(tls=self.tls, consistency=self.consistency)
 
     def client(self, *, needs_user: bool = True) -> NdmlClient:
         """A client with these options. Raises FieldInvalid where the command is about a user and none is given."""

@@ -103,6 +103,8 @@ def memory(trace: types_pb2.MemoryTrace) -> models.Memory:
         history=tuple(event(each) for each in trace.history),
         links=tuple(link(each) for each in trace.links),
         siblings=tuple(sibling(each) for each in trace.siblings),
+        valid_from=time(trace.valid_from) if trace.HasField("valid_from") else None,
+        valid_until=time(trace.valid_until) if trace.HasField("valid_until") else None,
     )
 
 

@@ -186,6 +186,8 @@ def new_memory(value: NewMemory, default: Scope) -> memory_pb2.NewMemory:
         protected=value.protected,
         expires_at=timestamp("memory.expires_at", value.expires_at),
         ttl=duration("memory.ttl", value.ttl_s),
+        valid_from=timestamp("memory.valid_from", value.valid_from),
+        valid_until=timestamp("memory.valid_until", value.valid_until),
     )
 
 
@@ -208,6 +210,8 @@ def trace(value: Memory, owner: Scope) -> types_pb2.MemoryTrace:
         protected=value.protected,
         expires_at=timestamp("expires_at", value.expires_at),
         links=[link(each) for each in value.links],
+        valid_from=timestamp("valid_from", value.valid_from),
+        valid_until=timestamp("valid_until", value.valid_until),
     )
 
 
@@ -295,6 +299,7 @@ def filter_(value: Filter | None) -> types_pb2.Filter | None:
         learned_at=time_range("filter.learned_at", value.learned_from, value.learned_until),
         kinds=[kind("filter.kinds", item) for item in value.kinds],
         speakers=[text("filter.speakers", item) for item in value.speakers],
+        valid_at=timestamp("filter.valid_at", value.valid_at),
     )
 
 

@@ -95,6 +95,10 @@ class NewMemory:
     """It is deleted from this time on, with a time zone. Default: never."""
     ttl_s: float | None = None
     """Seconds to live from when it is stored; with `expires_at` the earlier of the two."""
+    valid_from: datetime | None = None
+    """When what it says began to hold, with a time zone. Default: when it was said."""
+    valid_until: datetime | None = None
+    """When it ceased to hold. Default: not known to have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,8 @@ class Memory:
     history: tuple[TraceEvent, ...] = ()
     links: tuple[Link, ...] = ()
     siblings: tuple[Sibling, ...] = ()
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +248,8 @@ class Filter:
     """One of these kinds."""
     speakers: Sequence[str] = ()
     """One of these speakers."""
+    valid_at: datetime | None = None
+    """What it says holds at this instant, by its valid_from (else said_at) and valid_until."""
 
 
 @dataclass(frozen=True, slots=True)

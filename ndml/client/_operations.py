@@ -49,6 +49,8 @@ class Operations(Administration, Talking):
         protected: bool = False,
         expires_at: datetime | None = None,
         ttl_s: float | None = None,
+        valid_from: datetime | None = None,
+        valid_until: datetime | None = None,
         deduplicate: bool = False,
         request_id: str = "",
         **options: Unpack[CallOptions],
@@ -62,7 +64,7 @@ class Operations(Administration, Talking):
         """
         scope = self._scope(options)
         what = (text, speaker, said_at, kind, metadata or {}, salience, provenance, embedding)
-        new = NewMemory(*what, protected=protected, expires_at=expires_at, ttl_s=ttl_s)
+        new = NewMemory(*what, protected=protected, expires_at=expires_at, ttl_s=ttl_s, valid_from=valid_from, valid_until=valid_until)
         request = memory_pb2.AddMemoryRequest(
             request_id=encode.text("request_id", request_id) or uuid4().hex,
             memory=encode.new_memory(new, scope),
@@ -203,25 +205,27 @@ class Operations(Administration, Talking):
         embedding: object = None,
         protected: bool | None = None,
         expires_at: datetime | Literal["never"] | None = None,
+        valid_from: datetime | None = None,
+        valid_until: datetime | Literal["never"] | None = None,
         expected_version: int = 0,
         **options: Unpack[CallOptions],
     ) -> Unary[Memory]:
         """Change what is given, leave the rest; returns the memory as it stands now. A changed text is embedded anew.
 
-        `expires_at`: "never" takes an end back. `expected_version`: only when the memory still has this version.
+        `expires_at`, `valid_until`: "never" takes an end back. `expected_version`: only when the memory still has this version.
         Raises TraceNotFound, VersionConflict, FieldInvalid.
         """
         given = {
             "text": text, "speaker": speaker, "said_at": said_at, "kind": kind, "metadata": metadata,
             "salience": salience, "provenance": provenance, "embedding": embedding, "protected": protected, "expires_at": expires_at,
+            "valid_from": valid_from, "valid_until": valid_until,
         }  # fmt: skip
         changed = {name: value for name, value in given.items() if value is not None}
         if not changed:
             raise FieldInvalid("an update changes at least one field: give text, speaker, said_at, kind, metadata, …", field="update_mask")
         scope = self._scope(options)
         values: dict[str, Any] = {"text": "", **changed}
-        if expires_at == "never":
-            values["expires_at"] = None
+        values |= {name: None for name in ("expires_at", "valid_until") if values.get(name) == "never"}
         request = memory_pb2.UpdateMemoryRequest(
             trace=encode.trace(Memory(trace_id=trace_id, scope=scope, **values), scope),
             update_mask=field_mask_pb2.FieldMask(paths=list(changed)),

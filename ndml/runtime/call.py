@@ -17,6 +17,7 @@ class Call:
     tenant       set by the tenancy stage, "" in services behind the gateway
     principal    who the authenticator says it is
     traceparent  W3C trace context of the server span, "" when it is not sampled
+    tenant_hash  of a traced call: its tenant as baggage names it
     """
 
     method: str
@@ -25,6 +26,7 @@ class Call:
     tenant: str = ""
     principal: str = ""
     traceparent: str = ""
+    tenant_hash: str = ""
     started: float = field(default_factory=time.monotonic)
 
     def remaining(self) -> float | None:

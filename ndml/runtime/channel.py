@@ -18,7 +18,9 @@ from opentelemetry.trace import SpanKind
 from ndml.errors import Unavailable
 from ndml.runtime import metrics, semconv
 from ndml.runtime.interceptors import as_ndml_error
-from ndml.runtime.telemetry import TRACEPARENT, current_traceparent, set_error, tracer
+from ndml.runtime.renewing import RenewingChannel
+from ndml.runtime.telemetry import set_error, trace_metadata, tracer
+from ndml.runtime.tls import Material, TlsFiles
 
 T = TypeVar("T")
 
@@ -33,10 +35,22 @@ _RETRY = {
 _SERVICE_CONFIG = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY}]})
 
 
-def open_channel(address: str, max_message_bytes: int = 64 << 20, *, retries: bool = True) -> grpc.aio.Channel:
+class Dialer:
+    """Opens every channel from one service to another, by TLS where the process has it. `Service` makes it, main.py hands it on."""
+
+    def __init__(self, tls: TlsFiles | None = None) -> None:
+        self._tls = tls if tls is not None and tls.settings.peers else None
+
+    def open(self, address: str, *, retries: bool = True) -> grpc.aio.Channel:
+        """As `open_channel`. Raises FieldInvalid from TLS files that were never read before."""
+        return open_channel(address, retries=retries, tls=self._tls)
+
+
+def open_channel(address: str, max_message_bytes: int = 64 << 20, *, retries: bool = True, tls: TlsFiles | None = None) -> grpc.aio.Channel:
     """A lazy channel to host:port; connects on first use and again, quickly, after every loss.
 
     retries: repeat a call that found its server unavailable; False where the caller does that itself.
+    tls: show this certificate and trust its authorities, renewed ones with the next call; None: plain text.
     """
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", _SERVICE_CONFIG),
@@ -52,7 +66,17 @@ def open_channel(address: str, max_message_bytes: int = 64 << 20, *, retries: bo
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    return grpc.aio.insecure_channel(address, options=options, interceptors=[_UnaryContext()])  # type: ignore[list-item]
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=options, interceptors=[_UnaryContext()])  # type: ignore[list-item]
+    if tls.settings.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.settings.server_name))
+
+    def make(material: Material) -> grpc.aio.Channel:
+        credentials = grpc.ssl_channel_credentials(material.ca, material.key, material.chain)
+        interceptors: Any = [_UnaryContext()]
+        return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
+
+    return RenewingChannel(tls, make)
 
 
 class _UnaryContext(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
@@ -65,7 +89,7 @@ class _UnaryContext(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-
         service, _, name = path.lstrip("/").partition("/")
         attributes = {semconv.RPC_SYSTEM: "grpc", semconv.RPC_SERVICE: service, semconv.RPC_METHOD: name}
         with tracer().start_as_current_span(f"{service}/{name}", kind=SpanKind.CLIENT, attributes=attributes) as span:
-            metadata = [*(details.metadata or ()), (TRACEPARENT, current_traceparent())]
+            metadata = [*(details.metadata or ()), *trace_metadata()]
             call = await continuation(details._replace(metadata=grpc.aio.Metadata(*metadata)), request)
             code = await call.code()
             if code is grpc.StatusCode.OK:
@@ -81,12 +105,6 @@ async def _error_of(call: Any) -> BaseException:
     except (grpc.RpcError, asyncio.CancelledError) as error:
         return error
     return RuntimeError("the call ended well")
-
-
-def trace_metadata() -> tuple[tuple[str, str], ...]:
-    """Trace context for a streaming call, which the interceptor does not touch."""
-    value = current_traceparent()
-    return ((TRACEPARENT, value),) if value else ()
 
 
 class LatencyWindow:

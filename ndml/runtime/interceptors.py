@@ -25,7 +25,19 @@ from ndml.runtime.admission import Admission, Limits, Pace
 from ndml.runtime.auth import Authenticator, choose_tenant
 from ndml.runtime.call import Call
 from ndml.runtime.log import get_logger
-from ndml.runtime.telemetry import TRACEPARENT, format_traceparent, parent_context, parse_traceparent, set_error, tracer, tracing
+from ndml.runtime.telemetry import (
+    BAGGAGE,
+    TRACEPARENT,
+    carry,
+    format_traceparent,
+    parent_context,
+    parse_baggage,
+    parse_traceparent,
+    set_error,
+    tenant_hash,
+    tracer,
+    tracing,
+)
 from ndml.wire import rpc_error_to_ndml
 
 log = get_logger(__name__)
@@ -41,7 +53,7 @@ class Method:
     """One RPC as its descriptor and its servicer give it.
 
     validated  check requests against the rules in their protos
-    observe    takes the seconds that a call took
+    observe    takes the seconds that a call took, and what names its trace
     """
 
     path: str
@@ -51,7 +63,7 @@ class Method:
     client_streaming: bool
     server_streaming: bool
     validated: bool
-    observe: Callable[[float], None]
+    observe: Callable[[float, dict[str, str] | None], None]
 
 
 class Validator(Protocol):
@@ -159,6 +171,8 @@ class Chain:
             principal = self._options.authenticator.authenticate(call)
             call.principal = principal.name
             call.tenant = choose_tenant(principal, call)
+            if call.traceparent:
+                _name_tenant(call)
             if "AdminService" in call.method and not principal.operator:
                 raise TenantDenied(f"{call.method} is for operators: use a token whose entry says `operator: true`")
 
@@ -187,6 +201,7 @@ class _Refusals:
         if counter is None:
             counter = self._counters[key] = metrics.RPC_ERRORS.labels(path, error.code.name, error.reason)
         counter.inc()
+        metrics.RPC_TURNED_AWAY.labels(path).inc()
         self._unlogged += 1
         if (now := time.monotonic()) >= self._next:
             log.info("rpcs_refused", calls=self._unlogged, method=path, reason=error.reason, message=error.message)
@@ -219,18 +234,30 @@ class _Observed:
         )
         if span.is_recording():
             self._span = span
-            self._token = otel_context.attach(trace.set_span_in_context(span))
+            context = trace.set_span_in_context(span)
+            if hashed := self._tenant_told():
+                span.set_attribute(semconv.TENANT_HASH, hashed)
+                context = carry(hashed, context)
+            self._token = otel_context.attach(context)
             self._call.traceparent = format_traceparent(span.get_span_context())
+            self._call.tenant_hash = hashed
 
     def _pass_on(self, incoming: str) -> None:
         """No exporter here, but the next service may have one."""
         remote = parse_traceparent(incoming)
-        self._call.traceparent = incoming if remote is not None and remote.trace_flags.sampled else ""
+        if remote is not None and remote.trace_flags.sampled:
+            self._call.traceparent, self._call.tenant_hash = incoming, self._tenant_told()
+
+    def _tenant_told(self) -> str:
+        """From the caller's baggage, where callers are ours; at the edge it is known once the call is authenticated."""
+        if self._chain._options.authenticator is not None:
+            return ""
+        return parse_baggage(self._call.metadata.get(BAGGAGE, ""))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
         self._chain.in_flight -= 1
         elapsed = time.monotonic() - self._call.started
-        self._method.observe(elapsed)
+        self._method.observe(elapsed, metrics.exemplar(self._call.traceparent))
         mapped = None if error is None or isinstance(error, GeneratorExit) else as_ndml_error(error)
         if mapped is not None:
             metrics.RPC_ERRORS.labels(self._method.path, mapped.code.name, mapped.reason).inc()
@@ -269,6 +296,15 @@ class _Observed:
             log.debug("rpc_cancelled", **row)
         else:
             log.info("rpc_refused", message=mapped.message, fields=[v.field for v in mapped.violations], **row)
+
+
+def _name_tenant(call: Call) -> None:
+    """Its tenant's hash on the call's span, and as baggage of all that is called for it. The context goes with the call's task."""
+    call.tenant_hash = tenant_hash(call.tenant)
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.set_attribute(semconv.TENANT_HASH, call.tenant_hash)
+        otel_context.attach(carry(call.tenant_hash))
 
 
 def as_ndml_error(error: BaseException) -> NdmlError:

@@ -28,15 +28,32 @@ CONSENSUS_OPERATIONS = Counter(names.METRIC_CONSENSUS_OPERATIONS, "Operations of
 # RPC: rate, errors, duration
 RPC_DURATION = Histogram(names.METRIC_RPC_DURATION, "Seconds a call took in this server", ["method"], buckets=_LATENCY_S)
 RPC_ERRORS = Counter(names.METRIC_RPC_ERRORS, "Calls that failed", ["method", "code", "reason"])
+RPC_TURNED_AWAY = Counter(
+    names.METRIC_RPC_TURNED_AWAY, "Calls refused before their request was read: counted among the errors, not in the duration", ["method"]
+)
 RPC_IN_FLIGHT = Gauge(names.METRIC_RPC_IN_FLIGHT, "Calls under way in this server")
+
+# The process
+BUILD_INFO = Gauge(names.METRIC_BUILD_INFO, "1; the labels say what runs", ["service", "version"])
+READY = Gauge(names.METRIC_READY, "1 while this process takes calls, 0 while it starts or drains")
 
 # Queues and batches
 BATCH_SIZE = Histogram(names.METRIC_BATCH_SIZE, "Items in a batch", ["queue"], buckets=_SIZES)
 QUEUE_DEPTH = Gauge(names.METRIC_QUEUE_DEPTH, "Items waiting", ["queue"])
 
+QUEUE_LIMIT = Gauge(names.METRIC_QUEUE_LIMIT, "Items that may wait: at the bound calls are refused", ["queue"])
+
 # Memory node
 COMMIT_DURATION = Histogram(names.METRIC_COMMIT_DURATION, "Seconds of one group commit, fsync included", buckets=_LATENCY_S)
+STORE_BYTES = Gauge(names.METRIC_STORE_BYTES, "Bytes of the store on disk, its log included")
+STORE_FREE_BYTES = Gauge(names.METRIC_STORE_FREE_BYTES, "Bytes free on the disk that the store lies on")
+OPERATION_ERRORS = Counter(
+    names.METRIC_OPERATION_ERRORS, "Operations of the gateways' streams that failed", ["operation", "code", "reason"]
+)
+SEARCH_STAGE = Histogram(names.METRIC_SEARCH_STAGE, "Seconds that a stage of a group of searches took", ["stage"], buckets=_LATENCY_S)
 INDEX_BYTES = Gauge(names.METRIC_INDEX_BYTES, "Bytes of vectors and columns in memory")
+INDEX_LIMIT_BYTES = Gauge(names.METRIC_INDEX_LIMIT_BYTES, "Bytes of vectors and columns that may be in memory")
+INDEX_LOADS = Counter(names.METRIC_INDEX_LOADS, "Owners whose vectors were read from the store into memory")
 RESIDENT_TRACES = Gauge(names.METRIC_RESIDENT_TRACES, "Traces whose vectors are in memory")
 
 # Gateway
@@ -50,6 +67,10 @@ LEARNED = Counter(names.METRIC_LEARNED, "What became of the sentences that chats
 
 # llm
 EMBEDDED_TEXTS = Counter(names.METRIC_EMBEDDED_TEXTS, "Texts embedded")
+GENERATED = Counter(names.METRIC_GENERATED, "Tokens of finished generations, as the model counts them", ["kind"])
+FIRST_PIECE = Histogram(
+    names.METRIC_FIRST_PIECE, "Seconds from a generation's arrival to the first piece of its answer", buckets=_LATENCY_S
+)
 
 # Placement
 PLACEMENT_EPOCH = Gauge(names.METRIC_PLACEMENT_EPOCH, "Placement epoch as this process sees it")
@@ -69,6 +90,7 @@ TRACES_WEIGHED = Counter(names.METRIC_TRACES_WEIGHED, "Traces with siblings that
 # Deltas in consensus nodes
 DELTA_LOG_ENTRIES = Gauge(names.METRIC_DELTA_LOG_ENTRIES, "Updates in the delta log")
 DELTA_LOG_BYTES = Gauge(names.METRIC_DELTA_LOG_BYTES, "Bytes of the updates in the delta log")
+DELTA_LOG_LIMIT = Gauge(names.METRIC_DELTA_LOG_LIMIT, "What the delta log may hold: past it the oldest go", ["of"])
 DELTAS_TAKEN = Counter(names.METRIC_DELTAS_TAKEN, "Updates that were new to this consensus node, on disk")
 DELTAS_DELIVERED = Counter(names.METRIC_DELTAS_DELIVERED, "Offers that a memory node answered with having the update on disk")
 DELTAS_DROPPED = Counter(names.METRIC_DELTAS_DROPPED, "Updates given up before every copy had them: at a bound, by age, or damaged")
@@ -77,8 +99,21 @@ DELTAS_CROSS_ZONE = Counter(names.METRIC_DELTAS_CROSS_ZONE, "Updates sent to con
 DELTA_LAG = Gauge(names.METRIC_DELTA_LAG, "Updates in the log that a memory node has yet to take", ["node"])
 DELTA_STREAMS = Gauge(names.METRIC_DELTA_STREAMS, "Exchanges that are open", ["kind"])
 
+# Every service
+TLS_EXPIRY = Gauge(names.METRIC_TLS_EXPIRY, "Unix time at which a certificate in use ends", ["certificate"])
+DISCOVERED = Gauge(names.METRIC_DISCOVERED, "Replicas that Kubernetes shows of a Service", ["service"])
+DISCOVERY_FOLLOWING = Gauge(names.METRIC_DISCOVERY_FOLLOWING, "1: changes of it arrive; 0: the last known ones are used", ["service"])
+
+
+def exemplar(traceparent: str) -> dict[str, str] | None:
+    """What names a request's trace beside its latency; None where it is not sampled, so `traceparent` is ""."""
+    return {"trace_id": traceparent[3:35], "span_id": traceparent[36:52]} if traceparent else None
+
 
 def serve_metrics(host: str, port: int) -> WSGIServer:
-    """Serve /metrics on host:port from a daemon thread; returns the server with a `shutdown()` method."""
+    """Serve /metrics on host:port from a daemon thread, with exemplars to who asks for OpenMetrics.
+
+    Returns the server with a `shutdown()` method.
+    """
     server, _ = start_http_server(port, addr=host)
     return server

@@ -16,7 +16,8 @@ from ndml.internal.v1 import consensus_pb2 as pb2
 from ndml.internal.v1 import consensus_pb2_grpc
 from ndml.placement import MemberPhase, MemberState, NodeRecord, Placement, PlacementNode, is_address
 from ndml.runtime import metrics
-from ndml.runtime.channel import open_channel
+from ndml.runtime.addresses import Addresses
+from ndml.runtime.channel import Dialer
 from ndml.runtime.log import get_logger
 from ndml.runtime.settings import Section
 from ndml.v1 import admin_pb2
@@ -75,16 +76,32 @@ class PlacementWatcher:
     Look-ups may come from any thread; `wait_newer` and `on_change` belong to the event loop.
     """
 
-    def __init__(self, settings: PlacementSettings, watcher: str, *, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        settings: PlacementSettings,
+        watcher: str,
+        dialer: Dialer,
+        consensus: Addresses | None = None,
+        zone: str = "",
+        *,
+        rng: random.Random | None = None,
+    ) -> None:
+        """consensus: the nodes to watch, where they are not those of the settings; one of `zone` is watched first."""
         self._settings = settings
         self._watcher = watcher
+        self._dialer = dialer
+        self._zone = zone
         self._rng = rng or random.Random()
-        self._addresses = self._rng.sample(settings.consensus, len(settings.consensus))
+        self._consensus = Addresses(settings.consensus) if consensus is None else consensus
+        self._session: asyncio.Task[None] | None = None
+        self._addresses: list[str] = []
+        self._arrange()
+        self._consensus.on_change(self._arrange)
+        self._watching = ""
         self._placement = fixed_placement(settings.fixed, settings.replication_factor) if settings.fixed else None
         self._callbacks: list[Callable[[Placement], None]] = []
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._session: asyncio.Task[None] | None = None
         self._session_began = 0.0
         self._heard_from = ""
 
@@ -149,7 +166,7 @@ class PlacementWatcher:
         return True
 
     async def start(self) -> None:
-        if self._addresses and not self._settings.fixed:
+        if self._consensus.expected and not self._settings.fixed:
             self._task = asyncio.create_task(self._watch(), name="placement-watch")
 
     async def stop(self) -> None:
@@ -177,11 +194,19 @@ class PlacementWatcher:
         if self._session is not None and len(self._addresses) > 1 and settled:
             self._session.cancel()
 
+    def _arrange(self) -> None:
+        """In an order of one's own, so that not all watch the same; from one that is gone to the next at once."""
+        mixed = self._rng.sample(list(self._consensus), len(self._consensus))
+        near = set(mixed) if not self._zone else {a for a in mixed if self._consensus.zone_of(a) == self._zone}
+        self._addresses = sorted(mixed, key=lambda address: address not in near)
+        if self._session is not None and self._watching not in self._addresses:
+            self._session.cancel()
+
     async def _watch(self) -> None:
         failures = turn = 0
         while True:
-            address = self._addresses[turn % len(self._addresses)]
-            heard = await self._one_session(address)
+            address = self._watching = self._addresses[turn % len(self._addresses)] if self._addresses else ""
+            heard = bool(address) and await self._one_session(address)
             failures = 0 if heard else failures + 1
             turn += 1
             longest = min(self._settings.backoff_max_s, self._settings.backoff_min_s * 2 ** min(failures, 16))
@@ -209,7 +234,7 @@ class PlacementWatcher:
             log.debug("placement_watch_failed", address=address, error=_brief(error))
 
     async def _follow(self, address: str) -> None:
-        async with open_channel(address) as channel:
+        async with self._dialer.open(address) as channel:
             stub: consensus_pb2_grpc.ConsensusServiceAsyncStub = consensus_pb2_grpc.ConsensusServiceStub(channel)
             stream = stub.WatchPlacement(pb2.WatchPlacementRequest(watcher=self._watcher))
             patience = self._settings.first_answer_s

@@ -18,10 +18,14 @@ from ndml.runtime import metrics
 from ndml.runtime.call import Call
 from ndml.runtime.interceptors import Chain, Method, Reply
 from ndml.runtime.settings import ServerSettings
+from ndml.runtime.tls import TlsFiles
 from ndml.wire import to_grpc_status
 
 LIVENESS = "liveness"
 READINESS = "readiness"
+
+_PROBES_AT_ONCE = 64
+"""On the health port: a kubelet has three under way; a watch each of some load balancers fits as well."""
 
 
 def methods_of(descriptor: ServiceDescriptor, servicer: object, *, validated: bool = True) -> dict[str, Method]:
@@ -39,15 +43,23 @@ def methods_of(descriptor: ServiceDescriptor, servicer: object, *, validated: bo
 
 
 class GrpcServer:
-    """grpc.aio server with health (liveness, readiness, each service) and reflection."""
+    """grpc.aio server with health (liveness, readiness, each service) and reflection; by TLS where `tls` is given.
 
-    def __init__(self, settings: ServerSettings, chain: Chain) -> None:
+    `health_port` of the settings has the same health service in plain text, for probes that know no TLS.
+    """
+
+    def __init__(self, settings: ServerSettings, chain: Chain, tls: TlsFiles | None = None) -> None:
         self._settings = settings
         self._chain = chain
+        self._tls = tls
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._services: list[str] = []
         self._server = grpc.aio.server(options=_options(settings))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._probes: grpc.aio.Server | None = None
+        if settings.health_port:
+            self._probes = grpc.aio.server(options=[("grpc.so_reuseport", 0)], maximum_concurrent_rpcs=_PROBES_AT_ONCE)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probes)
 
     def add(self, descriptor: ServiceDescriptor, methods: Mapping[str, Method]) -> None:
         handlers = {path.rsplit("/", 1)[1]: _handler(self._chain, method) for path, method in methods.items()}
@@ -56,16 +68,17 @@ class GrpcServer:
         self._services.append(descriptor.full_name)
 
     async def start(self) -> int:
-        """Listen; alive but not ready. Returns the port. Raises OSError with the address where it is taken."""
+        """Listen; alive but not ready. Returns the port. Raises OSError with the address where it is taken, FieldInvalid from TLS files."""
         reflection.enable_server_reflection([*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
-        address = f"{self._settings.host}:{self._settings.port}"
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: is another process there? ({error})") from None
+        credentials = None if self._tls is None else self._tls.server_credentials()
+        port = _listen(self._server, self._settings.host, self._settings.port, credentials)
+        if self._probes is not None:
+            _listen(self._probes, self._settings.host, self._settings.health_port, None)
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self.set_ready(False)
         await self._server.start()
+        if self._probes is not None:
+            await self._probes.start()
         return port
 
     async def set_ready(self, ready: bool) -> None:
@@ -76,6 +89,16 @@ class GrpcServer:
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way finish for `grace_s` seconds, then cancel them."""
         await self._server.stop(grace_s)
+        if self._probes is not None:
+            await self._probes.stop(0)
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
+    address = f"{host}:{port}"
+    try:
+        return server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: is another process there? ({error})") from None
 
 
 class Dispatcher:

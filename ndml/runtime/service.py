@@ -20,14 +20,18 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 import ndml
 from ndml.errors import NdmlError
+from ndml.runtime import metrics
 from ndml.runtime.admission import Limits
 from ndml.runtime.auth import Authenticator
+from ndml.runtime.channel import Dialer
+from ndml.runtime.discovery import zone_of_node
 from ndml.runtime.interceptors import Chain, ChainOptions, Method
 from ndml.runtime.log import configure_logging, get_logger
 from ndml.runtime.metrics import serve_metrics
 from ndml.runtime.server import Dispatcher, GrpcServer, methods_of
 from ndml.runtime.settings import ServiceSettings, parse_command_line
 from ndml.runtime.telemetry import configure_telemetry
+from ndml.runtime.tls import TlsFiles
 from ndml.runtime.validation import ProtoValidator
 
 log = get_logger(__name__)
@@ -65,9 +69,11 @@ class Service:
         self._components: list[Component] = []
         self._exposed: dict[ServiceDescriptor, dict[str, Method]] = {}
         self._authenticator: Authenticator | None = None
-        self._serving = False
+        self._serving = self._ready = False
         self._on_drain: list[Callable[[], None]] = []
         self._chain: Chain | None = None
+        self.tls = None if settings.tls.cert_file is None else self.attach(TlsFiles(settings.tls))
+        self.dialer = Dialer(self.tls)
 
     def attach(self, component: C) -> C:
         """Start `component` after those attached before it, stop it before them."""
@@ -114,7 +120,9 @@ class Service:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises what a component's start raises, after stopping those that had started."""
         telemetry = configure_telemetry(self._settings.telemetry, self.name, self.instance)
-        server = GrpcServer(self._server_settings, self.chain)
+        metrics.BUILD_INFO.labels(self.name, self.version).set(1)
+        metrics.READY.set_function(lambda: self._ready)
+        server = GrpcServer(self._server_settings, self.chain, self.tls)
         for descriptor, methods in self._exposed.items():
             server.add(descriptor, methods)
         started: list[Component] = []
@@ -126,11 +134,12 @@ class Service:
                 _spare_the_collector()
                 self._serving = True
                 await server.set_ready(True)
+                self._ready = True
                 log.info("ready", address=self.address, version=self.version)
                 await stop.wait()
                 await self._drain(server)
         finally:
-            self._serving = False
+            self._serving = self._ready = False
             for component in reversed(started):
                 await _stop(component)
             await server.stop(0)
@@ -159,6 +168,7 @@ class Service:
 
     async def _drain(self, server: GrpcServer) -> None:
         log.info("draining", in_flight=self.chain.in_flight)
+        self._ready = False
         await server.set_ready(False)
         await asyncio.sleep(self._server_settings.drain_s)
         for callback in self._on_drain:
@@ -169,7 +179,11 @@ class Service:
         wanted = self._server_settings.metrics_port
         if wanted < 0:
             return None
-        return serve_metrics(self._server_settings.host, wanted or port + _METRICS_OFFSET)
+        host, chosen = self._server_settings.host, wanted or port + _METRICS_OFFSET
+        try:
+            return serve_metrics(host, chosen)
+        except OSError as error:
+            raise OSError(f"cannot serve metrics on {host}:{chosen}: {error.strerror}; set server.metrics_port, -1 for none") from None
 
 
 async def _stop(component: Component) -> None:
@@ -211,5 +225,7 @@ async def _run(service: Service, settings: S, build: Callable[[S, Service], None
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # Windows has no loop signal handlers
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    if settings.kubernetes.zone_from_node and not settings.server.zone:
+        settings.server.zone = await asyncio.to_thread(zone_of_node, settings.kubernetes)
     build(settings, service)
     await service.run(stop)

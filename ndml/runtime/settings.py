@@ -9,11 +9,13 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
 
@@ -31,6 +33,12 @@ class ServerSettings(Section):
     )
     port: int = Field(0, ge=0, le=65535, description="gRPC port. 0: the service's usual port.")
     metrics_port: int = Field(0, ge=-1, le=65535, description="Port of /metrics. 0: gRPC port + 1000; -1: no metrics server.")
+    health_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="A second port, for grpc.health.v1 in plain text and nothing else: Kubernetes' gRPC probes know no TLS. 0: none.",
+    )
     advertise: str = Field("", description="host:port under which others reach this process. Empty: host:port as above.")
     instance: str = Field("", description="Name of this process in logs, traces and the roster. Empty: service name and port.")
     zone: str = Field("", description="Failure domain; replicas spread over zones first.")
@@ -77,6 +85,78 @@ class LogSettings(Section):
     slow_call_ms: float = Field(1000.0, ge=0, description="A call slower than this is logged at info; faster ones at debug.")
 
 
+class TlsSettings(Section):
+    """TLS at this process's doors and in its calls to other services. Without a certificate all is plain text."""
+
+    cert_file: Path | None = Field(
+        None, description="PEM: this process's certificate and what stands between it and the authority. Empty: no TLS."
+    )
+    key_file: Path | None = Field(None, description="PEM: the private key of that certificate, without a passphrase.")
+    ca_file: Path | None = Field(None, description="PEM: the authorities that others' certificates must come from; several stand in a row.")
+    client_auth: Literal["require", "none"] = Field(
+        "require", description="require: who calls without a certificate of these authorities is refused; none: everybody may call."
+    )
+    peers: bool = Field(True, description="Calls to other services go by TLS, too. False where a mesh, or loopback, takes care of those.")
+    server_name: str = Field(
+        "", description="Name that others' certificates must have. Empty: the host called, so pods found by their IP need this."
+    )
+    reload_s: float = Field(
+        10.0, gt=0, description="Between two looks at the files: a renewed certificate is shown to new connections after this time."
+    )
+    warn_s: float = Field(7 * 86_400.0, ge=0, description="A certificate that is read and lives shorter than this is warned of in the log.")
+
+    @field_validator("cert_file", "key_file", "ca_file", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return value or None  # what a template leaves empty is not the current directory
+
+    @model_validator(mode="after")
+    def _complete(self) -> TlsSettings:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("set cert_file and key_file, or neither of them")
+        if self.cert_file is None and self.ca_file is not None:
+            raise ValueError("ca_file has no effect without cert_file and key_file: set these as well, or none")
+        if self.cert_file is not None and self.ca_file is None and (self.peers or self.client_auth == "require"):
+            raise ValueError("set ca_file: other services, and callers that must show a certificate, are known by it")
+        return self
+
+
+_NAME = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$"
+
+
+class KubernetesSettings(Section):
+    """What is learned from a Kubernetes cluster. By default nothing: addresses and zones are configured."""
+
+    namespace: str = Field("", pattern=_NAME, description="Namespace of the Services below. Empty: that of this pod.")
+    kubeconfig: Path | None = Field(
+        None, description="File that says how to reach the API server, outside of a cluster. Empty: as a pod, by its service account."
+    )
+    zone_from_node: bool = Field(
+        False,
+        description="server.zone, where it is empty, becomes the zone label of the node that NODE_NAME in the environment names; "
+        "the service account must be let get nodes.",
+    )
+    first_s: float = Field(
+        3.0, ge=0, description="On start, longest wait for a first list of replicas; then the configured addresses serve."
+    )
+    timeout_s: float = Field(5.0, gt=0, description="Longest wait for the API server's next byte of an answer; it answers in milliseconds.")
+    watch_s: float = Field(300.0, ge=1, description="The API server ends a watch after so long, and it is asked for anew: load is spread.")
+    silence_s: float = Field(90.0, gt=0, description="A watch that says nothing for so long is begun anew: bookmarks come each minute.")
+    backoff_min_s: float = Field(0.1, gt=0, description="First pause between attempts, jittered; doubles with each failure.")
+    backoff_max_s: float = Field(
+        30.0, gt=0, description="Longest pause: what is known serves meanwhile, and an API server that starts is spared."
+    )
+    most_endpoints: int = Field(256, ge=1, description="Replicas used of one Service; each has a connection from this process.")
+
+
+class FollowConsensus(KubernetesSettings):
+    """Consensus nodes found by their Service."""
+
+    consensus_service: str = Field(
+        "", pattern=_NAME, description="Name of the consensus nodes' Service: its ready endpoints stand for the configured addresses."
+    )
+
+
 class TelemetrySettings(Section):
     """Traces."""
 
@@ -95,6 +175,15 @@ class ServiceSettings(BaseSettings):
     server: ServerSettings = Field(default_factory=ServerSettings, description="gRPC server.")
     logging: LogSettings = Field(default_factory=LogSettings, description="Logs.")
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings, description="Traces.")
+    tls: TlsSettings = Field(default_factory=TlsSettings, description="TLS at the doors and between services.")
+    kubernetes: KubernetesSettings = Field(default_factory=KubernetesSettings, description="Kubernetes.")
+
+    @model_validator(mode="after")
+    def _names_of_pods(self) -> ServiceSettings:
+        follows = [name for name in ("consensus_service", "llm_service") if getattr(self.kubernetes, name, "")]
+        if follows and self.tls.cert_file is not None and self.tls.peers and not self.tls.server_name:
+            raise ValueError(f"kubernetes.{follows[0]} finds pods by IP, which no certificate has: set tls.server_name to a name in all")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -127,12 +216,27 @@ def load_settings(cls: type[S], path: Path | None) -> S:
         loaded: S = bound()
         return loaded
     except ValidationError as error:
-        lines = [f"config: {'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        lines = [f"config: {'.'.join(str(part) for part in e['loc'])}: {_said(cls, e)}" for e in error.errors()]
         print("\n".join(lines), file=sys.stderr)
         raise SystemExit(2) from None
     except yaml.YAMLError as error:
         print(f"config: {path}: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _said(cls: type[BaseModel], error: ErrorDetails) -> str:
+    """What is wrong; of a key that there is not, the ones that there are, the likeliest first where one is like it."""
+    if error["type"] != "extra_forbidden":
+        return error["msg"]
+    model: Any = cls
+    *above, key = error["loc"]
+    for part in above:
+        if isinstance(part, str) and part in model.model_fields:
+            model = model.model_fields[part].annotation
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return "unknown setting"
+    alike = get_close_matches(str(key), model.model_fields, n=1)
+    return f"unknown setting; did you mean {alike[0]}?" if alike else f"unknown setting; known: {', '.join(model.model_fields)}"
 
 
 def _refuse_unknown_environment(cls: type[ServiceSettings]) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from hashlib import blake2b
 
+from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio, Sampler
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
@@ -22,7 +22,15 @@ from ndml.runtime import semconv
 from ndml.runtime.settings import TelemetrySettings
 
 TRACEPARENT = "traceparent"
+BAGGAGE = "baggage"
+
+TraceMetadata = tuple[tuple[str, str], ...]
+"""Trace context and baggage as metadata of a call; empty where nothing is traced."""
+
 _QUEUE_LIMIT = 8192
+_MOST_BAGGAGE = 64  # members that are looked at; W3C lets a sender drop what is beyond 64
+_HASH_DIGITS = 16
+_HEX = frozenset("0123456789abcdef")
 _MOST_LINKS = 32  # of a span; more say nothing that these do not
 _NO_SPAN: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 
@@ -47,13 +55,18 @@ def configure_telemetry(settings: TelemetrySettings, service: str, instance: str
     resource = Resource.create(
         {semconv.SERVICE_NAME: service, semconv.SERVICE_INSTANCE_ID: instance, semconv.SERVICE_VERSION: ndml.__version__}
     )
-    provider = TracerProvider(resource=resource, sampler=ParentBasedTraceIdRatio(settings.sample_ratio))
+    provider = TracerProvider(resource=resource, sampler=sampler_of(settings))
     exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=settings.otlp_insecure)
     provider.add_span_processor(
         BatchSpanProcessor(exporter, max_queue_size=_QUEUE_LIMIT, schedule_delay_millis=settings.export_interval_ms)
     )
     trace.set_tracer_provider(provider)
     return provider
+
+
+def sampler_of(settings: TelemetrySettings) -> Sampler:
+    """A caller's decision is followed; of traces that begin here the share `sample_ratio` is kept, the same in every process."""
+    return ParentBasedTraceIdRatio(settings.sample_ratio)
 
 
 def tracing() -> bool:
@@ -87,6 +100,54 @@ def parse_traceparent(value: str) -> SpanContext | None:
 
 def format_traceparent(context: SpanContext) -> str:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+
+
+def tenant_hash(tenant: str) -> str:
+    """Names a tenant in spans and baggage without naming the customer: 16 hexadecimal digits, the same everywhere."""
+    return blake2b(tenant.encode(), digest_size=8).hexdigest()
+
+
+def parse_baggage(value: str) -> str:
+    """The tenant's hash of a W3C `baggage` header; "" where it has none of the right form. What else is in it is not ours to pass on."""
+    for member in value.split(",", _MOST_BAGGAGE)[:_MOST_BAGGAGE]:
+        key, _, rest = member.partition("=")
+        found = rest.partition(";")[0].strip()
+        if key.strip() == semconv.TENANT_HASH and len(found) == _HASH_DIGITS and set(found) <= _HEX:
+            return found
+    return ""
+
+
+def carry(hashed: str, context: otel_context.Context | None = None) -> otel_context.Context:
+    """`context`, or the current one, with a tenant's hash as baggage."""
+    return baggage.set_baggage(semconv.TENANT_HASH, hashed, context)
+
+
+@contextmanager
+def tenant_carried(tenant: str) -> Iterator[str]:
+    """Work for this tenant: its hash, as an attribute of the current span and as baggage of every call. "" where nothing is traced."""
+    current = trace.get_current_span()
+    if not current.is_recording():
+        yield ""
+        return
+    hashed = tenant_hash(tenant)
+    current.set_attribute(semconv.TENANT_HASH, hashed)
+    token = otel_context.attach(carry(hashed))
+    try:
+        yield hashed
+    finally:
+        otel_context.detach(token)
+
+
+def metadata_of(traceparent: str, hashed: str) -> TraceMetadata:
+    """Of a traced request, for a call made for it. `hashed`: its tenant's hash, "" where it is not known."""
+    if not traceparent:
+        return ()
+    return ((TRACEPARENT, traceparent), (BAGGAGE, f"{semconv.TENANT_HASH}={hashed}")) if hashed else ((TRACEPARENT, traceparent),)
+
+
+def trace_metadata() -> TraceMetadata:
+    """Of the current span if it is sampled, with the baggage that came with it."""
+    return metadata_of(current_traceparent(), str(baggage.get_baggage(semconv.TENANT_HASH) or ""))
 
 
 def current_traceparent() -> str:

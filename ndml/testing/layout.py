@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ndml.client import Tls
 from ndml.errors import FieldInvalid
 from ndml.testing.ports import free_ports
 
@@ -52,6 +53,8 @@ class SuiteOptions:
     """What stands before a process's command, by name: ("ip", "netns", "exec", …) runs it in a network of its own."""
     usual_ports: bool = False
     """True: gateway 7700 (REST 7780), memory nodes 7710…, consensus 7720…, llm 7730, metrics 1000 above. False: any free ports."""
+    tls: Tls | None = None
+    """Files with which every process speaks TLS, gateway and REST included; all but the gateway ask their callers for a certificate."""
     otlp_endpoint: str = ""
     """host:port that takes traces; empty: none are made."""
     log_level: str = "info"
@@ -193,7 +196,15 @@ def _common_settings(options: SuiteOptions, seat: _Seat) -> dict[str, str]:
         "LOGGING__LEVEL": options.log_level,
         "LOGGING__FORMAT": "json",
         "TELEMETRY__OTLP_ENDPOINT": options.otlp_endpoint,
+        **_tls(options.tls),
     }
+
+
+def _tls(tls: Tls | None) -> dict[str, str]:
+    if tls is None:
+        return {}
+    files = {"CERT_FILE": tls.certificate, "KEY_FILE": tls.key, "CA_FILE": tls.roots, "SERVER_NAME": tls.server_name}
+    return {f"TLS__{key}": str(value) for key, value in files.items() if value}
 
 
 def _copies(options: SuiteOptions, seat: _Seat) -> dict[str, str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -15,43 +14,10 @@ import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from ndml.errors import Code
 from ndml.runtime import semconv
+from ndml.runtime.spans import KINDS, STATUSES, Span, SpanNode, render, tree
 
 _SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
-_STATUS = {0: "UNSET", 1: "OK", 2: "ERROR"}
-_KIND = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One finished span. Ids are lower-case hexadecimal; `parent_id` is empty for the root."""
-
-    service: str
-    instance: str
-    name: str
-    kind: str
-    trace_id: str
-    span_id: str
-    parent_id: str
-    start_ns: int
-    end_ns: int
-    status: str
-    message: str
-    attributes: dict[str, Any]
-    links: tuple[str, ...]
-
-    @property
-    def duration_ms(self) -> float:
-        return (self.end_ns - self.start_ns) / 1e6
-
-
-@dataclass(slots=True)
-class SpanNode:
-    """A span and the spans below it, by start time."""
-
-    span: Span
-    children: list[SpanNode] = field(default_factory=list)
 
 
 class TraceSink:
@@ -102,6 +68,12 @@ class TraceSink:
             self._changed.notify_all()
         return trace_service_pb2.ExportTraceServiceResponse()
 
+    def keep(self, span: Span) -> None:
+        """Take a span as if an exporter had sent it."""
+        with self._changed:
+            self._keep(span)
+            self._changed.notify_all()
+
     def _keep(self, span: Span) -> None:
         spans = self._traces.setdefault(span.trace_id, {})
         self._count += span.span_id not in spans
@@ -143,70 +115,18 @@ class TraceSink:
         return tree(self.spans(trace_id))
 
 
-def tree(spans: Sequence[Span]) -> list[SpanNode]:
-    """Nest spans under their parents, children by start time; a span whose parent is not among them is a root."""
-    nodes = {span.span_id: SpanNode(span) for span in sorted(spans, key=lambda span: span.start_ns)}
-    roots: list[SpanNode] = []
-    for node in nodes.values():
-        parent = nodes.get(node.span.parent_id)
-        (roots if parent is None or parent is node else parent.children).append(node)
-    return roots
-
-
-_SHOWN = (
-    semconv.NODE_ID,
-    semconv.GEN_AI_REQUEST_MODEL,
-    semconv.INDEX_KIND,
-    semconv.BATCH_SIZE,
-    semconv.MEMORY_K,
-    semconv.MEMORY_HITS,
-    semconv.MEMORY_COUNT,
-    semconv.CACHE_HIT,
-    semconv.QUEUE_MS,
-    semconv.ERROR_TYPE,
-)
-
-
-def render(roots: Sequence[SpanNode]) -> list[str]:
-    """One line a span, indented below its parent: service, name, milliseconds, status, key attributes."""
-    flat = [(depth, node.span) for root in roots for depth, node in _walk(root, 0)]
-    widest = max((2 * depth + len(span.service) for depth, span in flat), default=0)
-    names = max((len(span.name) for _, span in flat), default=0)
-    return [
-        f"{'  ' * depth + span.service:<{widest}}  {span.name:<{names}}  {span.duration_ms:8.2f} ms  {outcome(span)}{_key_attributes(span)}"
-        for depth, span in flat
-    ]
-
-
-def outcome(span: Span) -> str:
-    """OK, or the canonical code's name where the call failed, or ERROR for a failed span that is no call."""
-    code = span.attributes.get(semconv.RPC_GRPC_STATUS_CODE, 0)
-    if code:
-        return Code(code).name if code in Code.__members__.values() else f"CODE_{code}"
-    return "ERROR" if span.status == "ERROR" else "OK"
-
-
-def _walk(node: SpanNode, depth: int) -> list[tuple[int, SpanNode]]:
-    return [(depth, node), *(pair for child in node.children for pair in _walk(child, depth + 1))]
-
-
-def _key_attributes(span: Span) -> str:
-    shown = [(key, span.attributes[key]) for key in _SHOWN if key in span.attributes]
-    return "".join(f"  {key.removeprefix('ndml.')}={round(value, 2) if isinstance(value, float) else value}" for key, value in shown)
-
-
 def _span(raw: trace_pb2.Span, resource: dict[str, Any]) -> Span:
     return Span(
         service=str(resource.get(semconv.SERVICE_NAME, "")),
         instance=str(resource.get(semconv.SERVICE_INSTANCE_ID, "")),
         name=raw.name,
-        kind=_KIND.get(raw.kind, "unspecified"),
+        kind=KINDS.get(raw.kind, "unspecified"),
         trace_id=raw.trace_id.hex(),
         span_id=raw.span_id.hex(),
         parent_id=raw.parent_span_id.hex(),
         start_ns=raw.start_time_unix_nano,
         end_ns=raw.end_time_unix_nano,
-        status=_STATUS.get(raw.status.code, "UNSET"),
+        status=STATUSES.get(raw.status.code, "UNSET"),
         message=raw.status.message,
         attributes=_attributes(raw.attributes),
         links=tuple(link.trace_id.hex() for link in raw.links),

@@ -10,6 +10,7 @@ from types import TracebackType
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ndml.client._channel import credentials
 from ndml.errors import FieldInvalid
 from ndml.testing.layout import Layout, Role, SuiteOptions, plan
 from ndml.testing.process import ManagedProcess
@@ -62,7 +63,8 @@ class Suite:
     @property
     def rest_urls(self) -> list[str]:
         """URL of every gateway's REST door."""
-        return [f"http://{spec.host}:{spec.rest_port}" for spec in self.layout.of_role("gateway")]
+        scheme = "http" if self.options.tls is None else "https"
+        return [f"{scheme}://{spec.host}:{spec.rest_port}" for spec in self.layout.of_role("gateway")]
 
     @property
     def names(self) -> list[str]:
@@ -126,7 +128,7 @@ class Suite:
         """Wait until the process answers SERVING to the standard health check. Raises SuiteError."""
         process = self.process(name)
         deadline = time.monotonic() + self.options.ready_timeout_s
-        with grpc.insecure_channel(self.layout.by_name(name).address, options=_CHANNEL_OPTIONS) as channel:
+        with self._channel(self.layout.by_name(name).address) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             while not _serving(health):
                 self._raise_if_ended(process)
@@ -141,13 +143,20 @@ class Suite:
         deadline = time.monotonic() + self.options.ready_timeout_s
         for spec in self.layout.of_role("gateway"):
             process = self.process(spec.name)
-            with grpc.insecure_channel(spec.address, options=_CHANNEL_OPTIONS) as channel:
+            with self._channel(spec.address) as channel:
                 admin = admin_pb2_grpc.AdminServiceStub(channel)
                 while process.running and (problem := self._unhealthy(admin)):
                     if time.monotonic() > deadline:
                         raise SuiteError(f"{spec.name} does not see a healthy cluster after {self.options.ready_timeout_s} s: {problem}")
                     time.sleep(_POLL_S)
             self._raise_if_ended(process)
+
+    def _channel(self, address: str) -> grpc.Channel:
+        tls = self.options.tls
+        if tls is None:
+            return grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        options = [*_CHANNEL_OPTIONS, *([("grpc.ssl_target_name_override", tls.server_name)] if tls.server_name else [])]
+        return grpc.secure_channel(address, credentials(tls), options=options)
 
     def _unhealthy(self, admin: admin_pb2_grpc.AdminServiceStub) -> str:
         """What the gateway's view lacks; empty when all is well."""

@@ -112,7 +112,7 @@ class Embedding(_message.Message):
     def __init__(self, vector: _Optional[bytes] = ..., model: _Optional[str] = ..., word_vectors: _Optional[bytes] = ...) -> None: ...
 
 class MemoryTrace(_message.Message):
-    __slots__ = ("trace_id", "scope", "kind", "text", "speaker", "said_at", "learned_at", "updated_at", "metadata", "salience", "provenance", "version", "embedding", "gate", "state", "strength", "protected", "expires_at", "history", "links", "siblings")
+    __slots__ = ("trace_id", "scope", "kind", "text", "speaker", "said_at", "learned_at", "updated_at", "metadata", "salience", "provenance", "version", "embedding", "gate", "state", "strength", "protected", "expires_at", "history", "links", "valid_from", "valid_until", "siblings")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +140,8 @@ class MemoryTrace(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     LINKS_FIELD_NUMBER: _ClassVar[int]
+    VALID_FROM_FIELD_NUMBER: _ClassVar[int]
+    VALID_UNTIL_FIELD_NUMBER: _ClassVar[int]
     SIBLINGS_FIELD_NUMBER: _ClassVar[int]
     trace_id: str
     scope: Scope
@@ -161,8 +163,10 @@ class MemoryTrace(_message.Message):
     expires_at: _timestamp_pb2.Timestamp
     history: _containers.RepeatedCompositeFieldContainer[TraceEvent]
     links: _containers.RepeatedCompositeFieldContainer[TraceLink]
+    valid_from: _timestamp_pb2.Timestamp
+    valid_until: _timestamp_pb2.Timestamp
     siblings: _containers.RepeatedCompositeFieldContainer[TraceSibling]
-    def __init__(self, trace_id: _Optional[str] = ..., scope: _Optional[_Union[Scope, _Mapping]] = ..., kind: _Optional[_Union[TraceKind, str]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., version: _Optional[int] = ..., embedding: _Optional[_Union[Embedding, _Mapping]] = ..., gate: _Optional[_Union[GateDecision, _Mapping]] = ..., state: _Optional[_Union[LifecycleState, str]] = ..., strength: _Optional[_Union[TraceStrength, _Mapping]] = ..., protected: _Optional[bool] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., history: _Optional[_Iterable[_Union[TraceEvent, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[TraceLink, _Mapping]]] = ..., siblings: _Optional[_Iterable[_Union[TraceSibling, _Mapping]]] = ...) -> None: ...
+    def __init__(self, trace_id: _Optional[str] = ..., scope: _Optional[_Union[Scope, _Mapping]] = ..., kind: _Optional[_Union[TraceKind, str]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., version: _Optional[int] = ..., embedding: _Optional[_Union[Embedding, _Mapping]] = ..., gate: _Optional[_Union[GateDecision, _Mapping]] = ..., state: _Optional[_Union[LifecycleState, str]] = ..., strength: _Optional[_Union[TraceStrength, _Mapping]] = ..., protected: _Optional[bool] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., history: _Optional[_Iterable[_Union[TraceEvent, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[TraceLink, _Mapping]]] = ..., valid_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., valid_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., siblings: _Optional[_Iterable[_Union[TraceSibling, _Mapping]]] = ...) -> None: ...
 
 class TraceSibling(_message.Message):
     __slots__ = ("sibling_id", "trace", "node_id", "shown", "support")
@@ -330,18 +334,20 @@ class MetadataCondition(_message.Message):
     def __init__(self, key: _Optional[str] = ..., equals: _Optional[str] = ..., any_of: _Optional[_Union[AnyOf, _Mapping]] = ..., exists: _Optional[bool] = ..., range: _Optional[_Union[NumberRange, _Mapping]] = ...) -> None: ...
 
 class Filter(_message.Message):
-    __slots__ = ("metadata", "said_at", "learned_at", "kinds", "speakers")
+    __slots__ = ("metadata", "said_at", "learned_at", "kinds", "speakers", "valid_at")
     METADATA_FIELD_NUMBER: _ClassVar[int]
     SAID_AT_FIELD_NUMBER: _ClassVar[int]
     LEARNED_AT_FIELD_NUMBER: _ClassVar[int]
     KINDS_FIELD_NUMBER: _ClassVar[int]
     SPEAKERS_FIELD_NUMBER: _ClassVar[int]
+    VALID_AT_FIELD_NUMBER: _ClassVar[int]
     metadata: _containers.RepeatedCompositeFieldContainer[MetadataCondition]
     said_at: TimeRange
     learned_at: TimeRange
     kinds: _containers.RepeatedScalarFieldContainer[TraceKind]
     speakers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, metadata: _Optional[_Iterable[_Union[MetadataCondition, _Mapping]]] = ..., said_at: _Optional[_Union[TimeRange, _Mapping]] = ..., learned_at: _Optional[_Union[TimeRange, _Mapping]] = ..., kinds: _Optional[_Iterable[_Union[TraceKind, str]]] = ..., speakers: _Optional[_Iterable[str]] = ...) -> None: ...
+    valid_at: _timestamp_pb2.Timestamp
+    def __init__(self, metadata: _Optional[_Iterable[_Union[MetadataCondition, _Mapping]]] = ..., said_at: _Optional[_Union[TimeRange, _Mapping]] = ..., learned_at: _Optional[_Union[TimeRange, _Mapping]] = ..., kinds: _Optional[_Iterable[_Union[TraceKind, str]]] = ..., speakers: _Optional[_Iterable[str]] = ..., valid_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class StageTimings(_message.Message):
     __slots__ = ("embed_ms", "queue_ms", "index_ms", "fetch_ms", "total_ms", "lexical_ms", "late_ms", "fuse_ms")

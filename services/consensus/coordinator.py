@@ -48,7 +48,7 @@ class Coordinator:
         self.membership = membership
         self.feed = feed
         self._store = store
-        self._peers = peers
+        self._peers = {peer.address: peer for peer in peers}
         self._timing = timing
         self._clock = clock
         self._rng = rng or random.Random()
@@ -58,6 +58,7 @@ class Coordinator:
         self._roster_changed = asyncio.Event()
         self._reachable: dict[str, bool] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._exchanging: dict[str, asyncio.Task[None]] = {}
 
     @property
     def epoch(self) -> int:
@@ -86,15 +87,33 @@ class Coordinator:
         self._publish()
         log.info("roster_loaded", epoch=self.membership.epoch, nodes=len(self.membership.roster))
         self._tasks = [asyncio.create_task(self._tick(), name="liveness")]
-        self._tasks += [asyncio.create_task(self._keep_exchanging(peer), name=f"exchange-{peer.address}") for peer in self._peers]
+        for peer in self._peers.values():
+            self._begin(peer)
 
     async def stop(self) -> None:
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._exchanging.values()]
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        for peer in self._peers:
+        if tasks:
+            await asyncio.wait(tasks)
+        for peer in self._peers.values():
             await peer.close()
+
+    def add_peer(self, peer: Peer) -> None:
+        """Exchange rosters with it from now on."""
+        self._peers[peer.address] = peer
+        if self._tasks:  # start() begins with those that came before it
+            self._begin(peer)
+
+    def drop_peer(self, address: str) -> None:
+        """It is gone. Its channel is let go with it."""
+        del self._peers[address]
+        self._reachable.pop(address, None)
+        if address in self._exchanging:
+            self._exchanging.pop(address).cancel()
+
+    def _begin(self, peer: Peer) -> None:
+        self._exchanging[peer.address] = asyncio.create_task(self._keep_exchanging(peer), name=f"exchange-{peer.address}")
 
     async def heartbeat(self, record: NodeRecord) -> int:
         """Take a heartbeat; returns the epoch, which is durable. Raises what Membership.heartbeat raises."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from ndml.crdt import roster
 from ndml.internal.v1 import consensus_pb2 as pb2
+from ndml.runtime.addresses import Addresses, follow
+from ndml.runtime.discovery import follow_service
 from ndml.runtime.log import get_logger
 from ndml.runtime.service import Service
 from services.consensus.coordinator import Coordinator, Timing
@@ -48,17 +51,23 @@ def build(settings: ConsensusSettings, service: Service) -> None:
     membership = Membership(policy, now)
     feed = PlacementFeed(membership.placement(now), max_watchers=watch.max_watchers, keep_alive_s=watch.keep_alive_s)
     service.on_drain(feed.close)
-    addresses = [address for address in cluster.peers if address != service.address]
-    peers = [PeerLink(address, service.instance, exchange.timeout_s) for address in addresses]
+    # A pod is told from its peers by its name, which is its host's: the address that others find it by it cannot know.
+    name, configured = settings.kubernetes.consensus_service, [address for address in cluster.peers if address != service.address]
+    peers = follow_service(service, name, settings.kubernetes, configured, os.environ.get("HOSTNAME", ""))
     timing = Timing(exchange.interval_s, liveness.tick_s, liveness.stall_s)
-    coordinator = service.attach(Coordinator(membership, feed, RosterFile(settings.store.data_dir), peers, timing))
-    deltas = service.attach(build_deltas(settings, service, addresses, lambda: feed.current))
+    coordinator = service.attach(Coordinator(membership, feed, RosterFile(settings.store.data_dir), [], timing))
+    follow(
+        peers,
+        lambda address: coordinator.add_peer(PeerLink(service.dialer, address, service.instance, exchange.timeout_s)),
+        coordinator.drop_peer,
+    )
+    deltas = service.attach(build_deltas(settings, service, peers, lambda: feed.current))
     service.on_drain(deltas.drain)
     servicer = ConsensusServicer(coordinator, deltas, service.instance, service.version, service.started_at)
     service.expose(pb2.DESCRIPTOR.services_by_name["ConsensusService"], servicer)
 
 
-def build_deltas(settings: ConsensusSettings, service: Service, addresses: list[str], placement: PlacementNow) -> DeltaExchange:
+def build_deltas(settings: ConsensusSettings, service: Service, peers: Addresses, placement: PlacementNow) -> DeltaExchange:
     """The way of deltas at this node."""
     deltas, mesh = settings.deltas, settings.mesh
     knobs = deltas.model_dump()
@@ -66,9 +75,9 @@ def build_deltas(settings: ConsensusSettings, service: Service, addresses: list[
     guard = _guard(settings)
     store = SqliteDeltaStore(settings.store.data_dir, time.monotonic)
     delta_log = DeltaLog(store, LogBounds(**{name: knobs[name] for name in LogBounds.__slots__}), placement, time.monotonic)
-    dialers = [PeerDialer(address) for address in addresses]
     timing = MeshTiming(mesh.retry_s, mesh.hello_timeout_s, mesh.settle_s)
-    nodes = Mesh(service.instance, settings.server.zone, dialers, delta_log, guard, bounds, timing)
+    nodes = Mesh(service.instance, settings.server.zone, [], delta_log, guard, bounds, timing)
+    follow(peers, lambda address: nodes.add_dialer(PeerDialer(service.dialer, address)), nodes.drop_dialer)
     nodes.elect_with(lambda nodes: _elector(settings, nodes))
     keeping = Keeping(deltas.grace_s, deltas.max_age_s, deltas.compact_scan)
     return DeltaExchange(

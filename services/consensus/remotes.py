@@ -12,7 +12,7 @@ from ndml.errors import OwnerUnavailable
 from ndml.internal.v1 import consensus_pb2 as pb2
 from ndml.internal.v1 import consensus_pb2_grpc
 from ndml.placement import NodeRecord
-from ndml.runtime.channel import open_channel
+from ndml.runtime.channel import Dialer
 from ndml.runtime.placement import record_to_proto, records_from_proto
 from ndml.wire import rpc_error_to_ndml
 from services.consensus.deltas.ports import Message
@@ -21,11 +21,11 @@ from services.consensus.deltas.ports import Message
 class PeerLink:
     """Peer at host:port. Needs a running event loop."""
 
-    def __init__(self, address: str, sender: str, timeout_s: float) -> None:
+    def __init__(self, dialer: Dialer, address: str, sender: str, timeout_s: float) -> None:
         self.address = address
         self._sender = sender
         self._timeout_s = timeout_s
-        self._channel = open_channel(address)
+        self._channel = dialer.open(address)
         self._stub: consensus_pb2_grpc.ConsensusServiceAsyncStub = consensus_pb2_grpc.ConsensusServiceStub(self._channel)
 
     async def exchange(self, records: Iterable[NodeRecord]) -> list[NodeRecord]:
@@ -44,9 +44,9 @@ class PeerLink:
 class PeerDialer:
     """Dialer of the consensus node at host:port. Needs a running event loop."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, dialer: Dialer, address: str) -> None:
         self.address = address
-        self._channel = open_channel(address, retries=False)
+        self._channel = dialer.open(address, retries=False)
         self._stub: consensus_pb2_grpc.ConsensusServiceAsyncStub = consensus_pb2_grpc.ConsensusServiceStub(self._channel)
 
     async def open(self) -> CallingWire:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from ndml.runtime.placement import check_addresses
-from ndml.runtime.settings import Section, ServerSettings, ServiceSettings, settings_config
+from ndml.runtime.settings import FollowConsensus, Section, ServerSettings, ServiceSettings, settings_config
 
 
 class ConsensusServer(ServerSettings):
@@ -181,6 +181,7 @@ class ConsensusSettings(ServiceSettings):
 
     model_config = settings_config("NDML_CONSENSUS__")
     server: ConsensusServer = Field(default_factory=ConsensusServer, description="gRPC server.")
+    kubernetes: FollowConsensus = Field(default_factory=FollowConsensus, description="Kubernetes.")
     cluster: ClusterSection = Field(default_factory=ClusterSection, description="Who belongs to the cluster.")
     liveness: LivenessSection = Field(default_factory=LivenessSection, description="When silence means something.")
     exchange: ExchangeSection = Field(default_factory=ExchangeSection, description="Rosters among consensus nodes.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ndml.errors import FieldInvalid
 from ndml.placement import NodeRecord, Roster, check_record
-from ndml.runtime.files import write_durably
+from ndml.runtime.files import claim_directory, write_durably
 from ndml.runtime.log import get_logger
 
 log = get_logger(__name__)
@@ -45,7 +45,8 @@ class RosterFile:
             return {}
 
     def founders(self, listed: Sequence[str]) -> list[str]:
-        """A list that cannot be read counts as lost with the roster: it begins anew. An empty one begins nothing."""
+        """A list that cannot be read counts as lost with the roster: it begins anew. An empty one begins nothing. Raises OSError."""
+        claim_directory(self.path.parent, "store.data_dir")
         path = self.path.with_name(_FOUNDERS)
         try:
             known = json.loads(path.read_bytes())

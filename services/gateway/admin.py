@@ -24,6 +24,10 @@ _SILENT = {
     "Connection refused": "nobody listens at its address: does the process run?",
     "Timeout": "its host does not answer: is it up, and the network between?",
     "DNS resolution failed": "its host name is not known here",
+    "Hostname Verification": "its certificate has another name than the one called: see tls.server_name",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not of an authority in tls.ca_file, or has expired",
+    "WRONG_VERSION_NUMBER": "it speaks plain text and this process TLS: set tls on both or on neither",
+    "Socket closed": "it closes the connection: it may be starting, or want a certificate (its tls) that this process has not (ours)",
     "Deadline Exceeded": "it took the connection and does not answer: it hangs, or has too much to do",
 }
 """What gRPC says of a process that cannot be asked, for people."""

@@ -15,11 +15,11 @@ from ndml.errors import NdmlError, Overloaded
 from ndml.runtime import metrics, semconv
 from ndml.runtime.call import Call
 from ndml.runtime.interceptors import as_ndml_error
-from ndml.runtime.telemetry import current_traceparent, span
+from ndml.runtime.telemetry import TraceMetadata, metadata_of, span, trace_metadata
 from services.gateway.ports import Embedded
 
-EncodeBatch = Callable[[list[str], str], Awaitable[list[Embedded]]]
-"""(texts, traceparent of a request that waits) -> what each is compared by."""
+EncodeBatch = Callable[[list[str], TraceMetadata], Awaitable[list[Embedded]]]
+"""(texts, trace context of a request that waits) -> what each is compared by."""
 
 _cache_hits = metrics.EMBED_CACHE.labels("hit")
 _cache_misses = metrics.EMBED_CACHE.labels("miss")
@@ -31,7 +31,7 @@ _depth = metrics.QUEUE_DEPTH.labels("embed")
 class _Wanted:
     key: bytes
     text: str
-    traceparent: str
+    context: TraceMetadata
     embedded: asyncio.Future[Embedded]
 
 
@@ -48,6 +48,7 @@ class BatchingEmbedder:
         self._queue: deque[_Wanted] = deque()
         self._max_batch, self._max_batches, self._max_queued = max_batch, max_batches, max_queued
         self._batches: set[asyncio.Task[None]] = set()
+        metrics.QUEUE_LIMIT.labels("embed").set(max_queued)
 
     async def start(self) -> None:
         """Nothing to prepare: batches start when texts come."""
@@ -67,19 +68,19 @@ class BatchingEmbedder:
         if missing:
             _cache_misses.inc(missing)
             with span(semconv.SPAN_EMBED, {semconv.BATCH_SIZE: missing}):
-                traceparent = current_traceparent() or call.traceparent
-                pending = [self._want(key, text, traceparent) for key, text in zip(keys, texts, strict=True) if key not in ready]
+                context = trace_metadata() or metadata_of(call.traceparent, call.tenant_hash)
+                pending = [self._want(key, text, context) for key, text in zip(keys, texts, strict=True) if key not in ready]
                 # Another caller may wait for the same text: shield it from this caller's cancellation.
                 for wanted in pending:
                     ready[wanted.key] = await asyncio.shield(wanted.embedded)
         return [ready[key] for key in keys]
 
-    def _want(self, key: bytes, text: str, traceparent: str) -> _Wanted:
+    def _want(self, key: bytes, text: str, context: TraceMetadata) -> _Wanted:
         wanted = self._wanted.get(key)
         if wanted is None:
             if len(self._queue) >= self._max_queued:
                 raise Overloaded(f"{self._max_queued} texts wait to be embedded (embedding.max_queued): come back shortly")
-            wanted = _Wanted(key, text, traceparent, asyncio.get_running_loop().create_future())
+            wanted = _Wanted(key, text, context, asyncio.get_running_loop().create_future())
             wanted.embedded.add_done_callback(_retrieve)
             self._wanted[key] = wanted
             self._queue.append(wanted)
@@ -104,9 +105,9 @@ class BatchingEmbedder:
         if not batch:
             return
         _batch_size.observe(len(batch))
-        traceparent = next((w.traceparent for w in batch if w.traceparent), "")
+        context = next((w.context for w in batch if w.context), ())
         try:
-            made = await self._encode([w.text for w in batch], traceparent)
+            made = await self._encode([w.text for w in batch], context)
         except Exception as error:
             self._fail(batch, as_ndml_error(error))
             return

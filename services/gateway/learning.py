@@ -21,7 +21,7 @@ from ndml.runtime import metrics, semconv
 from ndml.runtime.call import Call
 from ndml.runtime.interceptors import as_ndml_error
 from ndml.runtime.log import get_logger
-from ndml.runtime.telemetry import current_traceparent, linked_span
+from ndml.runtime.telemetry import current_traceparent, linked_span, tenant_carried
 from ndml.v1 import chat_pb2, memory_pb2, types_pb2
 from services.gateway.extraction import Extractor, day_of, memory
 from services.gateway.outbox import Outbox, may_pass
@@ -141,8 +141,9 @@ class Learning:
         ends: on the monotonic clock, where somebody waits; what may fail without harm then takes a part of the time alone.
         """
         attributes = {semconv.MEMORY_COUNT: len(material.memories or ())}
-        with linked_span(semconv.SPAN_LEARN, [material.traceparent] if material.traceparent else [], attributes):
-            call = Call(semconv.SPAN_LEARN, tenant=material.owner.tenant, traceparent=current_traceparent(), deadline=ends)
+        of = [material.traceparent] if material.traceparent else []
+        with linked_span(semconv.SPAN_LEARN, of, attributes), tenant_carried(tenant := material.owner.tenant) as hashed:
+            call = Call(semconv.SPAN_LEARN, tenant=tenant, traceparent=current_traceparent(), tenant_hash=hashed, deadline=ends)
             if material.memories is None:
                 material.memories = await self._memories(material, call)
             rest = [i for i in range(len(material.memories)) if i not in material.done]

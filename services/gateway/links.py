@@ -20,7 +20,7 @@ from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1 import memory_node_pb2_grpc as pb_grpc
 from ndml.internal.v1 import replication_pb2_grpc
 from ndml.runtime import metrics
-from ndml.runtime.channel import open_channel
+from ndml.runtime.channel import Dialer
 from ndml.runtime.log import get_logger
 from ndml.wire import rpc_error_to_ndml
 from services.gateway.settings import LinkSettings
@@ -155,10 +155,10 @@ class Lane:
 class NodeLink:
     """Everything that goes to one memory node's address."""
 
-    def __init__(self, node_id: str, address: str, epoch: Callable[[], int], options: LinkSettings) -> None:
+    def __init__(self, dialer: Dialer, node_id: str, address: str, epoch: Callable[[], int], options: LinkSettings) -> None:
         self.node_id = node_id
         self.address = address
-        self._channel = open_channel(address, retries=False)
+        self._channel = dialer.open(address, retries=False)
         self.stub: pb_grpc.MemoryNodeServiceAsyncStub = pb_grpc.MemoryNodeServiceStub(self._channel)
         self.replication: replication_pb2_grpc.ReplicationServiceAsyncStub = replication_pb2_grpc.ReplicationServiceStub(self._channel)
         self.reads = Lane(f"{node_id} ({address})", self.stub, epoch, options)

@@ -6,6 +6,7 @@ import os
 import time
 
 from ndml.runtime.auth import AnonymousAuthenticator, Authenticator, Principal, TokenAuthenticator
+from ndml.runtime.discovery import follow_service
 from ndml.runtime.placement import PlacementWatcher
 from ndml.runtime.service import Service
 from ndml.v1 import admin_pb2, chat_pb2, memory_pb2, model_pb2
@@ -22,6 +23,7 @@ from services.gateway.recall import Recall
 from services.gateway.reinforce import Reinforce
 from services.gateway.remember import Remember
 from services.gateway.remotes import ClusterRemote, LlmRemote, MemoryNodes, StoreRemote
+from services.gateway.replicas import Replicas
 from services.gateway.rest import HealthReport, RestServer, build_app
 from services.gateway.servicer import AdminServicer, ChatServicer, MemoryServicer, ModelServicer
 from services.gateway.settings import AuthSettings, GatewaySettings, LearningSettings
@@ -35,9 +37,13 @@ def build(settings: GatewaySettings, service: Service) -> None:
     service.authenticate_with(authenticator(settings.auth))
 
     # What it talks to
-    placement = service.attach(PlacementWatcher(settings.placement, service.instance))
-    nodes = service.attach(MemoryNodes(placement, settings.links, settings.quorum))
-    llm = service.attach(LlmRemote(settings.llm.addresses, space, settings.embedding.timeout_s, settings.embedding.word_vectors))
+    dialer, zone, kubernetes = service.dialer, settings.server.zone, settings.kubernetes
+    consensus = follow_service(service, kubernetes.consensus_service, kubernetes, settings.placement.consensus)
+    llms = follow_service(service, kubernetes.llm_service, kubernetes, settings.llm.addresses)
+    placement = service.attach(PlacementWatcher(settings.placement, service.instance, dialer, consensus, zone))
+    nodes = service.attach(MemoryNodes(dialer, placement, settings.links, settings.quorum))
+    replicas = Replicas(dialer, llms, zone)
+    llm = service.attach(LlmRemote(replicas, space, settings.embedding.timeout_s, settings.embedding.word_vectors))
     embedder = service.attach(
         BatchingEmbedder(
             llm.encode,
@@ -56,8 +62,8 @@ def build(settings: GatewaySettings, service: Service) -> None:
     surprise = service.attach(Surprise(llm, settings.learning))
     learning = service.attach(Learning(remember, _extractor(llm, settings.learning), surprise, settings.learning))
     chat = Chat(recall, llm, learning, settings.chat)
-    peers = Peers(lambda: _status(service), settings.placement.consensus, settings.llm.addresses)
-    cluster, stores = ClusterRemote(), service.attach(StoreRemote(settings.backup.call_s))
+    peers = Peers(lambda: _status(service), consensus, llms)
+    cluster, stores = ClusterRemote(dialer), service.attach(StoreRemote(dialer, settings.backup.call_s))
     admin = Admin(placement, cluster, stores, peers, settings.backup, time.time)
     backups = Backups(stores, cluster, placement, settings.backup, settings.quorum.write)
 
@@ -69,7 +75,7 @@ def build(settings: GatewaySettings, service: Service) -> None:
     service.expose(admin_pb2.DESCRIPTOR.services_by_name["AdminService"], AdminServicer(admin, backups))
     if settings.rest.enabled:
         app = build_app(service.dispatcher(), settings.rest, lambda: _health(service))
-        service.attach(RestServer(app, settings.rest))
+        service.attach(RestServer(app, settings.rest, service.tls if settings.rest.tls else None))
 
 
 def authenticator(settings: AuthSettings) -> Authenticator:

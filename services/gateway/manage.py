@@ -12,12 +12,15 @@ from ndml.runtime.call import Call
 from ndml.v1 import memory_pb2, types_pb2
 from services.gateway.ports import Embedder, Nodes
 from services.gateway.scopes import Owner, owner_of, tenant_of
-from services.gateway.times import check_expiry, check_time
+from services.gateway.times import check_expiry, check_time, check_validity
 from services.gateway.tokens import fingerprint, joined, read_consistency_token, read_page_token, write_consistency_token, write_page_token
 from services.gateway.vectors import VectorSpace, accept_words, fill
 
 DEFAULT_PAGE = 50
-CHANGEABLE = ("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding", "protected", "expires_at")
+CHANGEABLE = (
+    *("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding", "protected", "expires_at"),
+    *("valid_from", "valid_until"),
+)
 
 
 class Manage:
@@ -99,6 +102,7 @@ class Manage:
             raise FieldInvalid("must be at least 1 character; to remove a memory use DeleteMemory", field="trace.text")
         if "said_at" in fields and given.HasField("said_at"):
             check_time(given.said_at, "trace.said_at")
+        check_validity(given, "trace")
         if "expires_at" in fields and given.HasField("expires_at"):
             check_expiry(given.expires_at, self._now_ms(), "trace.expires_at")
         trace = types_pb2.MemoryTrace()

@@ -60,6 +60,7 @@ class Outbox(Generic[T]):
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = self._stopped = False
+        metrics.QUEUE_LIMIT.labels("learning").set(settings.max_entries)
 
     async def start(self) -> None:
         """Workers start with what there is to do."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ndml.errors import NdmlError
 from ndml.internal.v1 import memory_node_pb2 as node_pb2
-from ndml.runtime import semconv
+from ndml.runtime import metrics, semconv
 from ndml.runtime.call import Call
 from ndml.runtime.interceptors import as_ndml_error
 from ndml.runtime.telemetry import current_traceparent, span
@@ -26,6 +26,7 @@ DEFAULT_K = 10
 _GROUP = 64
 """Queries in one operation at most: its answer must stay far below the largest message."""
 _NO_SPAN: AbstractContextManager[object] = nullcontext()
+_embed_stage = metrics.SEARCH_STAGE.labels("embed")
 
 
 class Recall:
@@ -86,7 +87,8 @@ class Recall:
         embedded = await self._embedder.embed([requests[i].text for i in worded], call)
         for i, (vector, words) in zip(worded, embedded, strict=True):
             queries[i] = _Query(vector, node_pb2.QueryText(text=requests[i].text, word_vectors=words))
-        return [queries[i] for i in range(len(requests))], (time.perf_counter() - began) * 1000
+        _embed_stage.observe(took := time.perf_counter() - began, metrics.exemplar(call.traceparent))
+        return [queries[i] for i in range(len(requests))], took * 1000
 
     async def _search(
         self,

@@ -21,7 +21,7 @@ from ndml.wire import error_to_status, status_to_error
 from services.gateway.ids import RANDOM_BYTES, fresh_trace_id, trace_id_of_request
 from services.gateway.ports import Embedder, Nodes, Seen
 from services.gateway.scopes import Owner, owner_of
-from services.gateway.times import check_time, end_of_life
+from services.gateway.times import check_time, check_validity, end_of_life
 from services.gateway.vectors import VectorSpace, accept_words, fill
 
 _FAILURES_LISTED = 100
@@ -147,6 +147,10 @@ class Remember:
             trace.provenance.CopyFrom(memory.provenance)
         if memory.HasField("said_at"):
             trace.said_at.CopyFrom(check_time(memory.said_at, f"{path}.said_at"))
+        check_validity(memory, path)
+        for name in ("valid_from", "valid_until"):
+            if memory.HasField(name):
+                getattr(trace, name).CopyFrom(getattr(memory, name))
         expires_at, ttl = memory.expires_at if memory.HasField("expires_at") else None, memory.ttl if memory.HasField("ttl") else None
         ends = end_of_life(expires_at, ttl, now, path)
         if ends is not None:
@@ -167,6 +171,7 @@ class Remember:
         trace.trace_id = given.trace_id or fresh_trace_id(now, self._random_bytes(RANDOM_BYTES))
         trace.kind = given.kind or types_pb2.TRACE_KIND_EPISODIC
         trace.version = given.version or 1
+        check_validity(given, path)
         for name in ("said_at", "learned_at", "updated_at", "expires_at"):
             if given.HasField(name):
                 # An expiry in the past is fine here: an old export may hold what has expired since, and the node leaves that out.

@@ -37,9 +37,9 @@ from ndml.internal.v1 import memory_node_pb2 as node_pb2
 from ndml.placement import MemberPhase, PlacementNode
 from ndml.runtime import metrics
 from ndml.runtime.call import Call
-from ndml.runtime.channel import LatencyWindow, hedged, open_channel, trace_metadata
+from ndml.runtime.channel import Dialer, LatencyWindow, hedged
 from ndml.runtime.interceptors import as_ndml_error
-from ndml.runtime.telemetry import TRACEPARENT
+from ndml.runtime.telemetry import TraceMetadata, metadata_of, trace_metadata
 from ndml.v1 import admin_pb2, types_pb2
 from ndml.wire import rpc_error_to_ndml, status_to_error
 from services.gateway.links import NodeLink
@@ -47,6 +47,7 @@ from services.gateway.liveness import Liveness
 from services.gateway.ports import NOTHING_SEEN, Copies, Done, Embedded, Seen, Sent
 from services.gateway.quorum import Quorum
 from services.gateway.reads import Reads
+from services.gateway.replicas import Replicas
 from services.gateway.scopes import Owner
 from services.gateway.settings import LinkSettings, QuorumSettings
 from services.gateway.tokens import tell_seen
@@ -64,7 +65,8 @@ _NOTHING_DONE = (OwnerUnavailable, Draining, Overloaded)
 class MemoryNodes:
     """Fulfils `ports.Nodes` and `ports.Lanes`: keeps a link to each node; which node, and how many, is for `Quorum` and `Reads`."""
 
-    def __init__(self, copies: Copies, options: LinkSettings, quorum: QuorumSettings) -> None:
+    def __init__(self, dialer: Dialer, copies: Copies, options: LinkSettings, quorum: QuorumSettings) -> None:
+        self._dialer = dialer
         self._copies = copies
         self._options = options
         self._links: dict[str, NodeLink] = {}
@@ -169,7 +171,7 @@ class MemoryNodes:
     async def _parts(
         self, method: str, node: PlacementNode, request: node_pb2.ExportRequest | node_pb2.ConsolidateRequest, call: Call
     ) -> AsyncGenerator[Any, None]:
-        metadata = trace_metadata() or (((TRACEPARENT, call.traceparent),) if call.traceparent else ())
+        metadata = trace_metadata() or metadata_of(call.traceparent, call.tenant_hash)
         parts = getattr(self._link(node).stub, method)(request, timeout=call.remaining(), metadata=metadata)
         try:
             async for part in parts:
@@ -188,7 +190,8 @@ class MemoryNodes:
         if link is not None:  # it came back elsewhere
             closing = asyncio.get_running_loop().create_task(link.close())
             closing.add_done_callback(lambda task: task.exception())
-        link = self._links[node.node_id] = NodeLink(node.node_id, node.address, lambda: self._copies.epoch, self._options)
+        link = NodeLink(self._dialer, node.node_id, node.address, lambda: self._copies.epoch, self._options)
+        self._links[node.node_id] = link
         return link
 
 
@@ -216,6 +219,10 @@ def _copy(operation: node_pb2.Operation) -> node_pb2.Operation:
     return twin
 
 
+def _no_replica() -> ModelUnavailable:
+    return ModelUnavailable("no llm service is there: see llm.addresses, or the Service in kubernetes.llm_service", retry_after_s=1.0)
+
+
 async def _unary(method: Callable[..., Awaitable[R]], request: Message, timeout_s: float, metadata: Sequence[tuple[str, str]] = ()) -> R:
     return await method(request, timeout=timeout_s, metadata=metadata)
 
@@ -226,32 +233,32 @@ class LlmRemote:
     Fulfils `ports.ChatModel`, `ports.Scorer` and `ports.ModelDirectory`.
     """
 
-    def __init__(self, addresses: Sequence[str], space: VectorSpace, timeout_s: float, word_vectors: bool) -> None:
+    def __init__(self, replicas: Replicas, space: VectorSpace, timeout_s: float, word_vectors: bool) -> None:
+        self._replicas = replicas
         self._space = space
         self._timeout_s = timeout_s
         self._word_vectors = word_vectors
         self._window = LatencyWindow(floor_s=0.05, start_s=2.0)
-        self._channels = [open_channel(address) for address in addresses]
-        self._stubs: list[llm_pb2_grpc.LlmServiceAsyncStub] = [llm_pb2_grpc.LlmServiceStub(channel) for channel in self._channels]
-        self._turn = 0
 
     async def start(self) -> None:
         """Channels connect on first use."""
 
     async def stop(self) -> None:
-        await asyncio.gather(*(channel.close(None) for channel in self._channels))
+        await self._replicas.close()
 
-    async def encode(self, texts: list[str], traceparent: str) -> list[Embedded]:
+    async def encode(self, texts: list[str], metadata: TraceMetadata) -> list[Embedded]:
         """Vectors of at most 256 texts. Raises ModelUnavailable, ModelNotConfigured when the service has another vector space."""
         request = llm_pb2.EmbedRequest(texts=texts, word_vectors=self._word_vectors)
-        metadata = ((TRACEPARENT, traceparent),) if traceparent else ()
-        attempts: list[Callable[[], Awaitable[llm_pb2.EmbedResponse]]] = [
-            partial(_unary, stub.Embed, request, self._timeout_s, metadata) for stub in self._in_turn()
-        ]
-        try:
-            response = await hedged(attempts, self._window)
-        except (OwnerUnavailable, Draining) as error:
-            raise _of_llm(error) from None
+        with self._replicas.in_turn() as stubs:
+            attempts: list[Callable[[], Awaitable[llm_pb2.EmbedResponse]]] = [
+                partial(_unary, stub.Embed, request, self._timeout_s, metadata) for stub in stubs
+            ]
+            if not attempts:
+                raise _no_replica()
+            try:
+                response = await hedged(attempts, self._window)
+            except (OwnerUnavailable, Draining) as error:
+                raise _of_llm(error) from None
         if response.dimension != self._space.dimension or response.model != self._space.model:
             raise ModelNotConfigured(
                 f"the llm service embeds with {response.model!r} ({response.dimension} components), the suite keeps vectors of "
@@ -261,21 +268,22 @@ class LlmRemote:
 
     async def generate(self, request: llm_pb2.GenerateRequest, call: Call) -> AsyncGenerator[llm_pb2.GenerateResponse, None]:
         """See `ports.ChatModel`. Another replica is tried only before the first token, where this one has done nothing."""
-        stubs = self._in_turn()
-        for left, stub in zip(reversed(range(len(stubs))), stubs, strict=True):
-            started = False
-            parts = stub.Generate(request, timeout=call.remaining(), metadata=trace_metadata())
-            try:
-                async for part in parts:
-                    started = True
-                    yield part
-                return
-            except Exception as error:
-                mapped = as_ndml_error(error)
-                if started or not left or not isinstance(mapped, _NOTHING_DONE):
-                    raise _of_llm(mapped) from error
-            finally:
-                parts.cancel()  # of no effect at the end; before it, the model stops
+        with self._replicas.in_turn() as stubs:
+            for left, stub in zip(reversed(range(len(stubs))), stubs, strict=True):
+                started = False
+                parts = stub.Generate(request, timeout=call.remaining(), metadata=trace_metadata())
+                try:
+                    async for part in parts:
+                        started = True
+                        yield part
+                    return
+                except Exception as error:
+                    mapped = as_ndml_error(error)
+                    if started or not left or not isinstance(mapped, _NOTHING_DONE):
+                        raise _of_llm(mapped) from error
+                finally:
+                    parts.cancel()  # of no effect at the end; before it, the model stops
+        raise _no_replica()
 
     async def score(self, request: llm_pb2.ScoreRequest, timeout_s: float) -> llm_pb2.ScoreResponse:
         """See `ports.Scorer`."""
@@ -289,43 +297,42 @@ class LlmRemote:
 
     async def _first(self, ask: Callable[[llm_pb2_grpc.LlmServiceAsyncStub], Awaitable[R]]) -> R:
         """What the first replica that is there says."""
-        stubs = self._in_turn()
-        for left, stub in zip(reversed(range(len(stubs))), stubs, strict=True):
-            try:
-                return await ask(stub)
-            except Exception as error:
-                mapped = as_ndml_error(error)
-                if isinstance(mapped, DeadlinePassed):  # these questions are quick: whoever takes longer is stuck, or too busy
-                    mapped = OwnerUnavailable(mapped.message)
-                if not left or not isinstance(mapped, _NOTHING_DONE):
-                    raise _of_llm(mapped) from error
-        raise ModelUnavailable("no llm service is configured: set llm.addresses")
-
-    def _in_turn(self) -> list[llm_pb2_grpc.LlmServiceAsyncStub]:
-        self._turn = (self._turn + 1) % len(self._stubs)
-        return self._stubs[self._turn :] + self._stubs[: self._turn]
+        with self._replicas.in_turn() as stubs:
+            for left, stub in zip(reversed(range(len(stubs))), stubs, strict=True):
+                try:
+                    return await ask(stub)
+                except Exception as error:
+                    mapped = as_ndml_error(error)
+                    if isinstance(mapped, DeadlinePassed):  # these questions are quick: whoever takes longer is stuck, or too busy
+                        mapped = OwnerUnavailable(mapped.message)
+                    if not left or not isinstance(mapped, _NOTHING_DONE):
+                        raise _of_llm(mapped) from error
+        raise _no_replica()
 
 
 class ClusterRemote:
     """Fulfils `ports.Cluster` with one short-lived channel a question: operators ask rarely."""
 
+    def __init__(self, dialer: Dialer) -> None:
+        self._dialer = dialer
+
     async def node_status(self, address: str) -> node_pb2.GetNodeStatusResponse:
-        async with open_channel(address) as channel:
+        async with self._dialer.open(address) as channel:
             stub = memory_node_pb2_grpc.MemoryNodeServiceStub(channel)
             return await _unary(stub.GetNodeStatus, node_pb2.GetNodeStatusRequest(), _STATUS_TIMEOUT_S)
 
     async def consensus_status(self, address: str) -> consensus_pb2.GetConsensusStatusResponse:
-        async with open_channel(address) as channel:
+        async with self._dialer.open(address) as channel:
             stub = consensus_pb2_grpc.ConsensusServiceStub(channel)
             return await _unary(stub.GetConsensusStatus, consensus_pb2.GetConsensusStatusRequest(), _STATUS_TIMEOUT_S)
 
     async def model_info(self, address: str) -> llm_pb2.GetModelInfoResponse:
-        async with open_channel(address) as channel:
+        async with self._dialer.open(address) as channel:
             stub = llm_pb2_grpc.LlmServiceStub(channel)
             return await _unary(stub.GetModelInfo, llm_pb2.GetModelInfoRequest(), _STATUS_TIMEOUT_S)
 
     async def create_snapshot(self, address: str) -> node_pb2.CreateSnapshotResponse:
-        async with open_channel(address) as channel:
+        async with self._dialer.open(address) as channel:
             stub = memory_node_pb2_grpc.MemoryNodeServiceStub(channel)
             return await _unary(stub.CreateSnapshot, node_pb2.CreateSnapshotRequest(), _SNAPSHOT_TIMEOUT_S)
 
@@ -333,7 +340,8 @@ class ClusterRemote:
 class StoreRemote:
     """Fulfils `ports.Stores`, with a channel to each node that was asked."""
 
-    def __init__(self, call_s: float) -> None:
+    def __init__(self, dialer: Dialer, call_s: float) -> None:
+        self._dialer = dialer
         self._call_s = call_s
         self._channels: dict[str, grpc.aio.Channel] = {}
 
@@ -395,7 +403,7 @@ class StoreRemote:
         if not node.address:
             raise OwnerUnavailable(f"{node.node_id} has not registered yet: is the process running?")
         if node.address not in self._channels:
-            self._channels[node.address] = open_channel(node.address, retries=False)
+            self._channels[node.address] = self._dialer.open(node.address, retries=False)
         return replication_pb2_grpc.ReplicationServiceStub(self._channels[node.address])
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 
 from ndml.runtime.placement import PlacementSettings
-from ndml.runtime.settings import Section, ServiceSettings, settings_config
+from ndml.runtime.settings import FollowConsensus, Section, ServiceSettings, TlsSettings, settings_config
 from services.gateway.rest import RestSettings
 
 
@@ -180,10 +180,30 @@ class LearningSettings(Section):
     drain_s: float = Field(8.0, gt=0, description="On stopping, time to write what waits: within what supervisors grant a process.")
 
 
+class GatewayTls(TlsSettings):
+    """TLS at the gateway's doors and in its calls to other services. Without a certificate all is plain text."""
+
+    client_auth: Literal["require", "none"] = Field(
+        "none", description="require: callers must show a certificate of these authorities, beside their token; none: the token is enough."
+    )
+
+
+class GatewayKubernetes(FollowConsensus):
+    """What is learned from a Kubernetes cluster. By default nothing: addresses and zones are configured."""
+
+    llm_service: str = Field(
+        "",
+        pattern="^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$",
+        description="Name of the llm Service: its ready endpoints stand for llm.addresses. Those of this process's zone are asked first.",
+    )
+
+
 class GatewaySettings(ServiceSettings):
     """The door of the suite: MemoryService, ChatService and AdminService over gRPC and REST."""
 
     model_config = settings_config("NDML_GATEWAY__")
+    tls: GatewayTls = Field(default_factory=GatewayTls, description="TLS at the doors and between services.")
+    kubernetes: GatewayKubernetes = Field(default_factory=GatewayKubernetes, description="Kubernetes.")
     rest: RestSettings = Field(default_factory=RestSettings, description="REST door.")
     auth: AuthSettings = Field(default_factory=AuthSettings, description="Authentication and tenants.")
     embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings, description="Embedding.")

@@ -6,6 +6,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ndml.errors import FieldInvalid, FieldViolation
+from ndml.v1.memory_pb2 import NewMemory
+from ndml.v1.types_pb2 import MemoryTrace
 
 _LONGEST_BUDGET_S = 86_400
 _LONGEST_LIFE_S = 100 * 366 * 86_400
@@ -17,6 +19,19 @@ def check_time(value: Timestamp, field_path: str) -> Timestamp:
         violation = FieldViolation(field_path, "must be between year 1 and 9999, with 0 to 999,999,999 nanoseconds", "timestamp")
         raise FieldInvalid(f"{field_path}: {violation.description}", violations=[violation])
     return value
+
+
+def check_validity(given: NewMemory | MemoryTrace, path: str) -> None:
+    """Raises FieldInvalid for a time that is not one, or an end that does not come after the beginning."""
+    for name in ("valid_from", "valid_until"):
+        if given.HasField(name):
+            check_time(getattr(given, name), f"{path}.{name}")
+    if (
+        given.HasField("valid_from")
+        and given.HasField("valid_until")
+        and given.valid_until.ToNanoseconds() <= given.valid_from.ToNanoseconds()
+    ):
+        raise FieldInvalid("must come after valid_from; leave it out where it holds until further notice", field=f"{path}.valid_until")
 
 
 def check_expiry(value: Timestamp, now_ms: int, field_path: str) -> Timestamp:

@@ -17,6 +17,7 @@ class Admission:
         self._queue, self._running, self._limit = queue, running, running + waiting
         self._slots = asyncio.Semaphore(running)
         self._inside = 0
+        metrics.QUEUE_LIMIT.labels(queue).set(waiting)
 
     @asynccontextmanager
     async def turn(self, remaining_s: float | None) -> AsyncIterator[None]:

@@ -108,6 +108,7 @@ class EmbeddingQueue:
         self._workers = 1
         self._closed = False
         self._threads: list[threading.Thread] = []
+        metrics.QUEUE_LIMIT.labels(QUEUE).set(limits.queue_texts)
 
     @property
     def encoder(self) -> Encoder:

@@ -41,6 +41,7 @@ class LocalGenerator:
         self._inside = self._scoring = 0
         self._closed = False
         self._seconds = 1.0  # that a generation took lately
+        metrics.QUEUE_LIMIT.labels("generate").set(settings.max_waiting)
 
     @property
     def model(self) -> str:

@@ -13,6 +13,7 @@ from ndml.runtime.call import Call
 from ndml.runtime.telemetry import span
 from services.llm.asks import ask_of, chat_info, end_of
 from services.llm.batching import EmbeddingQueue
+from services.llm.measured import measured
 from services.llm.ports import Embedding, Finish, Generator
 
 
@@ -35,7 +36,7 @@ class LlmServicer:
 
     async def Generate(self, request: pb.GenerateRequest, call: Call) -> AsyncIterator[pb.GenerateResponse]:
         async with aclosing(self._generator.generate(ask_of(request), call.remaining())) as pieces:
-            async for piece in pieces:
+            async for piece in measured(pieces, call):
                 yield end_of(piece, self._generator.model) if isinstance(piece, Finish) else pb.GenerateResponse(delta=piece)
 
     async def Score(self, request: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:

@@ -11,8 +11,8 @@ from opentelemetry.util.types import AttributeValue
 from ndml.errors import DeadlinePassed, NdmlError, Overloaded
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1 import replication_pb2 as rpb
-from ndml.runtime import semconv
-from ndml.runtime.telemetry import server_span_at
+from ndml.runtime import metrics, semconv
+from ndml.runtime.telemetry import server_span_at, tenant_hash
 from ndml.wire import error_to_status
 from services.memory_node import wire
 from services.memory_node.commit import WriteResult
@@ -63,6 +63,8 @@ class Batch:
             return
         if isinstance(result, NdmlError):
             self._results[position] = _error_bytes(result)
+            action = self.operations[position].WhichOneof("action") or ""
+            metrics.OPERATION_ERRORS.labels(action, result.code.name, result.reason).inc()
         else:
             self._results[position] = result if isinstance(result, bytes) else result.SerializeToString()
         operation = self.operations[position]
@@ -75,7 +77,11 @@ class Batch:
     def _record(self, operation: pb.Operation, error: NdmlError | None) -> None:
         kind = operation.WhichOneof("action") or ""
         name = _SPANS.get(kind, "operation")
-        attributes: dict[str, AttributeValue] = {semconv.GEN_AI_OPERATION_NAME: name, semconv.BATCH_SIZE: len(self.operations)}
+        attributes: dict[str, AttributeValue] = {
+            semconv.GEN_AI_OPERATION_NAME: name,
+            semconv.BATCH_SIZE: len(self.operations),
+            semconv.TENANT_HASH: tenant_hash(operation.tenant),
+        }
         server_span_at(name, operation.traceparent, self._arrived_ns, time.time_ns(), attributes, error)
 
     def encode(self, limit_bytes: int, replica: int = 0) -> bytes:

@@ -428,7 +428,7 @@ class Engine:
             return
         for slots in by_key.values():
             for slot, result in zip(slots, self._results(partition, slots), strict=True):
-                metrics.MEMORY_QUERY_LATENCY.observe(slot.batch.waited_ms() / 1e3)
+                metrics.MEMORY_QUERY_LATENCY.observe(slot.batch.waited_ms() / 1e3, metrics.exemplar(slot.operation.traceparent))
                 slot.finish(result if isinstance(result, NdmlError) else result + self._shown(slot))
         self._residents.settle(partition)
 

@@ -14,6 +14,7 @@ from ndml.errors import FieldInvalid
 from ndml.v1.types_pb2 import Filter, MetadataCondition, TimeRange
 from services.memory_node.columns import Columns
 from services.memory_node.records import micros
+from services.memory_node.validity import Validity
 
 Mask = NDArray[np.bool_]
 _I64_MAX = np.iinfo(np.int64).max
@@ -40,11 +41,12 @@ class Conditions:
     said_at: tuple[int, int] | None = None
     learned_at: tuple[int, int] | None = None
     metadata: tuple[MetadataCondition, ...] = ()
+    valid_at: int | None = None
 
     @property
     def timed(self) -> bool:
         """Whether a time is asked for."""
-        return self.said_at is not None or self.learned_at is not None
+        return not (self.said_at is None and self.learned_at is None and self.valid_at is None)
 
 
 def conditions(agent: str, session: str, given: Filter | None) -> Conditions | None:
@@ -62,11 +64,12 @@ def conditions(agent: str, session: str, given: Filter | None) -> Conditions | N
         _interval(given.said_at, "filter.said_at") if given.HasField("said_at") else None,
         _interval(given.learned_at, "filter.learned_at") if given.HasField("learned_at") else None,
         tuple(given.metadata),
+        micros(given.valid_at, "filter.valid_at") if given.HasField("valid_at") else None,
     )
     return None if found == Conditions() else found
 
 
-def mask(wanted: Conditions, columns: Columns, owner_id: int, labels: LabelSource) -> Mask:
+def mask(wanted: Conditions, columns: Columns, owner_id: int, labels: LabelSource, validity: Validity) -> Mask:
     """[n] True where the row meets every condition; dead rows are not looked at, their value means nothing."""
     met = np.ones(len(columns), np.bool_)
     for name, value in (("agent", wanted.agent), ("session", wanted.session)):
@@ -80,6 +83,8 @@ def mask(wanted: Conditions, columns: Columns, owner_id: int, labels: LabelSourc
         if interval is not None:
             times = columns.ints(name)
             met &= (times >= interval[0]) & (times < interval[1])
+    if wanted.valid_at is not None:
+        met &= validity.holds(wanted.valid_at, columns.ints("said_at_us"))
     for condition in wanted.metadata:
         met &= _labelled(condition, columns, owner_id, labels)
     return met

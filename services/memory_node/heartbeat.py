@@ -24,7 +24,8 @@ from ndml.errors import FieldInvalid, NdmlError, StaleEpoch
 from ndml.internal.v1 import consensus_pb2 as pb2
 from ndml.internal.v1 import consensus_pb2_grpc
 from ndml.placement import MemberPhase, NodeRecord, check_record
-from ndml.runtime.channel import open_channel
+from ndml.runtime.addresses import Addresses, follow
+from ndml.runtime.channel import Dialer
 from ndml.runtime.files import write_durably
 from ndml.runtime.log import get_logger
 from ndml.runtime.placement import check_addresses, record_to_proto
@@ -58,13 +59,28 @@ class HeartbeatSettings(Section):
 
 
 class Identity:
-    """This node's record and its place on disk. `replica` gives the number of the store, asked when the store is open; 0: unknown."""
+    """This node's record and its place on disk. `replica` gives the number of the store, asked when the store is open; 0: unknown.
+
+    rejoin: a node that was leaving, or had left, joins when it is started again.
+    """
 
     def __init__(
-        self, directory: Path, node_id: str, address: str, zone: str, profile: str, replica: Callable[[], int] = lambda: 0
+        self,
+        directory: Path,
+        node_id: str,
+        address: str,
+        zone: str,
+        profile: str,
+        replica: Callable[[], int] = lambda: 0,
+        *,
+        keeps_zone: bool = False,
+        rejoin: bool = False,
     ) -> None:
+        """keeps_zone: where `zone` is "" it could not be learned this time, and the one on disk stays: another one would move owners."""
+        self._keeps_zone = keeps_zone and not zone
         self._path = directory / _FILE
         self._replica = replica
+        self._rejoin = rejoin
         self._begun = False
         self.record = NodeRecord(node_id, address, zone, profile, 1)
 
@@ -74,7 +90,10 @@ class Identity:
         self._begun = known is None
         self.record = replace(self.record, replica=self._replica())
         if known is not None:
-            phase = MemberPhase.JOINING if self._other_store(known.replica) else known.phase
+            if self._keeps_zone:
+                self.record = replace(self.record, zone=known.zone)
+            back = self._rejoin and known.phase in (MemberPhase.LEAVING, MemberPhase.LEFT)
+            phase = MemberPhase.JOINING if back or self._other_store(known.replica) else known.phase
             record = replace(self.record, incarnation=known.incarnation, phase=phase)
             self.record = known if record == known else replace(record, incarnation=known.incarnation + 1)
         check_record(self.record)
@@ -135,14 +154,28 @@ class _Link:
 class Heartbeat:
     """Component: one loop for each consensus node, so that a dead one delays no other. Starting waits for none of them."""
 
-    def __init__(self, settings: HeartbeatSettings, identity: Identity, *, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        settings: HeartbeatSettings,
+        identity: Identity,
+        dialer: Dialer,
+        consensus: Addresses | None = None,
+        *,
+        rng: random.Random | None = None,
+    ) -> None:
+        """consensus: the nodes to tell, where they are not those of the settings."""
         self._settings = settings
         self._identity = identity
+        self._dialer = dialer
+        self._consensus = Addresses(settings.consensus) if consensus is None else consensus
         self._rng = rng or random.Random()
-        self._links = [_Link(address) for address in settings.consensus]
+        self._beating: dict[str, tuple[_Link, asyncio.Task[None]]] = {}
         self._renaming = asyncio.Lock()
         self._news = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def _links(self) -> list[_Link]:
+        return [link for link, _ in self._beating.values()]
 
     @property
     def record(self) -> NodeRecord:
@@ -180,17 +213,25 @@ class Heartbeat:
     async def start(self) -> None:
         """Raises FieldInvalid where the node's address, zone or profile cannot be told to others, OSError from the data directory."""
         await asyncio.to_thread(self._identity.restore)
-        self._tasks = [asyncio.create_task(self._beat_forever(link), name=f"heartbeat-{link.address}") for link in self._links]
+        follow(self._consensus, self._begin, self._end)
 
     async def stop(self) -> None:
-        for task in self._tasks:
+        tasks = [task for _, task in self._beating.values()]
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._tasks = []
+        if tasks:
+            await asyncio.wait(tasks)
+        self._beating.clear()
+
+    def _begin(self, address: str) -> None:
+        link = _Link(address)
+        self._beating[address] = link, asyncio.create_task(self._beat_forever(link), name=f"heartbeat-{address}")
+
+    def _end(self, address: str) -> None:
+        self._beating.pop(address)[1].cancel()
 
     async def _beat_forever(self, link: _Link) -> None:
-        async with open_channel(link.address) as channel:
+        async with self._dialer.open(link.address) as channel:
             stub: consensus_pb2_grpc.ConsensusServiceAsyncStub = consensus_pb2_grpc.ConsensusServiceStub(channel)
             while True:
                 news = self._news

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 
 from ndml.internal.v1 import memory_node_pb2, replication_pb2
+from ndml.runtime.addresses import Addresses
+from ndml.runtime.discovery import follow_service
 from ndml.runtime.placement import PlacementWatcher
 from ndml.runtime.service import Service
 from services.memory_node.heartbeat import Heartbeat, Identity
@@ -26,8 +28,12 @@ def build(settings: NodeSettings, service: Service) -> None:
     node_id = settings.node.node_id
     view = PausableView(OwnsAll())
     watcher: PlacementWatcher | None = None
-    if settings.placement.consensus or settings.placement.fixed:
-        watcher = service.attach(PlacementWatcher(settings.placement, node_id))
+    zone, dialer, kubernetes = settings.server.zone, service.dialer, settings.kubernetes
+    found: Addresses | None = None
+    if kubernetes.consensus_service:
+        found = follow_service(service, kubernetes.consensus_service, kubernetes, settings.placement.consensus)
+    if settings.placement.consensus or settings.placement.fixed or found is not None:
+        watcher = service.attach(PlacementWatcher(settings.placement, node_id, dialer, found, zone))
         view = PausableView(watcher.view_of(node_id))
     seals = seals_of(settings)
     node = service.attach(Node(settings, view, signatures=seals))
@@ -35,11 +41,15 @@ def build(settings: NodeSettings, service: Service) -> None:
     if rounds.interval_s:
         service.attach(Rounds(node, view, rounds.interval_s, rounds.least_new))
     heartbeat: Heartbeat | None = None
-    if settings.heartbeat.consensus:
-        zone, profile = settings.server.zone, settings.heartbeat.profile
-        identity = Identity(settings.store.data_dir, node_id, service.address, zone, profile, lambda: node.store.replica)
-        heartbeat = service.attach(Heartbeat(settings.heartbeat, identity))
-    replication = attach_replication(settings, service, node, watcher, heartbeat, view.pause, seals)
+    if settings.heartbeat.consensus or found is not None:
+        directory, profile = settings.store.data_dir, settings.heartbeat.profile
+        identity = Identity(
+            *(directory, node_id, service.address, zone, profile, lambda: node.store.replica),
+            keeps_zone=kubernetes.zone_from_node,
+            rejoin=settings.node.rejoin,
+        )
+        heartbeat = service.attach(Heartbeat(settings.heartbeat, identity, dialer, found))
+    replication = attach_replication(settings, service, node, watcher, heartbeat, view.pause, seals, found)
     streams = Streams(settings.engine.batches_in_flight)
     service.on_drain(streams.end)
     servicer = NodeServicer(node, streams, service.version, service.started_at, replication.describe)

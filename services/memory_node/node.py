@@ -78,6 +78,19 @@ class NodeSignatures(Signatures, Protocol):
         ...
 
 
+class _Queue(Protocol):
+    """Something that holds operations back."""
+
+    @property
+    def weight(self) -> int:
+        """Operations that wait."""
+        ...
+
+
+def _weight(queue: _Queue) -> int:
+    return queue.weight
+
+
 class Node:
     """Component. `engine` and `exports` are there between start() and stop()."""
 
@@ -144,7 +157,7 @@ class Node:
 
         self.engine = Engine(
             inbox,
-            Writer(self.store, inbox.post, self._signatures),
+            writer := Writer(self.store, inbox.post, self._signatures),
             Residents(settings.index_memory_limit, self.store.reader, self._load, inbox.post),
             Searcher(reader, cache, options, self._now_ns),
             self._reads(reader, states),
@@ -162,7 +175,7 @@ class Node:
         self._readers.append(self._status_reader)
         self.exports = Exports(self.store, self._now_ns)
         self.consolidations = Consolidations(self.store, self.engine, states, self._settings.consolidation.options(), self._now_ns)
-        self._show()
+        self._show(inbox, writer)
 
     def _reads(self, reader: Reader, states: States) -> Reads:
         node, result_bytes = self._settings.node, self._settings.engine.result_bytes
@@ -172,13 +185,20 @@ class Node:
     def _load(self, reader: Reader, owner: Owner) -> Partition | None:
         return load_partition(reader, owner, self._parts, self._max_owner_traces)
 
-    def _show(self) -> None:
+    def _show(self, inbox: _Queue, writer: _Queue) -> None:
         """Gauges that are read when somebody looks."""
         committer, most = self.store.committer, self._settings.store.max_traces
         metrics.MEMORY_TOTAL_TRACES.set_function(lambda: committer.totals.traces)
         metrics.MEMORY_UTILIZATION.set_function(lambda: committer.totals.traces / most)
         metrics.INDEX_BYTES.set_function(lambda: self.engine.index_bytes)
+        metrics.INDEX_LIMIT_BYTES.set(self._settings.engine.index_memory_limit)
         metrics.RESIDENT_TRACES.set_function(lambda: self.engine.resident_traces)
+        metrics.STORE_BYTES.set_function(self.store.bytes_on_disk)
+        metrics.STORE_FREE_BYTES.set_function(self.store.bytes_free)
+        queues = {"engine": (inbox, self._settings.engine.queue_operations), "commit": (writer, self._settings.store.queue_operations)}
+        for queue, (holder, limit) in queues.items():
+            metrics.QUEUE_DEPTH.labels(queue).set_function(partial(_weight, holder))
+            metrics.QUEUE_LIMIT.labels(queue).set(limit)
 
     def _stop(self) -> None:
         self.engine.stop()

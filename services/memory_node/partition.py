@@ -28,6 +28,7 @@ from services.memory_node.reader import LoadedRows, Place, Reader, StoredTrace
 from services.memory_node.records import F32, Owner, TraceRow
 from services.memory_node.signals.evidence import Evidence, Said
 from services.memory_node.states import RowSignals, States
+from services.memory_node.validity import Validity
 from services.memory_node.vectors import sentences, words
 
 log = get_logger(__name__)
@@ -56,6 +57,7 @@ class Partition:
         self.index = parts.make_index()
         self.columns = Columns()
         self.evidence = Evidence(parts.dimension)
+        self.validity = Validity()
         self.states = parts.states.block()
         self.words: DocumentFrequencies | None = None
         self._familiarity = parts.familiarity()
@@ -74,6 +76,7 @@ class Partition:
             + self.columns.nbytes
             + self.states.nbytes
             + self.evidence.nbytes
+            + self.validity.nbytes
             + self._familiarity.nbytes
             + (0 if self.words is None else self.words.nbytes)
         )
@@ -130,9 +133,11 @@ class Partition:
 
     def _learn(self, speakers: Sequence[str], payloads: Sequence[bytes], vectors: Sequence[bytes]) -> None:
         """What rows hold beside their sentence vectors."""
-        texts = [MemoryTrace.FromString(payload).text for payload in payloads]
+        traces = [MemoryTrace.FromString(payload) for payload in payloads]
+        texts = [trace.text for trace in traces]
         found = [words(vector, self._parts.dimension) for vector in vectors]
         self.evidence.append([Said(*each) for each in zip(speakers, texts, found, strict=True)], self.columns)
+        self.validity.append(len(self.columns) - len(traces), traces)
 
     def revive(self, stored: StoredTrace) -> int:
         """Bring an archived trace back into the index, active; returns its row. The change of its state is the caller's to write."""
@@ -196,13 +201,14 @@ class Partition:
             self.columns.renumber(new_rows)
             self.states.renumber(new_rows)
             self.evidence.renumber(new_rows)
+            self.validity.renumber(new_rows)
 
     def close(self) -> None:
         self.index.close()
 
     def mask(self, wanted: Conditions | None, labels: LabelSource, now_us: int) -> Mask | None:
         """Rows that meet the conditions and have not expired; None: all do."""
-        allowed = None if wanted is None else mask(wanted, self.columns, self.owner_id, labels)
+        allowed = None if wanted is None else mask(wanted, self.columns, self.owner_id, labels, self.validity)
         if now_us < self._first_expiry_us:
             return allowed
         ends = self.columns.ints("expires_at_us")

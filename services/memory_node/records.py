@@ -25,7 +25,10 @@ from services.memory_node import wire
 
 F32 = NDArray[np.float32]
 
-UPDATABLE = ("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "protected", "expires_at", "embedding")
+UPDATABLE = (
+    *("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "protected", "expires_at", "embedding"),
+    *("valid_from", "valid_until"),
+)
 
 # What the node says of a trace, or a retry may say differently: not part of what is hashed.
 _NOT_CONTENT = (
@@ -153,6 +156,7 @@ def new_trace(owner: Owner, trace: MemoryTrace, vector: bytes, now_us: int, made
     learned_at = trace.learned_at if trace.HasField("learned_at") else timestamp(now_us)
     said_at = trace.said_at if trace.HasField("said_at") else learned_at
     times = (micros(said_at, "said_at"), micros(learned_at, "learned_at"))
+    _check_interval(trace)
     learned = learned_at.SerializeToString()
     # Fields in any order are one message: the parts that a retry may change follow those that are hashed.
     tail = b"".join(
@@ -190,6 +194,7 @@ def changed_trace(old: TraceRow, change: MemoryTrace, fields: Sequence[str], vec
             _take(trace, change, name)
     if not trace.text:
         raise FieldInvalid("text is empty: delete the trace instead", field="text")
+    _check_interval(trace)
     trace.kind = trace.kind or TRACE_KIND_EPISODIC
     if not trace.HasField("said_at"):
         trace.said_at.CopyFrom(trace.learned_at)
@@ -199,6 +204,13 @@ def changed_trace(old: TraceRow, change: MemoryTrace, fields: Sequence[str], vec
     payload = trace.SerializeToString(deterministic=True)
     start = (trace.salience or old.salience, old.encoding)
     return _row(trace, old.trace_id, times, old.content_hash, vector or old.vector, payload, start), trace
+
+
+def _check_interval(trace: MemoryTrace, path: str = "") -> None:
+    """Raises FieldInvalid where an interval of validity is none."""
+    ends = {name: micros(getattr(trace, name), f"{path}{name}") for name in ("valid_from", "valid_until") if trace.HasField(name)}
+    if len(ends) == 2 and ends["valid_until"] <= ends["valid_from"]:
+        raise FieldInvalid("must come after valid_from", field=f"{path}valid_until")
 
 
 _CONTENT_BYTES = 1 << 20
@@ -223,6 +235,7 @@ def joined_trace(owner: Owner, trace_id: bytes, version: Version, content_hash: 
         raise FieldInvalid("content has no text, or what no stored content has", field="versions.content")
     if len(content_hash) != 16:
         raise FieldInvalid(f"content_hash has {len(content_hash)} bytes: 16", field="versions.content_hash")
+    _check_interval(trace, "versions.content.")
     times = (micros(trace.said_at, "versions.content.said_at"), micros(trace.learned_at, "versions.content.learned_at"))
     start = (version.salience, version.encoding)
     return _row(trace, trace_id, times, content_hash, version.vector, version.content, start), trace

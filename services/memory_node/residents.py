@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ndml.errors import InternalFault, NdmlError
+from ndml.runtime import metrics
 from ndml.runtime.log import get_logger
 from services.memory_node.commit import Commit
 from services.memory_node.partition import Partition
@@ -104,6 +105,7 @@ class Residents:
         """Take a loaded partition in, and what was committed since it was read."""
         missed = self._loading.pop(loaded.owner)
         if isinstance(loaded.outcome, Partition):
+            metrics.INDEX_LOADS.inc()
             self._partitions[loaded.owner] = loaded.outcome
             # Up to a commit that it cannot follow, or that lets the owner go: it is not kept then.
             if all(self._apply_to(loaded.outcome, commit) for commit in missed):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ndml.errors import FieldInvalid, NdmlError
 from ndml.internal.v1.memory_node_pb2 import QueryText, SearchAction
+from ndml.runtime import metrics
 from ndml.v1.types_pb2 import SEARCH_MODE_DENSE, SEARCH_MODE_FAST, Embedding, MemoryTrace, SearchMode, SearchStats, StageTimings
 from services.memory_node import wire
 from services.memory_node.filters import Conditions, conditions
@@ -32,6 +33,7 @@ from services.memory_node.surroundings import Beside, Surroundings
 from services.memory_node.vectors import MOST_WORDS, show, word_bytes
 
 I64 = NDArray[np.int64]
+_STAGES = {stage: metrics.SEARCH_STAGE.labels(stage).observe for stage in ("index", "lexical", "late", "fuse", "fetch")}
 
 
 class GroupKey(NamedTuple):
@@ -217,6 +219,11 @@ class Searcher:
     def _stats(self, chunk: _Chunk, spent: Spent, found_ms: float, fetch_ms: float) -> list[bytes]:
         made: dict[float, bytes] = {}
         index_ms = found_ms - spent.lexical_ms - spent.late_ms - spent.fuse_ms
+        _STAGES["index"](index_ms / 1e3)
+        _STAGES["fetch"](fetch_ms / 1e3)
+        if spent.fuse_ms:
+            for stage, took_ms in (("lexical", spent.lexical_ms), ("late", spent.late_ms), ("fuse", spent.fuse_ms)):
+                _STAGES[stage](took_ms / 1e3)
         for queue_ms in chunk.queue_ms:
             if queue_ms not in made:
                 timings = StageTimings(queue_ms=queue_ms, index_ms=index_ms, fetch_ms=fetch_ms)

@@ -16,7 +16,7 @@ from ndml.btsp.options import SeedOptions, seed_options
 from ndml.errors import FieldInvalid, ModelNotConfigured
 from ndml.runtime.log import get_logger
 from ndml.runtime.placement import PlacementSettings
-from ndml.runtime.settings import Section, ServiceSettings, settings_config
+from ndml.runtime.settings import FollowConsensus, Section, ServiceSettings, settings_config
 from ndml.v1.types_pb2 import SEARCH_MODE_DENSE, SEARCH_MODE_FAST, SEARCH_MODE_FULL
 from services.memory_node.care import CareOptions
 from services.memory_node.heartbeat import HeartbeatSettings
@@ -36,6 +36,11 @@ class NodeSection(Section):
     dimension: int = Field(384, ge=4, le=16384, description="Components of a vector: the embedding model's; 384 is all-MiniLM-L6-v2's.")
     embedding_model: str = Field(
         "all-MiniLM-L6-v2", description="Model whose space the vectors live in; another one's vectors are refused."
+    )
+    rejoin: bool = Field(
+        False,
+        description="Started while it was leaving, or after it had left, it joins again. For StatefulSets, which start nobody they do not "
+        "want; elsewhere a drain goes on over a restart.",
     )
 
 
@@ -272,6 +277,7 @@ class NodeSettings(ServiceSettings):
     """NDML memory node: keeps owners' traces durable and finds them by vector."""
 
     model_config = settings_config("NDML_MEMORY_NODE__")
+    kubernetes: FollowConsensus = Field(default_factory=FollowConsensus, description="Kubernetes.")
     node: NodeSection = Field(default_factory=NodeSection, description="Who the node is and what it holds.")
     store: StoreSection = Field(default_factory=StoreSection, description="The durable truth.")
     index: IndexSection = Field(default_factory=IndexSection, description="How vectors are held.")

@@ -6,6 +6,7 @@ Files in the data directory: `ndml.db` (with `-wal` and `-shm` beside it), `ndml
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import threading
 import time
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ndml.btsp.state import Dynamics
+from ndml.runtime.files import claim_directory
 from ndml.runtime.log import get_logger
 from services.memory_node import schema, seal, snapshots
 from services.memory_node.births import Births
@@ -70,8 +72,8 @@ class Store:
         self._snapshot_turn = threading.Lock()
 
     def open(self) -> None:
-        """Recover and check. Raises StoreRefused; a file is never changed to make it fit."""
-        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        """Recover and check. Raises StoreRefused, OSError; a file is never changed to make it fit."""
+        claim_directory(self.settings.data_dir, "store.data_dir")
         self._lock = lock_directory(self.settings.data_dir)
         try:
             self._open_or_set_aside()
@@ -189,6 +191,10 @@ class Store:
 
     def bytes_on_disk(self) -> int:
         return self.path.stat().st_size + self.log_bytes()
+
+    def bytes_free(self) -> int:
+        """Of the disk that the store lies on, as this user may use them."""
+        return shutil.disk_usage(self.path.parent).free
 
     def close(self) -> None:
         """Empty the log and mark the store clean, so that the next start needs no check."""

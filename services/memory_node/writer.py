@@ -58,6 +58,11 @@ class Writer:
             self._changed.notify()
         return list(jobs[taken:])
 
+    @property
+    def weight(self) -> int:
+        """Traces that wait to be written."""
+        return self._waiting
+
     def overloaded(self) -> Overloaded:
         return Overloaded(f"{self._waiting} traces wait to be written (store.queue_operations): come back shortly")
 

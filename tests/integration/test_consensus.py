@@ -18,6 +18,7 @@ from ndml.errors import FieldInvalid, NdmlError, Overloaded, OwnerUnavailable, S
 from ndml.internal.v1 import consensus_pb2 as pb2
 from ndml.internal.v1 import consensus_pb2_grpc
 from ndml.placement import MemberPhase, MemberState, Placement
+from ndml.runtime.channel import Dialer
 from ndml.runtime.placement import PlacementSettings, PlacementWatcher
 from ndml.testing.ports import free_ports
 from ndml.testing.process import ManagedProcess
@@ -138,7 +139,7 @@ async def watching(addresses: list[str], name: str = "test", *, first: str | Non
     """A watcher; `first` is the address it tries first."""
     settings = PlacementSettings(consensus=addresses, backoff_max_s=0.5, news_after_s=0.1)
     seeds = (seed for seed in range(1000) if first is None or random.Random(seed).sample(addresses, len(addresses))[0] == first)
-    watcher = PlacementWatcher(settings, name, rng=random.Random(next(seeds)))
+    watcher = PlacementWatcher(settings, name, Dialer(), rng=random.Random(next(seeds)))
     await watcher.start()
     try:
         yield watcher
@@ -152,7 +153,7 @@ async def beating(
 ) -> AsyncIterator[Heartbeat]:
     settings = HeartbeatSettings(consensus=addresses, interval_s=0.2)
     identity = Identity(directory / node_id, node_id, f"127.0.0.1:{port}", zone, settings.profile, lambda: replica)
-    heartbeat = Heartbeat(settings, identity)
+    heartbeat = Heartbeat(settings, identity, Dialer())
     await heartbeat.start()
     try:
         yield heartbeat
@@ -329,7 +330,7 @@ async def test_nothing_to_follow(tmp_path: Path) -> None:
             watcher.owners("acme", "ada")
         assert refused.value.retry_after_s and not watcher.owns("m0", "acme", "ada")
         assert heartbeat.reachable == 0 and not await watcher.wait_newer(0, 0.05)
-    alone = PlacementWatcher(PlacementSettings(fixed=["m0=127.0.0.1:9000", "m1=[::1]:9001@z2"], replication_factor=2), "alone")
+    alone = PlacementWatcher(PlacementSettings(fixed=["m0=127.0.0.1:9000", "m1=[::1]:9001@z2"], replication_factor=2), "alone", Dialer())
     seen: list[Placement] = []
     alone.on_change(seen.append)
     await alone.start()
@@ -400,7 +401,7 @@ async def test_a_new_node_joins_and_leaves_where_nodes_are_admitted(tmp_path: Pa
 
 
 async def attach(member: Member, address: str) -> None:
-    await member.attach_to(await PeerDialer(address).open())
+    await member.attach_to(await PeerDialer(Dialer(), address).open())
 
 
 async def test_deltas_survive_the_death_of_the_node_that_took_them(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ndml.client import NdmlClient, NewMemory, Query
+from ndml.client import Filter, NdmlClient, NewMemory, Query
 from ndml.errors import FieldInvalid
 from ndml.testing import Suite, SuiteOptions
 
@@ -186,3 +186,20 @@ def test_one_memory_is_found_by_any_query_and_none_by_none(small: Suite) -> None
         for text in ("lamp", "of the", "zeppelins", "小提琴"):
             for mode in MODES:
                 assert [hit.memory.text for hit in client.search(text, mode=mode, diversity=0.5)] == ["My lamp is broken."]
+
+
+def test_what_holds_at_a_time_is_asked_by_its_interval(small: Suite) -> None:
+    with NdmlClient(small.grpc_address, user="mover", timeout_s=60) as client:
+        may, june, july = (datetime(2025, month, 1, tzinfo=UTC) for month in (5, 6, 7))
+        told = client.add("I lived in Porto.", said_at=july, valid_from=may, valid_until=june)
+        assert [hit.memory.trace_id for hit in client.search("Porto", filter=Filter(valid_at=may))] == [told.trace_id]
+        assert not len(client.search("Porto", filter=Filter(valid_at=june)))
+        assert client.get(told.trace_id).valid_until == june
+        assert client.update(told.trace_id, valid_until="never").valid_until is None
+        assert len(list(client.list(filter=Filter(valid_at=july)))) == 1
+        exported = list(client.export())
+        assert exported[0].valid_from == may
+        for wrong in ({"valid_from": june, "valid_until": may}, {"valid_from": june, "valid_until": june}):
+            with pytest.raises(FieldInvalid) as refused:
+                client.add("never", **wrong)
+            assert refused.value.violations[0].field == "memory.valid_until"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
+import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -133,6 +136,17 @@ def test_a_process_that_cannot_start_says_why_and_takes_the_others_down(tmp_path
     assert not [name for name in broken.names if broken.process(name).running]
 
 
+def _kept(trace_id: str, store: str) -> str:
+    """What `ndml trace` shows, as soon as the store has the gateway's span: spans come after the answer."""
+    command = [sys.executable, "-m", "ndml.cli", "trace", trace_id, "--store", store]
+    until = time.monotonic() + 60
+    while True:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode == 0 and "ndml-gateway" in done.stdout:
+            return done.stdout
+        assert done.returncode in (0, 3) and time.monotonic() < until, done.stderr
+
+
 @pytest.mark.xdist_group("suite")
 def test_ctrl_c_of_make_run_drains_every_process(tmp_path: Path) -> None:
     command = [sys.executable, "scripts/run.py", "--free-ports", "--data", str(tmp_path / "data")]
@@ -145,6 +159,13 @@ def test_ctrl_c_of_make_run_drains_every_process(tmp_path: Path) -> None:
             break
     children = psutil.Process(running.pid).children()
     assert len(children) == 7, "".join(shown)
+    printed = "".join(shown)
+    store, address = re.search(r"--store (http://[\d.:]+)", printed), re.search(r'NdmlClient\("([\d.:]+)"', printed)
+    assert store is not None and address is not None, printed
+    trace_id = secrets.token_hex(16)
+    with NdmlClient(address[1], user="ann") as client:
+        client.stats(headers={"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"})
+    assert "ndml-gateway" in _kept(trace_id, store[1])
     # To the whole foreground group, as the terminal does.
     os.killpg(running.pid, signal.SIGINT)
     rest, _ = running.communicate(timeout=60)

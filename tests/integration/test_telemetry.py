@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+import urllib.request
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from ndml.client import ClientOptions, NdmlClient, Retry
 from ndml.errors import Code, ModelUnknown, TraceNotFound, Unavailable
 from ndml.runtime import semconv
+from ndml.runtime.telemetry import tenant_hash
 from ndml.testing import Span, Suite, TraceSink, tree
 
 GATEWAY, NODE, LLM = "ndml-gateway", "ndml-memory-node", "ndml-llm"
@@ -103,3 +106,62 @@ def test_a_dead_owner_is_a_server_error(spare_suite: Suite, trace_sink: TraceSin
     assert span.attributes[semconv.RPC_GRPC_STATUS_CODE] == Code.UNAVAILABLE
     assert span.status == "ERROR"
     assert span.message
+
+
+def test_every_service_that_a_request_meets_knows_its_tenant_by_hash(client: NdmlClient, trace_sink: TraceSink) -> None:
+    """As baggage from hop to hop; the name itself is in no span."""
+    searched, asked = Request(), Request()
+    client.add(f"The tenant of this is hashed, says {searched.trace_id}.", headers=searched.headers)
+    client.cluster_status(headers=asked.headers)
+    hashed = tenant_hash("default")
+    for request, services in ((searched, (GATEWAY, LLM, NODE)), (asked, (GATEWAY, LLM, NODE, "ndml-consensus"))):
+        spans = [span for span in request.spans(trace_sink, *services) if span.kind == "server"]
+        assert {span.service for span in spans} >= set(services)
+        assert {span.attributes.get(semconv.TENANT_HASH) for span in spans} == {hashed}
+        assert not any(value == "default" for span in spans for value in span.attributes.values())
+
+
+def test_what_a_chat_leaves_behind_is_linked_and_knows_its_tenant(suite: Suite, trace_sink: TraceSink) -> None:
+    request = Request()
+    with NdmlClient(suite.grpc_address, user="telemetry-chat", timeout_s=60.0) as client:
+        list(client.chat("My sister Ines lives in Porto.", learning="wait", headers=request.headers))
+    learn = trace_sink.find(lambda span: span.name == semconv.SPAN_LEARN and request.trace_id in span.links)
+    assert learn.parent_id == "" and learn.trace_id != request.trace_id
+    assert learn.attributes[semconv.TENANT_HASH] == tenant_hash("default")
+
+
+def scraped(suite: Suite, process: str, accept: str) -> str:
+    port = suite.layout.by_name(process).metrics_port
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"accept": accept})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def exemplars(text: str, histogram: str) -> dict[str, str]:
+    """Trace id -> span id of a histogram's exemplars in an OpenMetrics scrape."""
+    families = text_string_to_metric_families(text)
+    found = [sample.exemplar.labels for family in families if family.name == histogram for sample in family.samples if sample.exemplar]
+    return {labels["trace_id"]: labels["span_id"] for labels in found}
+
+
+def test_a_latency_names_the_trace_of_its_request_to_who_asks_for_openmetrics(
+    suite: Suite, client: NdmlClient, trace_sink: TraceSink
+) -> None:
+    request = Request()
+    client.search(f"Who looks after the orchard, asks {request.trace_id}?", headers=request.headers)
+    spans = request.spans(trace_sink, GATEWAY, LLM, NODE)
+    owner = next(span.instance for span in spans if span.service == NODE)
+    for process, service, histogram in (
+        ("gateway-1", GATEWAY, semconv.METRIC_RPC_DURATION),
+        ("llm", LLM, semconv.METRIC_RPC_DURATION),
+        (owner, NODE, semconv.METRIC_QUERY_LATENCY),
+    ):
+        of = exemplars(scraped(suite, process, "application/openmetrics-text; version=1.0.0"), histogram)
+        assert of.get(request.trace_id) in {span.span_id for span in spans}, f"{service} names {of}"
+        assert request.trace_id not in scraped(suite, process, "text/plain")
+
+
+def test_a_request_that_is_not_sampled_leaves_no_exemplar(suite: Suite, client: NdmlClient) -> None:
+    trace_id = secrets.token_hex(16)
+    client.search("Who looks after the orchard?", headers={"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-00"})
+    assert trace_id not in scraped(suite, "gateway-1", "application/openmetrics-text; version=1.0.0")

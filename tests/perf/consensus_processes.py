@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from ndml.internal.v1.replication_pb2 import OwnerUpdate
+from ndml.runtime.channel import Dialer
 from services.consensus.remotes import PeerDialer
 from tests.crash import fabric, partition
 from tests.integration.test_consensus import Cluster, cluster_of
@@ -48,8 +49,8 @@ async def _carry(updates: int, size: int) -> tuple[float, float]:
 
 async def _attached(cluster: Cluster) -> tuple[Member, Member]:
     author, reader = Member(10, "m0"), Member(11, "m1")
-    await reader.attach_to(await PeerDialer(cluster.addresses[2]).open())
-    await author.attach_to(await PeerDialer(cluster.addresses[0]).open())
+    await reader.attach_to(await PeerDialer(Dialer(), cluster.addresses[2]).open())
+    await author.attach_to(await PeerDialer(Dialer(), cluster.addresses[0]).open())
     return author, reader
 
 

@@ -199,12 +199,16 @@ holds, as the first hit. Intervals are Wilson's, 95 %.
 before* and *learned before* ask with `filter.said_at.until` and `filter.learned_at.until` set to the day; for the second the statements
 were imported with that time, and an import is not judged by the write gate. *In words alone* names the day in the question and sets no
 filter."""
-BELOW = """## What the contract cannot ask
+BELOW = """## What stands behind it, and what it cannot
 
-- **When a fact held, as against when it was said.** "I lived in Porto until May", said in September, is a statement of September: a
-  trace has no interval in which it holds, so an as-of search is about what had been said or learned by then.
-- **What holds, in one word.** A search has no wish for what is current; a stale statement is a hit like any other, and `SUPERSEDES`
-  links of a hit are for the caller to read.
+Search puts the newer of two first where the question asks how things stand ([how recall works](../recall.md): *newest*, *slot*,
+*another*). It moves nothing out: a stale statement is still a hit, below.
+
+- **Questions about other people, without a word of time** ("Where does Nadia live?") do not move the newer one up: between people who talk
+  about their lives it put wrong first hits before right ones in a trial on LoCoMo.
+- **What no rule reads and no similarity joins** ("I report to Ivo", "My manager is Astrid") stays as it ranks.
+- **When a fact held, as against when it was said**, is asked by `filter.valid_at`, of memories that were written with `valid_from` and
+  `valid_until`; nothing here is, and no extractor fills them in.
 - **What was believed then.** With `learned_at` a search leaves out what came later, but a trace that was changed by `UpdateMemory` or
   deleted since is found as it is now, or not at all."""
 

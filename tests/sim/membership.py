@@ -8,6 +8,7 @@ from dataclasses import replace
 from random import Random
 
 from ndml.placement import MemberPhase, MemberState, NodeRecord, Placement, PlacementNode
+from ndml.runtime.channel import Dialer
 from ndml.runtime.placement import PlacementSettings, PlacementWatcher
 
 _LATEST_S = 1.0
@@ -34,7 +35,7 @@ class Roster:
 
     def watcher(self, name: str) -> PlacementWatcher:
         """A new one, which knows what is so now."""
-        made = PlacementWatcher(PlacementSettings(), name, rng=Random(0))
+        made = PlacementWatcher(PlacementSettings(), name, Dialer(), rng=Random(0))
         made._accept(self.placement)
         self._watchers.append(made)
         return made

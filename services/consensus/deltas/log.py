@@ -12,7 +12,7 @@ from typing import Protocol
 from ndml.errors import CapacityReached, Draining, NdmlError, Overloaded
 from ndml.runtime import metrics, semconv
 from ndml.runtime.log import get_logger
-from ndml.runtime.telemetry import linked_span, tracing
+from ndml.runtime.telemetry import linked_span, tenant_hash, tracing
 from services.consensus.deltas.entries import Delta, Entry, Key, Positions
 from services.consensus.deltas.index import LogIndex
 from services.consensus.deltas.ports import Change, DeltaStore, PeersHave, PlacementNow, Saved, nobody_else
@@ -20,6 +20,7 @@ from services.consensus.ports import Clock
 
 log = get_logger(__name__)
 
+_MOST_TENANTS = 8  # that a span names: more say nothing that these do not
 _HARD = 1.25  # of max_entries and max_bytes: room for what peers have under way while authors are refused already
 
 
@@ -76,6 +77,8 @@ class DeltaLog:
         self._wake = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
+        metrics.DELTA_LOG_LIMIT.labels("entries").set(bounds.max_entries)
+        metrics.DELTA_LOG_LIMIT.labels("bytes").set(bounds.max_bytes)
 
     async def start(self) -> None:
         """Raises OSError, StoreUnavailable."""
@@ -377,6 +380,9 @@ def _trace(added: Sequence[Delta], began_ns: int) -> None:
             semconv.AUTHOR_ID: ",".join(sorted({delta.entry.node_id for delta in added})),
             semconv.BATCH_SIZE: len(added),
             semconv.BYTES: sum(delta.entry.size for delta in added),
+            semconv.TENANT_HASH: ",".join(
+                tenant_hash(tenant) for tenant in sorted({delta.entry.tenant for delta in added})[:_MOST_TENANTS]
+            ),
         }
         with linked_span(semconv.SPAN_TAKE_DELTAS, traceparents, attributes, start_ns=began_ns):
             pass

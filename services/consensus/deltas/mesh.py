@@ -67,7 +67,7 @@ class Mesh:
         self.node_id = node_id
         self.zone = zone
         self._sent: Counter[Via] = Counter()
-        self._dialers = dialers
+        self._dialers = {dialer.address: dialer for dialer in dialers}
         self._log = log
         self._guard = guard
         self._bounds = bounds
@@ -78,6 +78,7 @@ class Mesh:
         self._elector: Elector | None = None
         self._settled_at = float("inf")
         self._tasks: list[asyncio.Task[None]] = []
+        self._calling: dict[str, asyncio.Task[None]] = {}
 
     def elect_with(self, make: Callable[[Mesh], Elector]) -> None:
         """Decide by this elector who speaks for the zone; before start()."""
@@ -110,21 +111,40 @@ class Mesh:
         self._settled_at = self._log.clock() + self._timing.settle_s
         if self._elector is not None:
             await self._elector.start()
-        self._tasks = [asyncio.create_task(self._keep_calling(dialer), name=f"mesh-{dialer.address}") for dialer in self._dialers]
-        self._tasks.append(asyncio.create_task(self._watch_role(), name="mesh-role"))
+        for dialer in self._dialers.values():
+            self._begin(dialer)
+        self._tasks = [asyncio.create_task(self._watch_role(), name="mesh-role")]
 
     async def stop(self) -> None:
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._calling.values()]
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks)
         self._tasks = []
+        self._calling.clear()
         for link in self._links.values():
             link.session.end()
-        for dialer in self._dialers:
+        for dialer in self._dialers.values():
             await dialer.close()
         if self._elector is not None:
             await self._elector.stop()
+
+    def add_dialer(self, dialer: Dialer) -> None:
+        """Call it from now on."""
+        self._dialers[dialer.address] = dialer
+        if self._tasks:  # start() begins with those that came before it
+            self._begin(dialer)
+
+    def drop_dialer(self, address: str) -> None:
+        """It is gone: it is called no more, and a session that it was called for ends."""
+        del self._dialers[address]
+        self._known.pop(address, None)
+        if address in self._calling:
+            self._calling.pop(address).cancel()
+
+    def _begin(self, dialer: Dialer) -> None:
+        self._calling[dialer.address] = asyncio.create_task(self._keep_calling(dialer), name=f"mesh-{dialer.address}")
 
     async def answer(self, first: Message, wire: Wire) -> None:
         """A peer called. Returns when the session is over; at once where there is to be none. Raises NdmlError.

@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ndml.runtime.log import get_logger
+from ndml.runtime.tls import TlsFiles
 from services.gateway.rest.settings import RestSettings
 
 _log = get_logger(__name__)
@@ -34,15 +35,17 @@ class _Server(uvicorn.Server):
 class RestServer:
     """Serves `app` on host:port between start() and stop()."""
 
-    def __init__(self, app: ASGIApp, settings: RestSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: RestSettings, tls: TlsFiles | None = None) -> None:
+        """tls: speak TLS with this certificate, renewed ones included; None: plain text."""
         self._app = app
+        self._tls = tls
         self._settings = settings
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
         self.port = settings.port
 
     async def start(self) -> None:
-        """Listen. Raises OSError when the port is taken. `port` is the real one afterwards."""
+        """Listen. Raises OSError when the port is taken, FieldInvalid from TLS files. `port` is the real one afterwards."""
         # Bound here: uvicorn itself would leave the process when the port is taken.
         listener = socket.create_server((self._settings.host, self._settings.port), backlog=2048)
         self.port = listener.getsockname()[1]
@@ -65,7 +68,7 @@ class RestServer:
         _log.info("rest_stopped", port=self.port)
 
     def _config(self) -> uvicorn.Config:
-        return uvicorn.Config(
+        config = uvicorn.Config(
             self._app,
             http="h11",
             ws="none",
@@ -81,3 +84,7 @@ class RestServer:
             # An int for uvicorn's types; it hands the value to asyncio.wait_for.
             timeout_graceful_shutdown=max(1, round(self._settings.drain_s)),
         )
+        config.load()
+        if self._tls is not None:
+            config.ssl = self._tls.http_context()  # one context for as long as we listen: its certificate is exchanged in place
+        return config

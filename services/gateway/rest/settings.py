@@ -13,6 +13,9 @@ class RestSettings(Section):
     enabled: bool = Field(True, description="Serve REST beside gRPC.")
     host: str = Field("127.0.0.1", description="Address to listen on. Loopback by default: opening it to a network is a decision.")
     port: int = Field(7780, ge=0, le=65535, description="REST port. 0: any free one.")
+    tls: bool = Field(
+        True, description="By TLS where tls.cert_file is set. False: plain text, for a proxy beside the process that ends TLS."
+    )
     max_body_bytes: int = Field(32 << 20, ge=1024, description="Largest request body; the same as the largest gRPC message.")
     body_budget_bytes: int = Field(128 << 20, ge=1024, description="Bytes of all bodies held at once; beyond it: OVERLOADED.")
     body_timeout_s: float = Field(30.0, gt=0, description="A body must be in by then: a client that trickles bytes may not hold memory.")

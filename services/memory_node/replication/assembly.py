@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ndml.crdt import keys, roster
 from ndml.crdt.rates import AuthorRates
 from ndml.errors import FieldInvalid
+from ndml.runtime.addresses import Addresses
 from ndml.runtime.placement import PlacementWatcher
 from ndml.runtime.service import Service
 from services.memory_node.heartbeat import Heartbeat
@@ -35,19 +37,25 @@ def attach_replication(
     heartbeat: Heartbeat | None,
     pause: Callable[[bool], None],
     seals: Seals | None = None,
+    discovered: Addresses | None = None,
 ) -> Replication:
-    """Attach the parts after those given, which they need. Without a placement the node answers backups and nothing else."""
+    """Attach the parts after those given, which they need. Without a placement the node answers backups and nothing else.
+
+    discovered: the consensus nodes, where the settings do not list those that take updates
+    """
     replication, node_id = settings.replication, settings.node.node_id
     shares: Shares = AloneShares(node_id) if watcher is None else PlacementShares(watcher, node_id)
     store = service.attach(NodeStore(node, replication.readers))
-    partners = service.attach(Partners(shares, replication.sweep.silence_s))
+    partners = service.attach(Partners(service.dialer, shares, replication.sweep.silence_s))
     guard = None
     if seals is not None:
         notary = seals.notary
         guard = service.attach(SigningGuard(store, seals.notary, accepts_records=replication.signing.accept_restore))
         service.attach(Weighing(lambda: notary.weights, store.weigh, replication.signing.rumours_s))
-    world = World(store, shares, partners, ConsensusSession.open, guard)
-    consensus = (replication.consensus or settings.placement.consensus) if watcher is not None else []
+    world = World(store, shares, partners, partial(ConsensusSession.open, service.dialer), guard)
+    consensus: Sequence[str] = []
+    if watcher is not None:
+        consensus = replication.consensus or (settings.placement.consensus if discovered is None else discovered)
     made = Replication(replication, world, consensus, settings.server.zone, heartbeat, pause)
     if watcher is not None:
         watcher.on_change(made.placement_changed)

@@ -44,7 +44,8 @@ class Attachment:
     ) -> None:
         self._guard = guard
         self._rng = rng or random.Random()
-        self._addresses = self._rng.sample(list(addresses), len(addresses))
+        self._consensus = addresses
+        self._round: list[str] = []
         self._store = store
         self._open = open_session
         self._publisher = publisher
@@ -58,11 +59,14 @@ class Attachment:
 
     async def run(self) -> None:
         """Attach, and attach again, without end."""
-        failures = turn = 0
+        failures = 0
         while True:
             began = self._clock()
-            await self._session(self._addresses[turn % len(self._addresses)])
-            turn += 1
+            if not self._round:
+                # By chance, so that not all turn to the same; anew each time, since the list may change.
+                self._round = self._rng.sample(list(self._consensus), len(self._consensus))
+            if self._round:
+                await self._session(self._round.pop())
             failures = 0 if self._clock() - began > self._settings.backoff_max_s else failures + 1
             longest = min(self._settings.backoff_max_s, self._settings.backoff_min_s * 2 ** min(failures, 16))
             await self._sleep(self._rng.uniform(longest / 2, longest))

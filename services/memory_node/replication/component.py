@@ -15,6 +15,7 @@ from ndml.internal.v1 import consensus_pb2 as cpb
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.placement import MemberPhase
 from ndml.runtime import metrics
+from ndml.runtime.addresses import Addresses
 from ndml.runtime.log import get_logger
 from ndml.v1 import admin_pb2
 from services.memory_node.replication.answers import Answers
@@ -69,7 +70,7 @@ class Replication:
     ) -> None:
         self._settings = settings
         self._world = world
-        self._consensus = consensus
+        self._consensus = Addresses.of(consensus)
         self._zone = zone
         self._membership = membership
         self._pause = pause
@@ -105,7 +106,7 @@ class Replication:
             every_s = self._settings.signing.rumours_s
             told = Rumours(self._world.guard, self._world.shares, self._world.partner_of, every_s, self._world.sleep)
             self._spawn("replication-rumours", told.run)
-        if self._consensus:
+        if self._consensus.expected:
             self.attachment = self._attach()
             self._spawn("replication-stream", self.attachment.run)
         metrics.OWNERS_BEHIND.set_function(lambda: self.sweeper.behind)

@@ -10,7 +10,7 @@ from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1 import replication_pb2 as rpb
 from ndml.runtime import metrics, semconv
 from ndml.runtime.log import get_logger
-from ndml.runtime.telemetry import linked_span, owner_hash, tracing
+from ndml.runtime.telemetry import linked_span, owner_hash, tenant_hash, tracing
 from services.memory_node.positions import noted, notes_in
 from services.memory_node.records import Owner
 from services.memory_node.replication.ports import LocalStore, Sleep, UpdateGuard
@@ -102,6 +102,7 @@ def _span_of(owner: Owner, updates: Sequence[rpb.OwnerUpdate]) -> AbstractContex
         return nullcontext()
     attributes: dict[str, str | int] = {
         semconv.OWNER_HASH: owner_hash(*owner),
+        semconv.TENANT_HASH: tenant_hash(owner.tenant),
         semconv.AUTHOR_ID: ",".join(sorted({update.node_id for update in updates})),
         semconv.BATCH_SIZE: len(updates),
         semconv.MEMORY_COUNT: sum(len(update.records) for update in updates),

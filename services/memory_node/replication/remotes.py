@@ -13,7 +13,8 @@ from ndml.errors import OwnerUnavailable
 from ndml.internal.v1 import consensus_pb2 as cpb
 from ndml.internal.v1 import consensus_pb2_grpc, replication_pb2_grpc
 from ndml.internal.v1 import replication_pb2 as rpb
-from ndml.runtime.channel import open_channel, trace_metadata
+from ndml.runtime.channel import Dialer
+from ndml.runtime.telemetry import trace_metadata
 from ndml.wire import rpc_error_to_ndml
 from services.memory_node.replication.ports import Member, Shares
 
@@ -23,10 +24,10 @@ M = TypeVar("M", bound=Message)
 class GrpcPartner:
     """A memory node at host:port. `silence_s`: longest wait for one message. Needs a running event loop."""
 
-    def __init__(self, address: str, silence_s: float) -> None:
+    def __init__(self, dialer: Dialer, address: str, silence_s: float) -> None:
         self.address = address
         self._silence_s = silence_s
-        self._channel = open_channel(address)
+        self._channel = dialer.open(address)
         # Any: the stubs' types do not know of calls that are written to.
         self._stub: Any = replication_pb2_grpc.ReplicationServiceStub(self._channel)
 
@@ -89,7 +90,8 @@ class GrpcPartner:
 class Partners:
     """Component. Partners by node id, at the addresses that the placement has now; a channel each, kept."""
 
-    def __init__(self, shares: Shares, silence_s: float) -> None:
+    def __init__(self, dialer: Dialer, shares: Shares, silence_s: float) -> None:
+        self._dialer = dialer
         self._shares = shares
         self._silence_s = silence_s
         self._open: dict[str, GrpcPartner] = {}
@@ -110,7 +112,7 @@ class Partners:
             task = asyncio.create_task(known.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        made = self._open[member.node_id] = GrpcPartner(member.address, self._silence_s)
+        made = self._open[member.node_id] = GrpcPartner(self._dialer, member.address, self._silence_s)
         return made
 
     async def start(self) -> None:
@@ -125,15 +127,15 @@ class Partners:
 class ConsensusSession:
     """An exchange of deltas with the consensus node at host:port, on a channel of its own."""
 
-    def __init__(self, address: str) -> None:
-        self._channel = open_channel(address, retries=False)
+    def __init__(self, dialer: Dialer, address: str) -> None:
+        self._channel = dialer.open(address, retries=False)
         stub: Any = consensus_pb2_grpc.ConsensusServiceStub(self._channel)
         self._call: Any = stub.ExchangeDeltas()
 
     @classmethod
-    async def open(cls, address: str) -> ConsensusSession:
-        """OpenSession of the ports. Connects when the first message is sent."""
-        return cls(address)
+    async def open(cls, dialer: Dialer, address: str) -> ConsensusSession:
+        """With its dialer given, OpenSession of the ports. Connects when the first message is sent."""
+        return cls(dialer, address)
 
     async def send(self, message: cpb.ExchangeDeltasRequest) -> None:
         try:

@@ -101,6 +101,18 @@ def test_backup_and_restore(ndml: Command, server: Any, tmp_path: Path) -> None:
     assert "0 of them new here" in again.out and "1 users have another state" in again.err
 
 
+def test_of_a_directory_the_newest_are_kept(ndml: Command, tmp_path: Path) -> None:
+    ndml("add", "one")
+    old = [tmp_path / f"ndml-2026010{day}T000000Z.backup" for day in range(1, 5)]
+    for path in (*old, tmp_path / "ndml-notes.txt"):
+        path.write_text("before")
+    done = ndml("backup", str(tmp_path), "--keep", "3", "-o", "json").json
+    assert done["removed"] == 2
+    assert sorted(tmp_path.iterdir()) == sorted([*old[2:], tmp_path / "ndml-notes.txt", Path(done["file"])])
+    refused = ndml("backup", str(tmp_path / "one.backup"), "--keep", "3")
+    assert refused.code == 2 and "--keep counts the backups of a directory" in refused.err
+
+
 def test_a_broken_file_is_not_sent(ndml: Command, server: Any, tmp_path: Path) -> None:
     ndml("add", "one")
     file = tmp_path / "b.backup"

@@ -107,7 +107,7 @@ class World:
             if member.where == name:
                 await member.detach()
         node.drain()
-        for task in (*node.mesh._tasks, node._task, node.log._task):
+        for task in (*node.mesh._tasks, *node.mesh._calling.values(), node._task, node.log._task):
             if task is not None:
                 task.cancel()
 

@@ -56,6 +56,19 @@ def test_the_phase_survives_restarts_and_counts_as_a_change(tmp_path: Path) -> N
     assert node.record.phase is MemberPhase.LEAVING
 
 
+@pytest.mark.parametrize("phase", [MemberPhase.LEAVING, MemberPhase.LEFT])
+def test_where_a_start_means_wanted_one_that_left_joins_again(tmp_path: Path, phase: MemberPhase) -> None:
+    node = with_store(tmp_path, 5)
+    node.set_phase(phase)
+    back = Identity(tmp_path, "m0", "h:1", "a", "general", lambda: 5, rejoin=True)
+    back.restore()
+    assert (back.record.phase, back.record.incarnation) == (MemberPhase.JOINING, node.record.incarnation + 1)
+    back.set_phase(MemberPhase.ACTIVE)
+    again = Identity(tmp_path, "m0", "h:1", "a", "general", lambda: 5, rejoin=True)
+    again.restore()
+    assert again.record == back.record, "who serves goes on serving"
+
+
 def test_an_older_identity_learns_its_store_and_stays_active(tmp_path: Path) -> None:
     identity(tmp_path)
     node = with_store(tmp_path, 5)

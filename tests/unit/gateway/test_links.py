@@ -15,6 +15,7 @@ from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1 import memory_node_pb2_grpc as pb_grpc
 from ndml.placement import MemberState, NodeRecord, Placement, PlacementNode
 from ndml.runtime.call import Call
+from ndml.runtime.channel import Dialer
 from ndml.v1 import memory_pb2
 from ndml.wire import error_to_status, to_grpc_status
 from services.gateway.links import Lane
@@ -164,7 +165,7 @@ async def test_full_lane_is_overload_and_late_callers_are_not_sent() -> None:
 async def test_a_node_that_goes_away_and_comes_back() -> None:
     node = Node()
     async with serving(node) as port:
-        nodes = MemoryNodes(Placements(port), LinkSettings(attempts=8, retry_backoff_s=0.05), QuorumSettings())
+        nodes = MemoryNodes(Dialer(), Placements(port), LinkSettings(attempts=8, retry_backoff_s=0.05), QuorumSettings())
         assert (await nodes.execute(OWNER, _get(1), _call())).result.trace.trace.trace_id == f"{1:032x}"
     waiting = asyncio.create_task(nodes.execute(OWNER, _get(2), _call()))
     await asyncio.sleep(0.1)
@@ -176,7 +177,7 @@ async def test_a_node_that_goes_away_and_comes_back() -> None:
 async def test_a_node_that_stays_away_is_unavailable_within_its_tries() -> None:
     async with serving(Node()) as port:
         pass
-    nodes = MemoryNodes(Placements(port), LinkSettings(attempts=2, retry_backoff_s=0.01), QuorumSettings())
+    nodes = MemoryNodes(Dialer(), Placements(port), LinkSettings(attempts=2, retry_backoff_s=0.01), QuorumSettings())
     with pytest.raises(OwnerUnavailable) as caught:
         await nodes.execute(OWNER, _get(1), _call())
     assert caught.value.retry_after_s is not None
@@ -187,7 +188,7 @@ async def test_a_stale_epoch_is_refreshed_and_tried_once_more() -> None:
     node = Node()
     async with serving(node) as port:
         placements = Placements(port)
-        nodes = MemoryNodes(placements, LinkSettings(stale_wait_s=1.0), QuorumSettings())
+        nodes = MemoryNodes(Dialer(), placements, LinkSettings(stale_wait_s=1.0), QuorumSettings())
         node.epoch = 2
         refused = asyncio.create_task(nodes.execute(OWNER, _get(1), _call()))
         placements.set(2, port)
@@ -206,7 +207,7 @@ async def test_feedback_is_sent_again_only_where_the_node_would_know_it(digest: 
     node.loses = 2
     reinforce = pb.Operation(tenant="t", user="u", reinforce=pb.ReinforceAction(request_digest=digest))
     async with serving(node) as port:
-        nodes = MemoryNodes(Placements(port), LinkSettings(attempts=3, retry_backoff_s=0.01), QuorumSettings())
+        nodes = MemoryNodes(Dialer(), Placements(port), LinkSettings(attempts=3, retry_backoff_s=0.01), QuorumSettings())
         if digest:
             assert (await nodes.execute(OWNER, reinforce, _call())).result.reinforce.credited == 1
         else:
@@ -225,7 +226,7 @@ async def test_a_consolidation_streams_and_a_stale_epoch_is_refreshed_once() -> 
     node = Node()
     async with serving(node) as port:
         placements = Placements(port)
-        nodes = MemoryNodes(placements, LinkSettings(), QuorumSettings())
+        nodes = MemoryNodes(Dialer(), placements, LinkSettings(), QuorumSettings())
         assert await _progress(nodes) == [1, 2] and "traceparent" not in node.metadata
         traced = nodes.consolidate(OWNER, pb.ConsolidateRequest(), Call("/t/T", traceparent="00-traced"))
         assert len([part async for part in traced]) == 2 and node.metadata["traceparent"] == "00-traced"
@@ -245,7 +246,7 @@ async def test_who_stops_listening_to_a_consolidation_stops_it() -> None:
     node = Node()
     node.gate.clear()
     async with serving(node) as port:
-        nodes = MemoryNodes(Placements(port), LinkSettings(), QuorumSettings())
+        nodes = MemoryNodes(Dialer(), Placements(port), LinkSettings(), QuorumSettings())
         parts = nodes.consolidate(OWNER, pb.ConsolidateRequest(tenant="t", user="u"), _call())
         assert (await anext(parts)).progress.clusters_done == 1
         assert not node.left.is_set()
@@ -263,7 +264,7 @@ async def test_who_stops_listening_to_a_consolidation_stops_it() -> None:
 async def test_a_consolidation_whose_node_is_away_names_it() -> None:
     async with serving(Node()) as port:
         pass
-    nodes = MemoryNodes(Placements(port), LinkSettings(), QuorumSettings())
+    nodes = MemoryNodes(Dialer(), Placements(port), LinkSettings(), QuorumSettings())
     with pytest.raises(OwnerUnavailable, match="n0"):
         await _progress(nodes)
     await nodes.stop()
@@ -272,7 +273,7 @@ async def test_a_consolidation_whose_node_is_away_names_it() -> None:
 async def test_every_member_is_asked_and_the_dead_one_is_an_error_among_answers() -> None:
     async with serving(Node()) as alive, serving(Node()) as dying:
         placements = Placements(alive, dying)
-        nodes = MemoryNodes(placements, LinkSettings(), QuorumSettings())
+        nodes = MemoryNodes(Dialer(), placements, LinkSettings(), QuorumSettings())
         stats = pb.Operation(tenant="t", stats=pb.StatsAction())
         both = await nodes.execute_on_all(stats, _call())
         assert [result.stats.traces for _, result in both if isinstance(result, pb.OperationResult)] == [1, 1]

@@ -13,13 +13,16 @@ import pytest
 
 from ndml.errors import Draining, FusionUnsupported, ModelNotConfigured, ModelUnavailable, ModelUnknown, NdmlError, Overloaded
 from ndml.internal.v1 import llm_pb2, llm_pb2_grpc
+from ndml.runtime.addresses import Addresses
 from ndml.runtime.call import Call
+from ndml.runtime.channel import Dialer
 from ndml.testing.ports import free_ports
 from ndml.v1 import chat_pb2, model_pb2
 from ndml.wire import to_grpc_status
 from services.gateway.embedding import BatchingEmbedder
 from services.gateway.models import Models
 from services.gateway.remotes import LlmRemote
+from services.gateway.replicas import Replicas
 from services.gateway.servicer import ModelServicer
 from services.gateway.vectors import VectorSpace
 
@@ -82,7 +85,7 @@ async def remote(*replicas: Replica, absent: int = 0, word_vectors: bool = True)
             addresses.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
             await server.start()
             stack.push_async_callback(server.stop, 0)
-        llm = LlmRemote(addresses, SPACE, 30.0, word_vectors)
+        llm = LlmRemote(Replicas(Dialer(), Addresses(addresses)), SPACE, 30.0, word_vectors)
         stack.push_async_callback(llm.stop)
         yield llm
 

@@ -17,6 +17,7 @@ from ndml.internal.v1 import replication_pb2 as rep
 from ndml.internal.v1 import replication_pb2_grpc as rep_grpc
 from ndml.placement import MemberState, NodeRecord, Placement, PlacementNode
 from ndml.runtime.call import Call
+from ndml.runtime.channel import Dialer
 from ndml.v1 import admin_pb2, types_pb2
 from ndml.wire import error_to_status, to_grpc_status
 from services.gateway.remotes import MemoryNodes, StoreRemote
@@ -91,7 +92,7 @@ def node_at(port: int, number: int = 0) -> PlacementNode:
 async def test_what_the_replication_door_says_arrives() -> None:
     door = Door()
     async with serving(rep_grpc.add_ReplicationServiceServicer_to_server, door) as (port, _):
-        node, stores = node_at(port), StoreRemote(call_s=5.0)
+        node, stores = node_at(port), StoreRemote(Dialer(), call_s=5.0)
         assert [state.user async for state in stores.owners(node, range(2, 4))] == ["u2", "u3"]
         assert [len(records) async for records in stores.records(node, OWNER)] == [2]
         assert (await stores.state(node, OWNER)).digest == b"d" * 16
@@ -108,7 +109,7 @@ async def test_what_the_replication_door_says_arrives() -> None:
 async def test_a_door_that_is_silent_or_gone_is_unavailable() -> None:
     door = Door()
     async with serving(rep_grpc.add_ReplicationServiceServicer_to_server, door) as (port, _):
-        stores = StoreRemote(call_s=0.1)
+        stores = StoreRemote(Dialer(), call_s=0.1)
         with pytest.raises(OwnerUnavailable, match="has said nothing"):
             await stores.state(node_at(port), Owner("t", "silent"))
     with pytest.raises(OwnerUnavailable, match="n0"):
@@ -141,7 +142,7 @@ async def test_three_nodes_take_a_write_and_two_carry_on() -> None:
             async def wait_newer(self, epoch: int, timeout_s: float) -> bool:
                 return False
 
-        nodes = MemoryNodes(Placed(), LinkSettings(retry_backoff_s=0.01), QuorumSettings())
+        nodes = MemoryNodes(Dialer(), Placed(), LinkSettings(retry_backoff_s=0.01), QuorumSettings())
         call = Call("/t/T")
         done = await nodes.execute(OWNER, put(trace_of(1)), call, consistency=types_pb2.CONSISTENCY_ALL)
         assert all(copy.heads == done.seen for copy in copies) and nodes.copies_each == 3

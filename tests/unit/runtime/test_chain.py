@@ -50,6 +50,12 @@ def count(code: str, reason: str, method: str = EMBED) -> float:
     return float(metrics.RPC_ERRORS.labels(method, code, reason)._value.get())
 
 
+def turned_away(method: str = EMBED) -> tuple[float, float]:
+    """Calls that were refused before they were read, and calls whose duration was measured."""
+    durations = sum(bucket.get() for bucket in metrics.RPC_DURATION.labels(method)._buckets)
+    return float(metrics.RPC_TURNED_AWAY.labels(method)._value.get()), float(durations)
+
+
 @pytest.mark.usefixtures("no_grpc_trace")
 @pytest.mark.parametrize("name", [leaf.__name__ for leaf in errors.leaves()])
 async def test_a_leaf_reaches_the_caller_whole(running: Any, name: str) -> None:
@@ -144,8 +150,10 @@ async def test_a_full_server_refuses_with_a_delay_instead_of_queueing(serve: Any
     running = await serve(max_in_flight=1)
     held = asyncio.create_task(running.embed("wait"))
     await running.servicer.began.wait()
+    before, measured = turned_away()
     error = await failure(running.embed("ok"))
     assert isinstance(error, errors.Overloaded)
+    assert turned_away() == (before + 1, measured), "among the errors, and not among the durations: calls in all are the sum"
     assert error.retry_after_s == errors.Overloaded.default_retry_s
     assert "server.max_in_flight" in error.message
     running.servicer.released.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import urllib.request
 from typing import Any
@@ -142,6 +143,8 @@ async def test_metrics_are_served(serve: Any) -> None:
     await running.embed("ok")
     page = await asyncio.to_thread(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode())
     assert f'ndml_rpc_duration_seconds_count{{method="/{SERVICE}/Embed"}}' in page
+    assert "\nndml_ready 1.0\n" in page
+    assert re.search(r'ndml_build_info\{service="ndml-sample",version="[^"]+"\} 1.0', page)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM to catch")

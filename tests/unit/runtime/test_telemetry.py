@@ -12,12 +12,15 @@ import grpc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry import trace as otel_trace
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from ndml.errors import Code
 from ndml.internal.v1 import llm_pb2
 from ndml.runtime import semconv
-from ndml.runtime.telemetry import format_traceparent, links, parse_traceparent
+from ndml.runtime.settings import TelemetrySettings
+from ndml.runtime.telemetry import format_traceparent, links, metadata_of, parse_baggage, parse_traceparent, sampler_of, tenant_hash
 from ndml.testing import Span, TraceSink
 
 SERVICE = "ndml.internal.v1.LlmService"
@@ -74,6 +77,7 @@ def test_spans_nest_across_a_call_to_another_service(process: Any, sink: TraceSi
         semconv.RPC_SERVICE: SERVICE,
         semconv.RPC_METHOD: "Embed",
         semconv.RPC_GRPC_STATUS_CODE: 0,
+        semconv.TENANT_HASH: tenant_hash("default"),
     }
     assert chain[1].attributes == {semconv.BATCH_SIZE: 1}
     assert root.span.service == "ndml-sample"
@@ -177,3 +181,54 @@ def test_any_text_as_traceparent_is_taken_or_left(text: str) -> None:
     context = parse_traceparent(text)
     assert context is None or context.is_valid
     assert len(links([text])) == (context is not None)
+
+
+def test_baggage_of_a_caller_counts_behind_the_edge_only(process: Any, sink: TraceSink) -> None:
+    """This process is an edge: who a call is for is what it authenticated, whatever the caller's baggage says."""
+    trace = Trace()
+    claimed = (*trace.metadata, ("baggage", f"{semconv.TENANT_HASH}={tenant_hash('somebody else')}"))
+    process.stub.Embed(llm_pb2.EmbedRequest(texts=["ok"]), metadata=claimed, timeout=60)
+    assert server_span(sink, trace).attributes[semconv.TENANT_HASH] == tenant_hash("default")
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        (f"{semconv.TENANT_HASH}=0123456789abcdef", "0123456789abcdef"),
+        (f"a=b, {semconv.TENANT_HASH} = 0123456789abcdef;ttl=1 ,c=d", "0123456789abcdef"),
+        ("", ""),
+        (f"{semconv.TENANT_HASH}", ""),
+        (f"{semconv.TENANT_HASH}=0123456789ABCDEF", ""),
+        (f"{semconv.TENANT_HASH}=0123456789abcde", ""),
+        (f"{semconv.TENANT_HASH}=acme-corporation", ""),
+        (",".join(["x=y"] * 64 + [f"{semconv.TENANT_HASH}=0123456789abcdef"]), ""),
+    ],
+)
+def test_of_baggage_the_tenants_hash_is_taken_and_nothing_else(header: str, found: str) -> None:
+    assert parse_baggage(header) == found
+
+
+@given(st.text(max_size=200))
+def test_no_baggage_breaks_a_call(header: str) -> None:
+    assert parse_baggage(header) == "" or len(parse_baggage(header)) == 16
+
+
+def test_what_is_not_traced_carries_no_baggage() -> None:
+    assert metadata_of("", "0123456789abcdef") == ()
+    assert metadata_of("00-x", "") == (("traceparent", "00-x"),)
+    assert dict(metadata_of("00-x", "0123456789abcdef"))["baggage"] == f"{semconv.TENANT_HASH}=0123456789abcdef"
+
+
+def test_a_callers_decision_is_followed_and_new_traces_are_kept_by_their_share() -> None:
+    def kept(ratio: float, sampled: bool | None) -> bool:
+        context = None
+        if sampled is not None:
+            caller = SpanContext(2**127 + 1, 2, is_remote=True, trace_flags=TraceFlags(int(sampled)))
+            context = otel_trace.set_span_in_context(otel_trace.NonRecordingSpan(caller))
+        result = sampler_of(TelemetrySettings(sample_ratio=ratio)).should_sample(context, 2**127 + 1, "x")
+        return bool(result.decision is Decision.RECORD_AND_SAMPLE)
+
+    assert kept(0.0, True) and not kept(1.0, False)
+    assert kept(1.0, None) and not kept(0.0, None)
+    share = [sampler_of(TelemetrySettings(sample_ratio=0.1)).should_sample(None, n << 54, "x").decision for n in range(1024)]
+    assert 0.08 < share.count(Decision.RECORD_AND_SAMPLE) / 1024 < 0.12

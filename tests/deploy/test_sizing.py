@@ -1,0 +1,98 @@
+"""docs/operations/sizing.md says what the chart says, and its arithmetic holds for every profile."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from helm_python.chart import Chart
+
+from scripts.generate_config_docs import settings_class
+from tests.deploy import manifests
+from tests.deploy.manifests import CHART, PROFILES, profile
+from tests.deploy.test_policies import amount
+
+PAGE = (manifests.ROOT / "docs/operations/sizing.md").read_text()
+SETTINGS: Any = {name: settings_class(name)() for name in ("gateway", "memory_node", "consensus", "llm")}
+
+
+def figure(row: str, column: int) -> float:
+    """A number of the page, by the beginning of its row."""
+    found = re.search(rf"^\| {re.escape(row)}[^|]*((?:\|[^|\n]*)+)\|$", PAGE, re.MULTILINE)
+    assert found, row
+    return float(re.sub(r"[^0-9.]", "", re.split(r"[A-Za-z]", found[1].split("|")[column].strip(), maxsplit=1)[0]))
+
+
+def values_of(case: str) -> dict[str, Any]:
+    with Chart.load(CHART) as chart:
+        return chart.merge_values(profile(case))
+
+
+def test_the_table_is_the_charts() -> None:
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    for component in ("gateway", "memoryNode", "consensus", "llm"):
+        own = defaults[component]["resources"]
+        row = (
+            f"| {component} | {own['requests']['cpu']} | {own['limits']['cpu']} | {own['requests']['memory']} | {own['limits']['memory']} |"
+        )
+        assert row in PAGE
+
+
+@pytest.mark.parametrize(
+    ("row", "file", "words"),
+    [
+        ("texts embedded a second on two cores", "benchmarks.md", "bare model {}/s"),
+        ("durable adds a second of one node", "benchmarks.md", "{:,.0f}/s | store alone"),
+        ("searches a second, 10,000 in scope", "benchmarks.md", "{}/s, p99"),
+        ("CPU of a chat in the llm service", "benchmarks-chat.md", "| {} |"),
+        ("CPU of a chat in the gateway", "benchmarks-chat.md", "| {} |"),
+        ("record on disk, text and vector", "benchmarks-consensus.md", "has {:,.0f} bytes"),
+        ("index in memory", "benchmarks-index.md", "{:,.0f} |"),
+    ],
+)
+def test_a_figure_stands_in_the_benchmark_it_names(row: str, file: str, words: str) -> None:
+    value = figure(row, 1)
+    shown = words.format(int(value) if value == int(value) else value)
+    assert shown in (manifests.ROOT / "docs" / file).read_text(), f"{row}: {shown} is not in {file} any more: work it out anew"
+
+
+@pytest.mark.parametrize("case", PROFILES)
+def test_the_disk_holds_the_traces(case: str) -> None:
+    values, store = values_of(case), SETTINGS["memory_node"].store
+    node = values["memoryNode"]
+    needed = node["maxTraces"] * figure("record on disk", 1) * (1 + store.snapshots_kept) + store.log_limit_bytes
+    assert needed <= amount(node["persistence"]["size"])
+    consensus = SETTINGS["consensus"].deltas
+    assert 2 * consensus.max_bytes <= amount(values["consensus"]["persistence"]["size"])
+    if values["backup"]["enabled"]:
+        copies = values["replicationFactor"] or min(3, node["replicas"])
+        traces = node["maxTraces"] * node["replicas"] / copies
+        assert traces * figure("record on disk", 1) * (values["backup"]["keep"] + 1) <= amount(values["backup"]["size"])
+
+
+@pytest.mark.parametrize("case", PROFILES)
+def test_the_bounds_of_each_process_fit_its_memory(case: str) -> None:
+    values = values_of(case)
+    gateway, consensus, llm = SETTINGS["gateway"], SETTINGS["consensus"], SETTINGS["llm"]
+    kept = {
+        "gateway": [
+            gateway.server.max_in_flight_bytes,
+            gateway.rest.body_budget_bytes,
+            gateway.quorum.merge_bytes,
+            gateway.learning.max_bytes,
+        ],
+        "consensus": [200 * consensus.deltas.max_entries, consensus.deltas.recent_bytes, consensus.deltas.queue_bytes],
+        "llm": [llm.chat.state_bytes, llm.chat.store_bytes, llm.chat.prefix_bytes],
+    }
+    for component, bounds in kept.items():
+        needed = figure(component, 1) * (1 << 20) + sum(bounds)
+        assert needed <= amount(values[component]["resources"]["limits"]["memory"]), component
+
+
+@pytest.mark.parametrize("case", PROFILES)
+def test_a_full_node_is_handed_over_in_time(case: str) -> None:
+    node = values_of(case)["memoryNode"]
+    seconds = node["maxTraces"] * figure("record on disk", 1) / SETTINGS["memory_node"].replication.sweep.bytes_per_s
+    assert seconds <= node["handOver"]["timeoutSeconds"]

@@ -173,7 +173,10 @@ class MonitorApp(App[None]):
         self.post_message(self.Fresh(outcome))
 
     def _show(self) -> None:
-        main = self.screen_stack[0]
+        # A round may end while the application closes: its widgets go before its messages do.
+        main = self.screen_stack[0] if self.screen_stack else None
+        if main is None or not all(main.query(name) for name in ("#top", "#troubles")):
+            return
         top, trouble = main.query_one("#top", Static), main.query_one("#troubles", Static)
         if self.frame is None:
             top.update("reading ...")

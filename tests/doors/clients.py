@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,7 +25,9 @@ BUILD_S = 300
 _GO_SOURCES = Path("/usr/share/gocode/src/google.golang.org/grpc")
 _JARS = Path("/usr/share/java/grpc-netty.jar")
 _GO = "apt-get install golang-go golang-google-grpc-dev golang-google-genproto-dev golang-github-golang-protobuf-1-5-dev"
-_JAVA = "apt-get install default-jdk-headless libgrpc-java libprotobuf-java libnetty-java libperfmark-java libguava-java"
+_JAVA = (
+    "apt-get install default-jdk-headless libgrpc-java libprotobuf-java libnetty-java libnetty-tcnative-java libperfmark-java libguava-java"
+)
 
 
 def need(install: str, *programs: str, files: tuple[Path, ...] = ()) -> None:
@@ -35,8 +37,10 @@ def need(install: str, *programs: str, files: tuple[Path, ...] = ()) -> None:
         pytest.skip(f"not here: {', '.join(missing)}. To have them: {install}")
 
 
-def run(command: Command, cwd: Path, timeout_s: float = BUILD_S) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
+def run(command: Command, cwd: Path, environment: Mapping[str, str] | None = None) -> None:
+    """Run a step of a build; its output is the failure's message."""
+    own = os.environ | dict(environment or {})
+    done = subprocess.run(command, cwd=cwd, env=own, capture_output=True, text=True, timeout=BUILD_S, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
@@ -100,7 +104,9 @@ def node_package(root: Path) -> Path:
     project = node_project(CLIENTS / "node", root / "examples" / "clients" / "node")
     with suppress(FileExistsError):
         (root / "protos").symlink_to(ROOT / "protos", target_is_directory=True)
-    run(["npm", "run", "build"], project)
+    buf = shutil.which("buf", path=str(Path(sys.executable).parent)) or shutil.which("buf")
+    assert buf, "buf is missing: make setup installs it (buf-bin)"
+    run(["npm", "run", "build"], project, environment={"PATH": f"{Path(buf).parent}{os.pathsep}{os.environ['PATH']}"})
     return project
 
 

@@ -52,12 +52,12 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @contextmanager
-def terminated(address: str, certificate: Path) -> Iterator[str]:
-    """host:port where TLS is spoken, HTTP/2 or HTTP/1.1 as the caller likes, and handed to `address` in plain text."""
+def terminated(address: str, certificate: Path, protocol: str = "h2") -> Iterator[str]:
+    """host:port where TLS is spoken and handed to `address` in plain text; `protocol` is what ALPN offers: "h2" or "http/1.1"."""
     host, _, port = address.rpartition(":")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, certificate.parent / "key.pem")
-    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.set_alpn_protocols([protocol])
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner_reader, inner_writer = await asyncio.open_connection(host, int(port))

@@ -78,8 +78,10 @@ def locked(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
     gateway.start()
     try:
         _until_ready(gateway, port)
-        with terminated(f"127.0.0.1:{port}", certificate) as grpc_door, terminated(f"127.0.0.1:{rest_port}", certificate) as rest_door:
-            yield Door(grpc_door, f"https://{rest_door}", TOKEN, str(certificate))
+        grpc_door = terminated(f"127.0.0.1:{port}", certificate)
+        rest_door = terminated(f"127.0.0.1:{rest_port}", certificate, "http/1.1")
+        with grpc_door as grpc, rest_door as rest:
+            yield Door(grpc, f"https://{rest}", TOKEN, str(certificate))
     finally:
         gateway.terminate()
         if gateway.wait(READY_S) is None:

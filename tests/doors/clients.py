@@ -25,9 +25,7 @@ BUILD_S = 300
 _GO_SOURCES = Path("/usr/share/gocode/src/google.golang.org/grpc")
 _JARS = Path("/usr/share/java/grpc-netty.jar")
 _GO = "apt-get install golang-go golang-google-grpc-dev golang-google-genproto-dev golang-github-golang-protobuf-1-5-dev"
-_JAVA = (
-    "apt-get install default-jdk-headless libgrpc-java libprotobuf-java libnetty-java libnetty-tcnative-java libperfmark-java libguava-java"
-)
+_JAVA = "apt-get install default-jdk-headless libgrpc-java libprotobuf-java libnetty-java libperfmark-java libguava-java"
 
 
 def need(install: str, *programs: str, files: tuple[Path, ...] = ()) -> None:

@@ -63,6 +63,9 @@ public final class Quickstart {
     } catch (IOException | IllegalArgumentException error) {
       System.err.println("error: NDML_CA must be a PEM file, NDML_TIMEOUT_S a number of seconds: " + error.getMessage());
       System.exit(1);
+    } catch (UnsupportedOperationException error) {
+      System.err.println("error: this netty cannot speak TLS with ALPN, take a newer one: " + error.getMessage());
+      System.exit(1);
     } finally {
       if (channel != null) {
         channel.shutdownNow().awaitTermination(5, TimeUnit.SECONDS);

@@ -133,7 +133,8 @@ class Client {
 
 void Converse(Client& client) {
   std::cout << std::fixed << std::setprecision(3);
-  std::cout << "added " << client.Add("lisbon", "I live in Lisbon.").trace_id() << '\n';
+  const auto home = client.Add("lisbon", "I live in Lisbon.");
+  std::cout << "added " << home.trace_id() << '\n';
   const auto dog = client.Add("pixel", "My dog Pixel hates the vacuum cleaner.");
   std::cout << "added " << dog.trace_id() << '\n';
   const auto found = client.Search("Where do I live?", 2, dog.consistency_token());

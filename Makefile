@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: docs help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus sim eval-reliability plots test-deploy format proto images clean
+.PHONY: docs help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus bench-scale sim eval-reliability plots test-deploy format proto images clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -110,6 +110,9 @@ bench-chat: setup ## Chats a second, first token, what memory costs, batch again
 
 bench-consensus: setup ## Reconciliation, gossip, signing, delta throughput, convergence, into docs/benchmarks-consensus.md
 	$(BIN)/python -m tests.perf.bench_consensus --markdown docs/benchmarks-consensus.md --json docs/benchmarks-consensus.json $(ARGS)
+
+bench-scale: setup ## One gateway or two, one memory node to three, on this machine: rates and processor time by role, into docs/benchmarks-scale.md
+	$(BIN)/python -m tests.perf.bench_scale --markdown docs/benchmarks-scale.md $(ARGS)
 
 eval-reliability: setup ## Kill, cut off, overload, fill, tear, slow, wipe, damage and drain a running suite, into docs/reliability.md (12 minutes). ARGS="--kills 1000"
 	$(BIN)/python -m tests.quality.reliability --markdown docs/reliability.md $(ARGS)

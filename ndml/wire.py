@@ -67,6 +67,10 @@ def status_to_error(status: status_pb2.Status) -> NdmlError:
     )
 
 
+_LOST = "Internal error from Core"
+"""What grpc.aio itself says, no server, where the connection went while a message was being sent."""
+
+
 def rpc_error_to_ndml(error: grpc.RpcError) -> NdmlError:
     """What a failed call means. Takes the grpc and the grpc.aio error alike."""
     metadata: Iterable[tuple[str, Any]] = error.trailing_metadata() or ()  # type: ignore[assignment]
@@ -74,6 +78,8 @@ def rpc_error_to_ndml(error: grpc.RpcError) -> NdmlError:
         if key == "grpc-status-details-bin":
             return status_to_error(status_pb2.Status.FromString(value))
     code: grpc.StatusCode = error.code()
+    if code is grpc.StatusCode.INTERNAL and error.details() == _LOST:
+        code = grpc.StatusCode.UNAVAILABLE
     return status_to_error(status_pb2.Status(code=code.value[0], message=error.details() or code.name))
 
 

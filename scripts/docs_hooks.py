@@ -4,7 +4,7 @@
 - A link out of docs/ goes to such a page; one to a source file keeps its words and loses its link, for the site has no sources and
   nobody can know where the repository is hosted. A link to nothing is left as it is: the strict build refuses it.
 - A line that is nothing but a link to a section of the README becomes that section.
-- An entry of nav that ends in * is every page of that folder that no other entry names.
+- An entry of nav that ends in * is every page that begins so and that no other entry names, in that folder; with ** in those below it, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-ELSEWHERE = ("*.md", "deploy/helm/ndml/README.md", "deploy/k8s/README.md", "services/*/README.md", "examples/*.md", "examples/*/README.md")
+ELSEWHERE = ("*.md", "deploy/helm/ndml/README.md", "deploy/k8s/README.md", "services/*/README.md", "examples/*.md", "examples/**/README.md")
 """Pages outside of docs/ that the site has."""
 
 PREFIX = "project/"
@@ -32,8 +32,8 @@ _HEADING = re.compile(r"^(?P<level>#+) +(?P<words>.+?) *$", re.MULTILINE)
 
 def elsewhere(root: Path = ROOT) -> dict[str, str]:
     """Path in the repository of each page outside of docs/, and its path in the site."""
-    found = sorted(path.relative_to(root).as_posix() for pattern in ELSEWHERE for path in root.glob(pattern))
-    return {path: PREFIX + path for path in found}
+    found = sorted(path.relative_to(root) for pattern in ELSEWHERE for path in root.glob(pattern))
+    return {path.as_posix(): PREFIX + path.as_posix() for path in found if "node_modules" not in path.parts}
 
 
 def slug(heading: str) -> str:
@@ -93,7 +93,8 @@ def _expanded(entry: Any, named: set[str], pages: list[str]) -> Iterator[Any]:
         for each in entry:
             yield from _expanded(each, named, pages)
     elif entry.endswith("*"):
-        yield from (page for page in pages if page.startswith(entry[:-1]) and page not in named)
+        begins, deep = entry.rstrip("*"), entry.endswith("**")
+        yield from (p for p in pages if p.startswith(begins) and p not in named and (deep or "/" not in p[len(begins) :]))
     else:
         yield entry
 

@@ -56,7 +56,7 @@ def _process(row: ServiceStatus) -> tuple[str, ...]:
 
 def _members(cluster: ClusterStatus, placement: Placement) -> list[tuple[str, ...]]:
     details = {row.instance: row.details for row in cluster.services if row.reachable}
-    lag = _lag(cluster)
+    lag = to_take(cluster)
     rows: list[tuple[str, ...]] = []
     for row in placement.members:
         own = details.get(row.node_id)
@@ -66,7 +66,7 @@ def _members(cluster: ClusterStatus, placement: Placement) -> list[tuple[str, ..
     return rows
 
 
-def _lag(cluster: ClusterStatus) -> dict[str, int]:
+def to_take(cluster: ClusterStatus) -> dict[str, int]:
     """Updates that each node has yet to take, by the consensus node that knows of most."""
     found: dict[str, int] = {}
     for row in cluster.services:

@@ -117,3 +117,16 @@ def test_a_link_to_nothing_ends_the_build(tmp_path: Path) -> None:
     (tmp_path / "mkdocs.yml").write_text((ROOT / "mkdocs.yml").read_text().partition("\nnav:")[0].replace("[scripts/", f"[{ROOT}/scripts/"))
     done = run("-m", "mkdocs", "build", "--strict", "--config-file", str(tmp_path / "mkdocs.yml"), "--site-dir", str(tmp_path / "site"))
     assert done.returncode != 0 and "gone.md" in done.stderr + done.stdout
+
+
+def test_a_star_in_nav_is_every_page_that_nothing_else_names() -> None:
+    pages = ["a/one.md", "a/two.md", "a/deep/three.md", "b.md"]
+    nav = [{"A": ["a/two.md", "a/*"]}, {"Deep": "a/deep/**"}, "b.md", "a/**"]
+    named = set(docs_hooks._named(nav))
+    assert list(docs_hooks._expanded(nav, named, pages)) == [
+        {"A": ["a/two.md", "a/one.md"]},
+        {"Deep": ["a/deep/three.md"]},
+        "b.md",
+        "a/one.md",
+        "a/deep/three.md",
+    ]

@@ -132,7 +132,7 @@ def test_a_snapshot_counts_what_is_there(ndml: Command) -> None:
 
 def test_the_python_quick_start_runs(suite: Any) -> None:
     environment = {**os.environ, "NDML_ADDRESS": suite.grpc_address}
-    script = ROOT / "examples" / "python" / "quickstart.py"
+    script = ROOT / "examples" / "clients" / "python" / "quickstart.py"
     done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=60, check=True)
     assert "I moved to Lisbon in May." in done.stdout.splitlines()[0]
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "python"
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "clients" / "python"
 
 
 def test_the_feedback_example(server: Any) -> None:

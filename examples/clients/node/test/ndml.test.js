@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { NdmlClient, NdmlError } from '../ndml.js';
+import { NdmlClient, NdmlError } from 'ndml-client';
 
 /** @type {NdmlClient} */
 let client;

@@ -1,0 +1,3 @@
+module ndml.example/client
+
+go 1.19

@@ -216,7 +216,7 @@ BAD = {
     "expired": ({"CERT_FILE": "{dir}/old.crt", "KEY_FILE": "{dir}/old.key"}, "certificate has expired"),
     "too_early": ({"CERT_FILE": "{dir}/early.crt", "KEY_FILE": "{dir}/early.key"}, "certificate is not yet valid"),
     "servers_only": ({"CERT_FILE": "{dir}/server.crt", "KEY_FILE": "{dir}/server.key"}, "unsuitable certificate purpose"),
-    "unknown": ({"CIPHERS": "all"}, "tls.ciphers: Extra inputs are not permitted"),
+    "unknown": ({"CIPHERS": "all"}, "tls.ciphers: unknown setting"),
 }
 
 

@@ -38,6 +38,10 @@ CODES = {"3": "INVALIDARGUMENT", "4": "DEADLINEEXCEEDED", "14": "UNAVAILABLE", "
 pytestmark = pytest.mark.timeout(600)
 
 
+# One worker builds them, one after the other; the slowest build takes longer than a test may.
+pytestmark = [pytest.mark.xdist_group("clients"), pytest.mark.timeout(400)]
+
+
 @dataclass(frozen=True)
 class Door:
     """Where a client calls, and how."""

@@ -35,11 +35,8 @@ TOKEN = "clients-secret"
 # Languages whose library prints no name for a code.
 CODES = {"3": "INVALIDARGUMENT", "4": "DEADLINEEXCEEDED", "14": "UNAVAILABLE", "16": "UNAUTHENTICATED"}
 
-pytestmark = pytest.mark.timeout(600)
-
-
-# One worker builds them, one after the other; the slowest build takes longer than a test may.
-pytestmark = [pytest.mark.xdist_group("clients"), pytest.mark.timeout(400)]
+# One worker builds them, one after the other.
+pytestmark = [pytest.mark.xdist_group("clients"), pytest.mark.timeout(600)]
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def test_the_table_is_the_charts() -> None:
         ("searches a second, 10,000 in scope", "benchmarks.md", "{}/s, p99"),
         ("CPU of a chat in the llm service", "benchmarks-chat.md", "| {} |"),
         ("CPU of a chat in the gateway", "benchmarks-chat.md", "| {} |"),
-        ("record on disk, text and vector", "benchmarks-consensus.md", "has {:,.0f} bytes"),
-        ("index in memory", "benchmarks-index.md", "{:,.0f} |"),
+        ("record on disk", "science/recall.md", "| store_bytes of the node's status | {:,.0f} |"),
+        ("index in memory", "science/recall.md", "| index_bytes of the node's status | {:,.0f} |"),
     ],
 )
 def test_a_figure_stands_in_the_benchmark_it_names(row: str, file: str, words: str) -> None:

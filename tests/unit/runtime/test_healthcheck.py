@@ -44,7 +44,7 @@ async def test_alive_before_ready_and_both_after(serve: Any, capsys: pytest.Capt
     held = Held()
     running = await serve(held, ready=False)
     port = running.address.rpartition(":")[2]
-    assert await ask("--check", "liveness", NDML_GATEWAY__SERVER__PORT=port) == 0
+    assert await ask("--check", "liveness", "--wait", "60", NDML_GATEWAY__SERVER__PORT=port) == 0
     assert await ask(NDML_GATEWAY__SERVER__PORT=port) == 1
     assert capsys.readouterr().err == f"healthcheck: gateway: 127.0.0.1:{port}: NOT_SERVING\n"
     waiting = asyncio.create_task(ask("--wait", "60", NDML_GATEWAY__SERVER__PORT=port))

@@ -32,13 +32,14 @@ _SUITES = {"suite", "spare_suite"}
 _HERE = Path(__file__).parent
 
 
-# Real processes on a machine that others share: what fails there once runs once more, and the summary names it (CONTRIBUTING.md, "Tests").
-_REAL_PROCESSES = ("integration", "crash", "doors")
+# Real processes, servers and threads on a machine that others share: what fails there once runs once more, and the summary names it
+# (CONTRIBUTING.md, "Tests"). What has no clock but its own (`property`, `sim`, `architecture`, `contract`) fails at once.
+_ONCE_MORE = ("unit", "integration", "crash", "doors", "deploy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if any(item.path.is_relative_to(_HERE / part) for part in _REAL_PROCESSES):
+        if any(item.path.is_relative_to(_HERE / part) for part in _ONCE_MORE):
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=1))
         if item.path.is_relative_to(_HERE / "integration"):
             item.add_marker(pytest.mark.integration)

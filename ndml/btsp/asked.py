@@ -25,7 +25,7 @@ _OPEN = frozenset(("value", "place", "day", "time"))
 
 
 def asked_slots(question: str) -> frozenset[Slot]:
-    """Slots that an answer would give, as `open_slots` names them; none of most questions. Reads the first 200 characters."""
+    """Slots that an answer would give, as `open_slots` names them; none of most questions, nor of a text over 200 characters."""
     if len(question) > _MOST_CHARS:
         return frozenset()
     return frozenset(slot for answer in _answers(question) for slot in open_slots(slots(answer)))

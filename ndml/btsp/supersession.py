@@ -88,11 +88,16 @@ def _promoted(recalled: Sequence[Recalled], old: Mapping[str, str]) -> list[int]
     return sorted(range(len(recalled)), key=lambda rank: place[recalled[rank].trace_id])
 
 
+def same_words(text: str) -> str:
+    """Equal for texts that differ in nothing but case and spaces."""
+    return " ".join(text.casefold().split())
+
+
 def _latest_of_each(recalled: Sequence[Recalled]) -> list[int]:
     """Each (speaker, text) once, the last said, in the place of its best rank."""
     found: dict[tuple[str, str], int] = {}
     for place, each in enumerate(recalled):
-        key = (each.speaker, " ".join(each.text.casefold().split()))
+        key = (each.speaker, same_words(each.text))
         if key not in found or each.said > recalled[found[key]].said:
             found[key] = place
     return list(found.values())

@@ -121,13 +121,14 @@ class TlsSettings(Section):
         return self
 
 
-_NAME = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$"
+SERVICE_NAME = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$"
+"""What Kubernetes lets a Service or a namespace be called; or nothing."""
 
 
 class KubernetesSettings(Section):
     """What is learned from a Kubernetes cluster. By default nothing: addresses and zones are configured."""
 
-    namespace: str = Field("", pattern=_NAME, description="Namespace of the Services below. Empty: that of this pod.")
+    namespace: str = Field("", pattern=SERVICE_NAME, description="Namespace of the Services below. Empty: that of this pod.")
     kubeconfig: Path | None = Field(
         None, description="File that says how to reach the API server, outside of a cluster. Empty: as a pod, by its service account."
     )
@@ -153,7 +154,9 @@ class FollowConsensus(KubernetesSettings):
     """Consensus nodes found by their Service."""
 
     consensus_service: str = Field(
-        "", pattern=_NAME, description="Name of the consensus nodes' Service: its ready endpoints stand for the configured addresses."
+        "",
+        pattern=SERVICE_NAME,
+        description="Name of the consensus nodes' Service: its ready endpoints stand for the configured addresses.",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 
 from ndml.runtime.placement import PlacementSettings
-from ndml.runtime.settings import FollowConsensus, Section, ServiceSettings, TlsSettings, settings_config
+from ndml.runtime.settings import SERVICE_NAME, FollowConsensus, Section, ServiceSettings, TlsSettings, settings_config
 from services.gateway.rest import RestSettings
 
 
@@ -193,7 +193,7 @@ class GatewayKubernetes(FollowConsensus):
 
     llm_service: str = Field(
         "",
-        pattern="^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$",
+        pattern=SERVICE_NAME,
         description="Name of the llm Service: its ready endpoints stand for llm.addresses. Those of this process's zone are asked first.",
     )
 

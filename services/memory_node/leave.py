@@ -12,22 +12,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import http.client
 import os
 import ssl
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 
 from ndml.internal.v1 import memory_node_pb2, memory_node_pb2_grpc, replication_pb2, replication_pb2_grpc
+from ndml.runtime.kube_api import ApiError, Cluster, KubeApi
 from ndml.runtime.log import configure_logging, get_logger
 from ndml.runtime.service import DEFAULT_PORTS
 from ndml.runtime.settings import ServiceSettings, load_settings
@@ -80,40 +80,47 @@ def statefulset(
     name: str, pod: Pod, server: str, account: Path = ACCOUNT, *, sleep: Callable[[float], None] = time.sleep
 ) -> Mapping[str, Any] | None:
     """The StatefulSet as the API server has it; None where it has none. Raises Unanswered."""
-    url = f"{server}/apis/apps/v1/namespaces/{pod.namespace}/statefulsets/{name}"
     failure = ""
     for attempt in range(_API_ATTEMPTS):
         sleep(_API_PAUSE_S if attempt else 0.0)
         try:
-            token = (account / "token").read_text().strip() if (account / "token").exists() else ""
-            headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
-            authority = account / "ca.crt"
-            context = ssl.create_default_context(cafile=str(authority)) if authority.exists() else None
-            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_API_S, context=context) as answer:
-                found = json.load(answer)
-                return found if isinstance(found, dict) else {}
-        except urllib.error.HTTPError as error:
-            if error.code == HTTPStatus.NOT_FOUND:
+            return KubeApi(_cluster(server, pod.namespace, account), _API_S).get(
+                f"/apis/apps/v1/namespaces/{pod.namespace}/statefulsets/{name}"
+            )
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
                 return None
-            failure = f"{error.code} {error.reason}"
-            if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            failure = str(error)
+            if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
                 raise Unanswered(f"{failure}: give its service account a Role that may get statefulsets.apps/{name}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             failure = str(error)
     raise Unanswered(f"{failure}: does a NetworkPolicy let this pod reach the API server at {server}?")
+
+
+def _cluster(server: str, namespace: str, account: Path) -> Cluster:
+    """The API server at this URL, by what is mounted of a service account."""
+    where, authority, token = urlsplit(server), account / "ca.crt", account / "token"
+    context = None
+    if where.scheme == "https":
+        context = ssl.create_default_context(cafile=str(authority) if authority.exists() else None)
+    usual = 443 if context is not None else 80
+    return Cluster(
+        where.hostname or "", where.port or usual, context, lambda: token.read_text().strip() if token.exists() else "", namespace
+    )
 
 
 def open_to(settings: ServiceSettings) -> grpc.aio.Channel:
     """A channel to this pod's own node: plain text, or by the certificate that the node itself shows."""
     port = settings.server.port or DEFAULT_PORTS["ndml-memory-node"]
     host = "127.0.0.1" if settings.server.host in ("0.0.0.0", "[::]", "::") else settings.server.host
-    tls = getattr(settings, "tls", None)
-    if tls is None or tls.cert_file is None:
+    tls = settings.tls
+    if tls.cert_file is None or tls.key_file is None:
         return grpc.aio.insecure_channel(f"{host}:{port}")
-    chain, key = Path(tls.cert_file).read_bytes(), Path(tls.key_file).read_bytes()
-    roots = Path(tls.ca_file).read_bytes() if tls.ca_file else None
+    chain, key = tls.cert_file.read_bytes(), tls.key_file.read_bytes()
+    roots = tls.ca_file.read_bytes() if tls.ca_file else None
     # The certificate has the pod's name in it, not loopback.
-    name = getattr(tls, "server_name", "") or settings.server.advertise.rpartition(":")[0] or host
+    name = tls.server_name or settings.server.advertise.rpartition(":")[0] or host
     credentials = grpc.ssl_channel_credentials(roots, key, chain)
     return grpc.aio.secure_channel(f"{host}:{port}", credentials, options=[("grpc.ssl_target_name_override", name)])
 

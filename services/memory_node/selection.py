@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ndml.btsp.supersession import same_words
 from services.memory_node.ranking import I64, Ranked, ordered
 from services.memory_node.records import F32
 
@@ -51,7 +52,7 @@ def within(said: Sequence[tuple[str, str]], max_tokens: int, k: int) -> list[int
     seen: set[tuple[str, str]] = set()
     left = max_tokens * TOKEN_BYTES
     for place, (speaker, text) in enumerate(said):
-        size, key = len(text.encode()), (speaker, " ".join(text.casefold().split()))
+        size, key = len(text.encode()), (speaker, same_words(text))
         if len(kept) < k and size <= left and key not in seen:
             kept.append(place)
             seen.add(key)

@@ -55,6 +55,8 @@ class Surroundings:
 
     def ancestors(self, payload: bytes, steps: int) -> list[bytes]:
         """What the trace was made out of or replaced, and so on, so many steps back; what is gone is passed over."""
+        if not steps:
+            return []
         trace = MemoryTrace.FromString(payload)
         seen, found = {trace.trace_id}, dict[str, tuple[int, bytes]]()
         at = [trace]

@@ -22,6 +22,8 @@ _HOPELESS = 0.5
 """With less time than this share of what the fastest took, a call cannot be answered."""
 _LATE_S = 0.25
 """After a call that came too late the service counts as crowded for so long."""
+_PROBE_S = 0.25
+"""Between two calls that are tried although they seem to have no time."""
 _CROWDED_S = 0.1
 """A shorter wait is nobody's deadline: calls are then served on their shortest way, and looked at when they are read."""
 _LEAST_RETRY_S, _MOST_RETRY_S = 0.2, 5.0
@@ -62,7 +64,11 @@ class Pace:
 
 
 class Flow:
-    """Calls of one method: how many are under way, and how quickly they leave while more than `always` are. Belongs to the event loop."""
+    """Calls of one method: how many are under way, and how quickly they leave while there is no room. Belongs to the event loop.
+
+    The room is `always` while calls are answered in time. Each that runs into its deadline halves it, down to one, and each answer makes it
+    larger again (additive increase, multiplicative decrease): that many calls side by side were too many for the time they had.
+    """
 
     __slots__ = (
         "_always",
@@ -74,29 +80,38 @@ class Flow:
         "_last",
         "_last_busy",
         "_left",
+        "_next_probe",
+        "_room",
         "under_way",
     )
 
     def __init__(self, always: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._always = always
+        self._room = float(always)
         self._clock = clock
         self.under_way = 0
         self._left = 0.0
         self._busy_s = 0.0
         self._last = self._last_busy = self._fastest_since = clock()
         self._fastest = self._fastest_before = math.inf
+        self._next_probe = 0.0
 
     def enter(self) -> None:
         self._advance()
+        if not self.under_way:
+            self._next_probe = self._clock() + _PROBE_S
         self.under_way += 1
 
     def leave(self, took_s: float | None = None) -> None:
         """`took_s`: where it was answered. Callers that gave up do not count: they leave together, and say nothing of the speed."""
         self._advance()
-        if self.under_way >= self._always and took_s is not None:
+        if self.under_way >= self._room and took_s is not None:
             self._left += 1
         self.under_way -= 1
-        if took_s is not None:
+        if took_s is None:
+            self._room = max(1.0, self._room / 2)
+        else:
+            self._room = min(self._always, self._room + 1 / self._room)
             self._forget_fast()
             self._fastest = min(self._fastest, took_s)
 
@@ -105,6 +120,11 @@ class Flow:
         self._forget_fast()
         fastest = min(self._fastest, self._fastest_before)
         return 0.0 if math.isinf(fastest) else fastest
+
+    def may_probe(self) -> bool:
+        """Whether a call that seems to have no time is to be tried: now and then one by itself. What was fastest in a crowd says little of
+        what is possible once everybody was refused, and without an answer nothing else would tell."""
+        return not self.under_way and self._clock() >= self._next_probe
 
     def _forget_fast(self) -> None:
         passed = self._clock() - self._fastest_since
@@ -116,15 +136,20 @@ class Flow:
             self._fastest_before, self._fastest, self._fastest_since = self._fastest, math.inf, self._clock()
 
     def expected_s(self) -> float:
-        """Seconds that one more call would be under way; 0 where there is no queue, or too little was seen of it."""
-        if self.under_way < self._always:
+        """Seconds that one more call would be under way; 0 where there is no queue.
+
+        Where less than `always` were answered: the time between two answers, the least it can be. Calls of which none is answered in time
+        would otherwise never show how slow they are, and all of the service's work would be for callers that have given up.
+        """
+        if self.under_way < self._room:
             return 0.0
         self._advance()
-        return (self.under_way + 1) * self._busy_s / self._left if self._left >= self._always else 0.0
+        ahead = self.under_way + 1 if self._left >= self._always else 1
+        return ahead * self._busy_s / max(self._left, 1.0)
 
     def _advance(self) -> None:
         now = self._clock()
-        if self.under_way >= self._always:
+        if self.under_way >= self._room:
             self._busy_s += now - self._last
             self._last_busy = now
             # Both at once, and only while enough is left to tell a rate from: what is slow is looked at for longer.
@@ -170,12 +195,14 @@ class Admission:
         if remaining_s is None:
             return
         now, flow = self._clock(), self._flow(method)
+        if (scarce := remaining_s <= flow.least_s()) and flow.may_probe():
+            return
         if remaining_s <= flow.least_s() * _HOPELESS:
             # It waited before anybody could look at it; so will the next ones, and what they have left is to be looked at closely.
             self._late_until = now + _LATE_S
             raise DeadlinePassed(f"{remaining_s:.3f} s of the deadline were left, less than any call takes lately: nothing was done")
         expected = flow.expected_s()
-        if expected > self._limits.share * remaining_s or (now < self._late_until and flow.least_s() > remaining_s):
+        if expected > self._limits.share * remaining_s or (now < self._late_until and scarce):
             self._late_until = now + _LATE_S
             # A delay in steps: a message of its own for each call would cost more than it says.
             retry = min(_MOST_RETRY_S, max(_LEAST_RETRY_S, round(expected, 1)))

@@ -135,7 +135,12 @@ def _call(method: str, metadata: Mapping[str, str], timeout_s: float | None) -> 
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    streams = [
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.http.overload_protection", 0),  # it resets streams that are within the bound, and callers without retries see UNAVAILABLE
+    ]
     return [
+        *(streams if settings.max_concurrent_streams else []),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.so_reuseport", 0),  # a second process on the port must fail loudly, not share it by accident

@@ -48,6 +48,9 @@ class ServerSettings(Section):
     max_in_flight: int = Field(
         2048, ge=1, description="Calls under way at once; one more is answered OVERLOADED instead of queueing without bound."
     )
+    max_concurrent_streams: int = Field(
+        0, ge=0, description="Calls under way on one connection; a caller's next ones wait at the caller. 0: no bound of its own."
+    )
     max_in_flight_bytes: int = Field(
         256 << 20,
         ge=1 << 20,

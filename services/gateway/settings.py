@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 
 from ndml.runtime.placement import PlacementSettings
-from ndml.runtime.settings import SERVICE_NAME, FollowConsensus, Section, ServiceSettings, TlsSettings, settings_config
+from ndml.runtime.settings import SERVICE_NAME, FollowConsensus, Section, ServerSettings, ServiceSettings, TlsSettings, settings_config
 from services.gateway.rest import RestSettings
 
 
@@ -180,6 +180,17 @@ class LearningSettings(Section):
     drain_s: float = Field(8.0, gt=0, description="On stopping, time to write what waits: within what supervisors grant a process.")
 
 
+class GatewayServer(ServerSettings):
+    """The gRPC server of a gateway."""
+
+    max_concurrent_streams: int = Field(
+        128,
+        ge=0,
+        description="Calls under way on one connection; a caller's next ones wait at the caller, where they cost the gateway nothing: past "
+        "its capacity it would read requests for which nobody has time. Who wants more at once opens another channel. 0: no bound.",
+    )
+
+
 class GatewayTls(TlsSettings):
     """TLS at the gateway's doors and in its calls to other services. Without a certificate all is plain text."""
 
@@ -202,6 +213,7 @@ class GatewaySettings(ServiceSettings):
     """The door of the suite: MemoryService, ChatService and AdminService over gRPC and REST."""
 
     model_config = settings_config("NDML_GATEWAY__")
+    server: GatewayServer = Field(default_factory=GatewayServer, description="gRPC server.")
     tls: GatewayTls = Field(default_factory=GatewayTls, description="TLS at the doors and between services.")
     kubernetes: GatewayKubernetes = Field(default_factory=GatewayKubernetes, description="Kubernetes.")
     rest: RestSettings = Field(default_factory=RestSettings, description="REST door.")

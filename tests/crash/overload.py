@@ -1,4 +1,6 @@
-"""Ten times the load that a suite can serve. Servers have one core and the client another one, in both phases alike, where there are two.
+"""Three and ten times the load that a suite can serve.
+
+Servers have one core and the client another one, in all phases alike, where there are two.
 
 First the peak: a closed loop with more and more callers. Then an open loop, whose calls come whether answers do or not.
 """
@@ -25,7 +27,8 @@ from tests.crash.offered import Counted
 
 DEADLINE_S = 2.0
 _ROWS = 10_000
-_TIMES = 10
+_TIMES = (3, 10)
+"""Of the peak. The promise is about the last; the first tells how far it holds."""
 _AFTER_S = 5.0
 _FLAT = 1.15
 """What the resident memory may be at the end, over what it was in the middle: acknowledged writes are kept, queues are not to grow."""
@@ -34,18 +37,23 @@ _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """`rss`: MB by process, at the start, in the middle and at the end of the overload."""
+    """`overloads`: by how many times the peak was offered. `rss`: MB by process, at the start, in the middle and at the end of the last."""
 
     peak: float
     callers: int
-    overload: Counted
+    overloads: Mapping[int, Counted]
     rss: Mapping[str, tuple[float, ...]]
     after: Counted
 
     @property
-    def goodput(self) -> float:
+    def overload(self) -> Counted:
+        """The heaviest."""
+        return self.overloads[max(self.overloads)]
+
+    def goodput(self, times: int) -> float:
         """Of the peak."""
-        return self.overload.good / self.overload.seconds / self.peak
+        counted = self.overloads[times]
+        return counted.good / counted.seconds / self.peak
 
     @property
     def others(self) -> dict[str, int]:
@@ -59,23 +67,25 @@ class Measured:
 
 
 def measure(
-    callers: Sequence[int] = (4, 8, 16, 32), step_s: float = 3.0, overload_s: float = 15.0, size: int = 64, rows: int = _ROWS
+    callers: Sequence[int] = (4, 8, 16, 32), step_s: float = 4.0, overload_s: float = 15.0, size: int = 64, rows: int = _ROWS
 ) -> Measured:
-    """Both phases, on a suite of one gateway, one memory node and one copy."""
+    """All phases, on a suite of one gateway, one memory node and one copy."""
     with tempfile.TemporaryDirectory() as made, Suite(_options(Path(made))) as suite:
         address = suite.grpc_address
         asyncio.run(offered.fill(address, rows))
         rates = {count: _rate(_run(address, size, step_s, callers=count)) for count in callers}
         best = max(rates, key=lambda count: rates[count])
-        at_start = _rss(suite)
-        client = _client(address, size, overload_s, rate=_TIMES * rates[best])
-        time.sleep(overload_s / 2)
-        at_middle = _rss(suite)
-        overload = _counted(client)
+        overloads: dict[int, Counted] = {}
+        for times in _TIMES:
+            at_start = _rss(suite)
+            client = _client(address, size, overload_s, rate=times * rates[best])
+            time.sleep(overload_s / 2)
+            at_middle = _rss(suite)
+            overloads[times] = _counted(client)
         after = _run(address, size, 0.0, rate=0, callers=1, deadline_s=_AFTER_S)
         at_end = _rss(suite)
     rss = {name: (at_start[name], at_middle[name], at_end[name]) for name in at_start}
-    return Measured(rates[best], best, overload, rss, after)
+    return Measured(rates[best], best, overloads, rss, after)
 
 
 def row(size: int = 64) -> Row:
@@ -83,16 +93,17 @@ def row(size: int = 64) -> Row:
     found = measure(size=size)
     load = found.overload
     memory = ", ".join(f"{name} {' / '.join(f'{mb:.0f}' for mb in found.rss[name])} MB" for name in ("gateway-1", "memory-node-1"))
+    most = max(_TIMES)
+    times = "; ".join(f"{found.goodput(n):.0%} of the peak in time at {n} x" for n in _TIMES)
     text = (
-        f"peak {found.peak:.0f} calls/s of {size} with {found.callers} callers; offered {load.offered / load.seconds / found.peak:.1f} x,"
-        f" served {load.good / load.seconds:.0f}/s in time, {found.goodput:.0%} of the peak;"
-        f" refused {load.refused:,} ({_counts(load.reasons)}), {load.with_retry_info:,} with RetryInfo;"
-        f" all: {_counts(load.codes)}; RSS {memory}; the next call "
-        f"{'served' if found.after.good else 'not served'}"
+        f"peak {found.peak:.0f} calls/s of {size} with {found.callers} callers; {times};"
+        f" at {load.offered / load.seconds / found.peak:.1f} x refused {load.refused:,} ({_counts(load.reasons)}), {load.with_retry_info:,}"
+        f" with RetryInfo; all: {_counts(load.codes)}; RSS {memory}; the next call {'served' if found.after.good else 'not served'}"
     )
-    held = found.goodput >= 0.9 and found.is_flat and bool(found.after.good) and not found.others and load.refused == load.with_retry_info
-    return Row("overload", f"{_TIMES} x the peak in an open loop for {load.seconds:.0f} s, deadlines of {DEADLINE_S:.0f} s",
-               "RSS flat, RESOURCE_EXHAUSTED with RetryInfo, goodput >= 90 % of the peak", text, held)  # fmt: skip
+    goodput = found.goodput(most)
+    held = goodput >= 0.9 and found.is_flat and bool(found.after.good) and not found.others and load.refused == load.with_retry_info
+    return Row("overload", f"{' and '.join(map(str, _TIMES))} x the peak in an open loop for {load.seconds:.0f} s each, deadlines of "
+               f"{DEADLINE_S:.0f} s", "RSS flat, RESOURCE_EXHAUSTED with RetryInfo, goodput >= 90 % of the peak", text, held)  # fmt: skip
 
 
 def _options(data_dir: Path) -> SuiteOptions:

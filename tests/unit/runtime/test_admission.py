@@ -98,6 +98,24 @@ def test_callers_that_give_up_together_do_not_make_room_for_as_many_more() -> No
     assert flow.expected_s() == pytest.approx(11 * 0.5, rel=0.1)
 
 
+def test_calls_of_which_none_is_answered_in_time_are_not_let_in_for_ever() -> None:
+    clock = Clock()
+    admission = Admission(Limits(1000, always=4), clock)
+    waiting = [admission.enter("m", 1) for _ in range(40)]
+    admission.check_time("m", 2.0)
+    clock.now += 2.0
+    for flow in waiting[4:]:
+        admission.leave(flow, 1, None)
+    with pytest.raises(Overloaded):
+        admission.check_time("m", 2.0)
+    admission.check_time("m", 30.0)
+    for _ in range(4):
+        clock.now += 0.1
+        admission.leave(waiting[0], 1, 2.1)
+        admission.enter("m", 1)
+    admission.check_time("m", 10.0)
+
+
 def test_few_calls_are_let_in_however_slow_they_are() -> None:
     clock = Clock()
     admission = Admission(Limits(100, always=4), clock)
@@ -110,9 +128,50 @@ def test_few_calls_are_let_in_however_slow_they_are() -> None:
         admission.check_time("m", 10.0)
     admission.check_time("m", 1000.0)
     admission.check_time("other", 0.001)
-    admission.leave(flows[0], 1, None)
+    admission.leave(flows[0], 1, 9.0)
     clock.now += 1.0
     admission.check_time("m", 5.0)
+
+
+def test_calls_that_run_into_their_deadlines_make_room_for_fewer_side_by_side() -> None:
+    clock = Clock()
+    admission = Admission(Limits(100, always=8), clock)
+
+    def let_in(time_s: float) -> int:
+        try:
+            admission.check_time("m", time_s)
+        except (Overloaded, DeadlinePassed):
+            return 0
+        admission.enter("m", 1)
+        return 1
+
+    def round_of(calls: int, takes_s: float, time_s: float) -> int:
+        """So many come at once; those let in share the service: answered all together, or not."""
+        entered = sum(let_in(time_s) for _ in range(calls))
+        clock.now += min(time_s, entered * takes_s)
+        for _ in range(entered):
+            admission.leave(admission._flow("m"), 1, entered * takes_s if entered * takes_s <= time_s else None)
+        return entered if entered * takes_s <= time_s else 0
+
+    answered = [round_of(20, 0.1, 0.35) for _ in range(40)]
+    assert answered[0] == 0, "all of them at once are too many"
+    assert sum(answered[20:]) >= 20, "of twice as many as would have had time, in twenty rounds"
+
+
+def test_who_refuses_everybody_tries_one_now_and_then() -> None:
+    clock = Clock()
+    admission = Admission(Limits(100), clock)
+    admission.leave(admission.enter("m", 1), 1, 3.0)
+    with pytest.raises(DeadlinePassed):
+        admission.check_time("m", 0.5)
+    clock.now += 0.3
+    admission.check_time("m", 0.5)
+    flow = admission.enter("m", 1)
+    with pytest.raises(DeadlinePassed):
+        admission.check_time("m", 0.5)
+    clock.now += 0.1
+    admission.leave(flow, 1, 0.1)
+    admission.check_time("m", 0.5)
 
 
 def test_after_a_call_that_came_too_late_one_with_less_time_than_the_fastest_took_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Commands on single memories: add, search, get, list, update, resolve, delete, stats."""
+"""Commands on memories: add, search, get, list, update, resolve, delete, forget, stats."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from ndml.cli.transfer import add_file
 from ndml.client import Hit, Memory, Provenance, SearchResult
 from ndml.errors import FieldInvalid
 
+_LONGEST_S = 24 * 3600.0
+
 
 def register(app: typer.Typer) -> None:
     app.command("add")(add)
@@ -28,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command("update")(update)
     app.command("resolve")(resolve)
     app.command("delete")(delete)
+    app.command("forget")(forget)
     app.command("stats")(stats)
 
 
@@ -234,6 +237,22 @@ def delete(
     with session.client() as client:
         deleted = client.delete(trace_id, allow_missing=allow_missing)
     session.output.result({"trace_id": trace_id, "deleted": deleted}, "deleted" if deleted else "was not there")
+
+
+def forget(context: typer.Context, yes: Annotated[bool, typer.Option("--yes", help="Do not ask: there is no way back.")] = False) -> None:
+    """Erase everything of --user, or with --agent or --session what belongs to it, for good. Repeating it goes on where it stopped."""
+    session: Session = context.obj
+    named = ("user", session.user), ("agent", session.agent), ("session", session.session)
+    scope = ", ".join(f"{name} {value}" for name, value in named if value)
+    with session.client() as client:
+        if not yes and not sys.stdin.isatty():
+            raise FieldInvalid(f"all memories of {scope} would be erased, and there is no way back: say --yes", field="yes")
+        if not yes and not typer.confirm(f"Erase all memories of {scope}? There is no way back"):
+            raise typer.Exit(1)
+        with session.output.progress("erasing", None) as ticker, client.forget(timeout_s=_LONGEST_S) as steps:
+            for erased in steps:
+                ticker.reach(erased, erased)
+    session.output.result({"erased": steps.erased, "done": steps.done}, f"{steps.erased:,} memories of {scope} erased; none is left")
 
 
 def stats(context: typer.Context) -> None:

@@ -65,11 +65,13 @@ from ndml.client._streams import (
     AsyncConsolidationStream,
     AsyncDrainStream,
     AsyncExportStream,
+    AsyncForgetStream,
     BackupStream,
     ChatStream,
     ConsolidationStream,
     DrainStream,
     ExportStream,
+    ForgetStream,
 )
 from ndml.client._sync import NdmlClient
 
@@ -81,6 +83,7 @@ __all__ = [
     "AsyncConsolidationStream",
     "AsyncDrainStream",
     "AsyncExportStream",
+    "AsyncForgetStream",
     "AsyncNdmlClient",
     "BackupStream",
     "CallOptions",
@@ -99,6 +102,7 @@ __all__ = [
     "ExportStream",
     "Feedback",
     "Filter",
+    "ForgetStream",
     "GateDecision",
     "Graded",
     "Hit",

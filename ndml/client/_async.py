@@ -28,6 +28,7 @@ from ndml.client._streams import (
     AsyncConsolidationStream,
     AsyncDrainStream,
     AsyncExportStream,
+    AsyncForgetStream,
     AsyncStream,
 )
 
@@ -69,7 +70,7 @@ def _streamed(
 class AsyncNdmlClient:
     """Memory over gRPC, for one event loop. Use it in an `async with` block, or `await close()`. Parameters as in NdmlClient.
 
-    Streams and pages (`list`, `export`, `chat`, `consolidate`) are iterated with `async for`, everything else is awaited.
+    Streams and pages (`list`, `export`, `chat`, `consolidate`, `forget`) are iterated with `async for`, everything else is awaited.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class AsyncNdmlClient:
     list = _paged(Operations.list)
     update = _unary(Operations.update)
     delete = _unary(Operations.delete)
+    forget = _streamed(Operations.forget, AsyncForgetStream)
     resolve = _unary(Operations.resolve)
     reinforce = _unary(Operations.reinforce)
     consolidate = _streamed(Operations.consolidate, AsyncConsolidationStream)

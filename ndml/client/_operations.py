@@ -294,6 +294,20 @@ class Operations(Administration, Talking):
         )
         return Unary(self._call("memory", "ReinforceMemories", options), request, self._remembering([owner_of(scope)], _reinforced))
 
+    def forget(self, **options: Unpack[CallOptions]) -> Streamed:
+        """Erase everything of the user, or with `agent` or `session` what belongs to it; progress as it comes.
+
+        It ends when a read of enough copies finds nothing left. Closing the stream stops it, repeating it goes on. Raises FieldInvalid,
+        OwnerUnavailable, Overloaded where the scope is written to faster than it is erased.
+        """
+        scope = self._scope(options)
+        request = memory_pb2.ForgetScopeRequest(scope=encode.scope(scope), consistency_token=self._token(scope, ""))
+
+        def note(message: memory_pb2.ForgetScopeResponse) -> None:
+            self.tokens.remember(owner_of(scope), message.consistency_token)
+
+        return Streamed(self._call("memory", "ForgetScope", options, stream=True), request, note)
+
     def consolidate(
         self, *, max_traces: int = 0, time_budget_s: float | None = None, dry_run: bool = False, **options: Unpack[CallOptions]
     ) -> Streamed:

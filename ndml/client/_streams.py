@@ -42,6 +42,18 @@ class Consolidating(_Gathering[ConsolidationProgress]):
         return [self.last]
 
 
+class Forgetting(_Gathering[int]):
+    """Memories erased so far, each time more are; closing the stream stops the work, what is erased stays erased."""
+
+    erased: int = 0
+    done: bool = False
+    """The scope was found empty."""
+
+    def absorb(self, message: memory_pb2.ForgetScopeResponse) -> list[int]:
+        self.erased, self.done = message.erased, message.done
+        return [self.erased]
+
+
 class Draining(_Gathering[DrainProgress]):
     """Progress of a drain; closing the stream does not stop it."""
 
@@ -177,12 +189,20 @@ class ConsolidationStream(Consolidating, SyncStream[ConsolidationProgress]):
     """Result of NdmlClient.consolidate."""
 
 
+class ForgetStream(Forgetting, SyncStream[int]):
+    """Result of NdmlClient.forget."""
+
+
 class DrainStream(Draining, SyncStream[DrainProgress]):
     """Result of NdmlClient.drain."""
 
 
 class BackupStream(BackingUp, SyncStream[bytes]):
     """Result of NdmlClient.backup."""
+
+
+class AsyncForgetStream(Forgetting, AsyncStream[int]):
+    """Result of AsyncNdmlClient.forget."""
 
 
 class AsyncDrainStream(Draining, AsyncStream[DrainProgress]):

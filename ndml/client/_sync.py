@@ -22,7 +22,7 @@ from ndml.client._models import Added, ImportResult, Memory, NewMemory, Query, R
 from ndml.client._operations import Operations, Outcome, checked
 from ndml.client._options import DEFAULT_ADDRESS, CallOptions, ClientOptions
 from ndml.client._session import Tokens
-from ndml.client._streams import BackupStream, ChatStream, ConsolidationStream, DrainStream, ExportStream, SyncStream
+from ndml.client._streams import BackupStream, ChatStream, ConsolidationStream, DrainStream, ExportStream, ForgetStream, SyncStream
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,6 +87,7 @@ class NdmlClient:
     list = _paged(Operations.list)
     update = _unary(Operations.update)
     delete = _unary(Operations.delete)
+    forget = _streamed(Operations.forget, ForgetStream)
     resolve = _unary(Operations.resolve)
     reinforce = _unary(Operations.reinforce)
     consolidate = _streamed(Operations.consolidate, ConsolidationStream)

@@ -324,6 +324,26 @@ class DeleteMemoryResponse(_message.Message):
     consistency_token: str
     def __init__(self, deleted: _Optional[bool] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
+class ForgetScopeRequest(_message.Message):
+    __slots__ = ("scope", "consistency", "consistency_token")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    scope: _types_pb2.Scope
+    consistency: _types_pb2.Consistency
+    consistency_token: str
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
+
+class ForgetScopeResponse(_message.Message):
+    __slots__ = ("erased", "done", "consistency_token")
+    ERASED_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    erased: int
+    done: bool
+    consistency_token: str
+    def __init__(self, erased: _Optional[int] = ..., done: _Optional[bool] = ..., consistency_token: _Optional[str] = ...) -> None: ...
+
 class ResolveConflictRequest(_message.Message):
     __slots__ = ("scope", "trace_id", "sibling_id", "consistency", "consistency_token")
     SCOPE_FIELD_NUMBER: _ClassVar[int]

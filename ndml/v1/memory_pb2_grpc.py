@@ -75,6 +75,11 @@ class MemoryServiceStub:
                 request_serializer=ndml_dot_v1_dot_memory__pb2.DeleteMemoryRequest.SerializeToString,
                 response_deserializer=ndml_dot_v1_dot_memory__pb2.DeleteMemoryResponse.FromString,
                 _registered_method=True)
+        self.ForgetScope = channel.unary_stream(
+                '/ndml.v1.MemoryService/ForgetScope',
+                request_serializer=ndml_dot_v1_dot_memory__pb2.ForgetScopeRequest.SerializeToString,
+                response_deserializer=ndml_dot_v1_dot_memory__pb2.ForgetScopeResponse.FromString,
+                _registered_method=True)
         self.ResolveConflict = channel.unary_unary(
                 '/ndml.v1.MemoryService/ResolveConflict',
                 request_serializer=ndml_dot_v1_dot_memory__pb2.ResolveConflictRequest.SerializeToString,
@@ -170,6 +175,16 @@ class MemoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetScope(self, request, context):
+        """ForgetScope erases every trace of a user, or of one agent or session of theirs, archived ones too, and streams its progress. It reads from
+        enough copies to see every acknowledged write, and ends when such a read finds nothing left. What was erased stays erased: on copies that
+        were away, and where an older backup is restored. Stopping the call stops the work; repeating it goes on. Errors: FIELD_INVALID,
+        OWNER_UNAVAILABLE, OVERLOADED where the scope is written to faster than it is erased.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveConflict(self, request, context):
         """ResolveConflict ends a conflict: one content replaces every other that was written beside it. GetMemory with include_siblings shows them;
         without it reads show the one that resolution finds best, on every copy the same. Errors: TRACE_NOT_FOUND, FIELD_INVALID.
@@ -258,6 +273,11 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     servicer.DeleteMemory,
                     request_deserializer=ndml_dot_v1_dot_memory__pb2.DeleteMemoryRequest.FromString,
                     response_serializer=ndml_dot_v1_dot_memory__pb2.DeleteMemoryResponse.SerializeToString,
+            ),
+            'ForgetScope': grpc.unary_stream_rpc_method_handler(
+                    servicer.ForgetScope,
+                    request_deserializer=ndml_dot_v1_dot_memory__pb2.ForgetScopeRequest.FromString,
+                    response_serializer=ndml_dot_v1_dot_memory__pb2.ForgetScopeResponse.SerializeToString,
             ),
             'ResolveConflict': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveConflict,
@@ -507,6 +527,33 @@ class MemoryService:
             '/ndml.v1.MemoryService/DeleteMemory',
             ndml_dot_v1_dot_memory__pb2.DeleteMemoryRequest.SerializeToString,
             ndml_dot_v1_dot_memory__pb2.DeleteMemoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetScope(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ndml.v1.MemoryService/ForgetScope',
+            ndml_dot_v1_dot_memory__pb2.ForgetScopeRequest.SerializeToString,
+            ndml_dot_v1_dot_memory__pb2.ForgetScopeResponse.FromString,
             options,
             channel_credentials,
             insecure,

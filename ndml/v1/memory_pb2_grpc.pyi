@@ -55,6 +55,12 @@ class MemoryServiceStub:
     """DeleteMemory removes one trace's content, vector and labels for good, and semantic traces that were made out of it. Errors:
     TRACE_NOT_FOUND unless allow_missing.
     """
+    ForgetScope: _grpc.UnaryStreamMultiCallable[_memory_pb2.ForgetScopeRequest, _memory_pb2.ForgetScopeResponse]
+    """ForgetScope erases every trace of a user, or of one agent or session of theirs, archived ones too, and streams its progress. It reads from
+    enough copies to see every acknowledged write, and ends when such a read finds nothing left. What was erased stays erased: on copies that
+    were away, and where an older backup is restored. Stopping the call stops the work; repeating it goes on. Errors: FIELD_INVALID,
+    OWNER_UNAVAILABLE, OVERLOADED where the scope is written to faster than it is erased.
+    """
     ResolveConflict: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ResolveConflictRequest, _memory_pb2.ResolveConflictResponse]
     """ResolveConflict ends a conflict: one content replaces every other that was written beside it. GetMemory with include_siblings shows them;
     without it reads show the one that resolution finds best, on every copy the same. Errors: TRACE_NOT_FOUND, FIELD_INVALID.
@@ -101,6 +107,12 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     DeleteMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.DeleteMemoryRequest, _memory_pb2.DeleteMemoryResponse]  # type: ignore[assignment]
     """DeleteMemory removes one trace's content, vector and labels for good, and semantic traces that were made out of it. Errors:
     TRACE_NOT_FOUND unless allow_missing.
+    """
+    ForgetScope: _aio.UnaryStreamMultiCallable[_memory_pb2.ForgetScopeRequest, _memory_pb2.ForgetScopeResponse]  # type: ignore[assignment]
+    """ForgetScope erases every trace of a user, or of one agent or session of theirs, archived ones too, and streams its progress. It reads from
+    enough copies to see every acknowledged write, and ends when such a read finds nothing left. What was erased stays erased: on copies that
+    were away, and where an older backup is restored. Stopping the call stops the work; repeating it goes on. Errors: FIELD_INVALID,
+    OWNER_UNAVAILABLE, OVERLOADED where the scope is written to faster than it is erased.
     """
     ResolveConflict: _aio.UnaryUnaryMultiCallable[_memory_pb2.ResolveConflictRequest, _memory_pb2.ResolveConflictResponse]  # type: ignore[assignment]
     """ResolveConflict ends a conflict: one content replaces every other that was written beside it. GetMemory with include_siblings shows them;
@@ -193,6 +205,18 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_memory_pb2.DeleteMemoryResponse, _abc.Awaitable[_memory_pb2.DeleteMemoryResponse]]:
         """DeleteMemory removes one trace's content, vector and labels for good, and semantic traces that were made out of it. Errors:
         TRACE_NOT_FOUND unless allow_missing.
+        """
+
+    @_abc_1.abstractmethod
+    def ForgetScope(
+        self,
+        request: _memory_pb2.ForgetScopeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_memory_pb2.ForgetScopeResponse], _abc.AsyncIterator[_memory_pb2.ForgetScopeResponse]]:
+        """ForgetScope erases every trace of a user, or of one agent or session of theirs, archived ones too, and streams its progress. It reads from
+        enough copies to see every acknowledged write, and ends when such a read finds nothing left. What was erased stays erased: on copies that
+        were away, and where an older backup is restored. Stopping the call stops the work; repeating it goes on. Errors: FIELD_INVALID,
+        OWNER_UNAVAILABLE, OVERLOADED where the scope is written to faster than it is erased.
         """
 
     @_abc_1.abstractmethod

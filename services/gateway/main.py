@@ -16,6 +16,7 @@ from services.gateway.chat import Chat
 from services.gateway.consolidate import Consolidate
 from services.gateway.embedding import BatchingEmbedder
 from services.gateway.extraction import Extractor, LlmExtractor, RulesExtractor
+from services.gateway.forget import Forget
 from services.gateway.learning import Learning
 from services.gateway.manage import Manage
 from services.gateway.models import Models
@@ -58,7 +59,7 @@ def build(settings: GatewaySettings, service: Service) -> None:
     remember = Remember(nodes, embedder, space, _now_ms, os.urandom)
     recall = Recall(nodes, embedder, space)
     manage = Manage(nodes, embedder, space, _now_ms)
-    reinforce, consolidate = Reinforce(nodes), Consolidate(nodes)
+    reinforce, consolidate, forget = Reinforce(nodes), Consolidate(nodes), Forget(nodes)
     surprise = service.attach(Surprise(llm, settings.learning))
     learning = service.attach(Learning(remember, _extractor(llm, settings.learning), surprise, settings.learning))
     chat = Chat(recall, llm, learning, settings.chat)
@@ -68,7 +69,7 @@ def build(settings: GatewaySettings, service: Service) -> None:
     backups = Backups(stores, cluster, placement, settings.backup, settings.quorum.write)
 
     # Where it is reached
-    memory = MemoryServicer(remember, recall, manage, reinforce, consolidate)
+    memory = MemoryServicer(remember, recall, manage, reinforce, consolidate, forget)
     service.expose(memory_pb2.DESCRIPTOR.services_by_name["MemoryService"], memory)
     service.expose(chat_pb2.DESCRIPTOR.services_by_name["ChatService"], ChatServicer(chat))
     service.expose(model_pb2.DESCRIPTOR.services_by_name["ModelService"], ModelServicer(Models(llm, embedder, space)))

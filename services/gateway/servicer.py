@@ -12,6 +12,7 @@ from services.gateway.admin import Admin
 from services.gateway.backups import Backups
 from services.gateway.chat import Chat
 from services.gateway.consolidate import Consolidate
+from services.gateway.forget import Forget
 from services.gateway.manage import Manage
 from services.gateway.models import Models
 from services.gateway.recall import Recall
@@ -28,12 +29,15 @@ class _Wishes(TypedDict):
 class MemoryServicer:
     """ndml.v1.MemoryService."""
 
-    def __init__(self, remember: Remember, recall: Recall, manage: Manage, reinforce: Reinforce, consolidate: Consolidate) -> None:
+    def __init__(
+        self, remember: Remember, recall: Recall, manage: Manage, reinforce: Reinforce, consolidate: Consolidate, forget: Forget
+    ) -> None:
         self._remember = remember
         self._recall = recall
         self._manage = manage
         self._reinforce = reinforce
         self._consolidate = consolidate
+        self._forget = forget
 
     async def AddMemory(self, request: memory_pb2.AddMemoryRequest, call: Call) -> memory_pb2.AddMemoryResponse:
         wishes: _Wishes = {"deduplicate": request.deduplicate, "consistency": request.consistency}
@@ -66,6 +70,9 @@ class MemoryServicer:
 
     async def DeleteMemory(self, request: memory_pb2.DeleteMemoryRequest, call: Call) -> memory_pb2.DeleteMemoryResponse:
         return await self._manage.delete(request, call)
+
+    def ForgetScope(self, request: memory_pb2.ForgetScopeRequest, call: Call) -> AsyncIterator[memory_pb2.ForgetScopeResponse]:
+        return self._forget.forget(request, call)
 
     async def ResolveConflict(self, request: memory_pb2.ResolveConflictRequest, call: Call) -> memory_pb2.ResolveConflictResponse:
         return await self._manage.resolve(request, call)

@@ -64,3 +64,14 @@ def _number(record: replication_pb2.TraceRecord) -> int:
     if record.length % 2 == 0:
         return GONE
     return max(number_of(MemoryTrace.FromString(version.content).text) for version in record.versions)
+
+
+def standing(addresses: Mapping[str, str], user: str, tenant: str = "default") -> dict[str, int]:
+    """How many of the user's traces each node holds that are not erased."""
+    counts = {}
+    for node, address in addresses.items():
+        with grpc.insecure_channel(address, options=_LIMIT) as channel:
+            request = replication_pb2.FetchRecordsRequest(tenant=tenant, user=user, all=True)
+            parts = replication_pb2_grpc.ReplicationServiceStub(channel).FetchRecords(request, timeout=60)
+            counts[node] = sum(record.length % 2 for part in parts for record in part.records)
+    return counts

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import campaign, disk, fabric, late, overload, partition, scenarios
+from tests.crash import campaign, disk, fabric, forgotten, late, overload, partition, scenarios
 
 
 @pytest.mark.xdist_group("crash")
@@ -26,6 +26,12 @@ def test_a_partition_loses_nothing_and_heals(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scenario", [scenarios.wiped_disk, scenarios.drained_node], ids=lambda scenario: scenario.__name__)
 def test_a_fault_is_survived(scenario: object) -> None:
     row = scenario()  # type: ignore[operator]
+    assert row.held, row
+
+
+@pytest.mark.xdist_group("crash")
+def test_a_forgotten_user_stays_forgotten_and_a_backup_fits_suites_of_other_sizes() -> None:
+    row = forgotten.forgotten(memories=120)
     assert row.held, row
 
 

@@ -49,6 +49,19 @@ def test_add_search_get_update_delete(ndml: Command) -> None:
     assert ndml("delete", trace_id, "--allow-missing").out == "was not there\n"
 
 
+def test_forget_asks_first_and_erases_a_session_or_all(ndml: Command, server: Any) -> None:
+    for session in ("s1", "s1", "s2"):
+        ndml("--session", session, "add", f"said in {session}")
+    asked = ndml("forget")
+    assert (
+        asked.code == 2
+        and "all memories of user ann would be erased" in asked.err
+        and len(ndml("list", "-o", "json").json["memories"]) == 3
+    )
+    assert ndml("--session", "s1", "forget", "--yes").out == "2 memories of user ann, session s1 erased; none is left\n"
+    assert ndml("forget", "--yes", "-o", "json").json == {"erased": 1, "done": True}
+
+
 def test_add_says_what_the_gate_made_of_it(ndml: Command, server: Any) -> None:
     first = ndml("add", "the dog is Pixel", "--protect", "--expires-at", "2030-01-01")
     trace_id = first.out.strip()

@@ -30,7 +30,7 @@ class Threaded:
         def call(*args: Any, **kwargs: Any) -> Any:
             if name == "scoped":
                 return Threaded(method(*args, **kwargs))
-            if name in ("list", "export", "chat", "consolidate", "drain", "backup"):
+            if name in ("list", "export", "chat", "consolidate", "forget", "drain", "backup"):
                 return Iterating(method(*args, **kwargs))
             return asyncio.to_thread(method, *args, **kwargs)
 

@@ -295,6 +295,16 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
             results=results, credited=2 * len(results), replayed=replayed, consistency_token=self.world.token()
         )
 
+    def ForgetScope(
+        self, request: memory_pb2.ForgetScopeRequest, context: grpc.ServicerContext
+    ) -> Iterator[memory_pb2.ForgetScopeResponse]:
+        erased = 0
+        for trace in self.world.visible(request.scope, vectors=False, archived=True):
+            del self.world.traces[self.world.owner(trace.scope)][trace.trace_id]
+            erased += 1
+            yield memory_pb2.ForgetScopeResponse(erased=erased, consistency_token=self.world.token())
+        yield memory_pb2.ForgetScopeResponse(erased=erased, done=True, consistency_token=self.world.token())
+
     def ConsolidateMemories(
         self, request: memory_pb2.ConsolidateMemoriesRequest, context: grpc.ServicerContext
     ) -> Iterator[memory_pb2.ConsolidateMemoriesResponse]:

@@ -169,3 +169,12 @@ async def test_closing_a_consolidation_ends_the_servers_call(memory: Any, server
     await stream.aclose()
     assert await asyncio.to_thread(server.world.left.wait, 10)
     server.world.pause.set()
+
+
+async def test_a_scope_is_forgotten_and_the_session_knows(memory: Any, server: Any) -> None:
+    for text in ("one", "two"):
+        await memory.add(text)
+    stream = memory.forget()
+    assert [erased async for erased in stream] == [1, 2, 2] and stream.done and stream.erased == 2
+    assert not (await memory.search("one")).hits
+    assert server.world.calls("SearchMemories")[-1].consistency_token == f"token-{server.world.sequence}"

@@ -22,6 +22,7 @@ from ndml.v1 import memory_pb2, types_pb2
 from ndml.wire import error_to_status
 from services.gateway.answers import write_answer_id
 from services.gateway.consolidate import Consolidate
+from services.gateway.forget import Forget
 from services.gateway.ids import request_digest
 from services.gateway.manage import Manage
 from services.gateway.ports import NOTHING_SEEN, Done, Embedded, Seen
@@ -108,7 +109,9 @@ def service(nodes: Nodes) -> MemoryServicer:
         return NOW_S * 1000
 
     recall, manage = Recall(nodes, Encoder(), SPACE), Manage(nodes, Encoder(), SPACE, now_ms)
-    return MemoryServicer(Remember(nodes, Encoder(), SPACE, now_ms, os.urandom), recall, manage, Reinforce(nodes), Consolidate(nodes))
+    return MemoryServicer(
+        Remember(nodes, Encoder(), SPACE, now_ms, os.urandom), recall, manage, Reinforce(nodes), Consolidate(nodes), Forget(nodes)
+    )
 
 
 def stored(operation: pb.Operation) -> pb.OperationResult:

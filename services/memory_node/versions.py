@@ -40,12 +40,15 @@ def shown(versions: Mapping[Dot, Stored], trust: Trust, dimension: int) -> Shown
     """Of one or several versions, whose sentence vectors have `dimension` components; the same on every copy that has the same ones and
     knows the same of authors.
 
-    A version whose author is not trusted at all is shown only where there is no other one, whatever it agrees with.
+    A version whose author is not trusted at all is shown only where there is no other one, whatever it agrees with. A first write beside
+    an update of the same first write is a repetition of it, by a store that had not heard: it is neither shown nor a rival, however late.
     """
     if len(versions) == 1:
         return Shown(next(iter(versions)), frozenset(), {})
+    repeated = _repeated(versions)
     trusts = {dot: trust(dot.replica) for dot in sorted(versions)}
-    dots = [dot for dot, weight in trusts.items() if weight > 0] or list(trusts)
+    versions = {dot: stored for dot, stored in versions.items() if dot not in repeated}
+    dots = [dot for dot, weight in trusts.items() if weight > 0 and dot in versions] or sorted(versions)
     siblings = [_sibling(versions[dot], trusts[dot], dimension) for dot in dots]
     found = resolve(siblings)
     winner = dots[found.winner]
@@ -53,6 +56,13 @@ def shown(versions: Mapping[Dot, Stored], trust: Trust, dimension: int) -> Shown
     rivals = frozenset(dot for dot, stored in versions.items() if _key(stored) != key)
     support = {dot: _support(found, i, sibling) for i, (dot, sibling) in enumerate(zip(dots, siblings, strict=True))}
     return Shown(winner, rivals, dict.fromkeys(trusts, 0) | support)
+
+
+def _repeated(versions: Mapping[Dot, Stored]) -> frozenset[Dot]:
+    """First writes of which an update stands beside them."""
+    first = {dot for dot, stored in versions.items() if MemoryTrace.FromString(stored.version.content).version <= 1}
+    updated = {stored.content_hash for dot, stored in versions.items() if dot not in first}
+    return frozenset(dot for dot in first if versions[dot].content_hash in updated)
 
 
 def _support(found: Resolution, place: int, sibling: Sibling) -> int:

@@ -56,3 +56,23 @@ def test_what_was_written_alone_is_the_same_on_copies_that_come_later(tmp_path: 
         b.take(a.change(1, "and so on"))  # from now on with other copies: it follows on all that was before
         as_one(a, b)
         assert b.state().heads == a.state().heads
+
+
+def test_a_first_write_that_is_repeated_behind_its_update_is_neither_shown_nor_a_rival(tmp_path: Path) -> None:
+    """A copy was killed while its gateway tried it; the add went to another one, was changed there, and then the first try arrived."""
+    with sites(tmp_path, 3) as (a, b, c):
+        written, changed = a.put(harness.trace(1, "hello")), a.change(1, "bye")
+        b.now_ns = a.now_ns + 10 * 10**9
+        late = b.put(harness.trace(1, "hello"))
+        for site, orders in ((a, [late]), (b, [written, changed]), (c, [late, changed, written])):
+            for update in orders:
+                site.take(update)
+            assert list(site.shown().values()) == ["bye"]
+        as_one(a, b, c)
+        last = b.change(1, "see you")
+        for site in (a, c):
+            site.take(last)
+            assert list(site.shown().values()) == ["see you"]
+        as_one(a, b, c)
+        [record] = a.records().values()
+        assert len(record.versions) == 1, "the repetition went with what it repeats"

@@ -100,15 +100,15 @@ def _cells(side: Side) -> tuple[str, ...]:
 
 
 def _lines(outcome: Outcome) -> list[str]:
-    from ndml.cli.tuning.asking import LEFT_ALONE
+    from ndml.cli.tuning.asking import LEFT_ALONE, SHIPPED
 
     gain = outcome.gain
     changed = ", ".join(f"{name} {outcome.weights[name]:g} -> {weight:g}" for name, weight in outcome.learned.items())
-    unseen = [name for name, weight in outcome.weights.items() if not weight and name not in LEFT_ALONE]
+    unseen = [name for name in SHIPPED if name not in outcome.weights and name not in LEFT_ALONE]
     return [
         f"gain of mrr, held out: {gain.mean:+.3f}, 95 % of a paired bootstrap {gain.low:+.3f} to {gain.high:+.3f}, seed {outcome.seed}",
         *([f"learned: {changed}"] if changed else []),
-        f"left alone: {', '.join([*LEFT_ALONE, *unseen])}",
+        f"left alone: {', '.join(LEFT_ALONE)}{'; shown by no hit: ' * bool(unseen)}{', '.join(unseen)}",
         *([f"of {outcome.missed:,} lines no helpful memory was among the hits: no weight can help them"] if outcome.missed else []),
         f"{outcome.why}: {'the weights are below' if outcome.better else 'nothing is written, the weights in force stay'}",
     ]

@@ -70,13 +70,13 @@ class Asker:
 
     def in_force(self, asked: Sequence[Judged], usual: Sequence[Answer]) -> dict[str, float]:
         """The weights that the `usual` answers were ranked by, so that searches with them give the same; a signal that none of them shows
-        is 0, which changes none of them.
+        is left out, and stays as it is in force: it may hold back what would otherwise be among the hits.
 
         A signal's share under a weight of ours tells its weight in force, once those that the node adds up before it are known. Raises
         NotAvailable where no weights give the same answers.
         """
         seen = {name for answer in usual for shares in answer.shares for name in shares}
-        weights = {name: weight if name in seen else 0.0 for name, weight in SHIPPED.items()}
+        weights = {name: weight for name, weight in SHIPPED.items() if name in seen}
         firsts = (next((i for i, answer in enumerate(usual) if any(name in s for s in answer.shares)), None) for name in SHIPPED)
         probes = sorted({first for first in firsts if first is not None})
         for _ in range(len(SHIPPED) + 1):
@@ -85,7 +85,9 @@ class Asker:
             if wrong is None:
                 return weights
             name, ratio = wrong
-            weights[name] = min(float(f"{weights[name] * ratio:.4g}"), 10.0)
+            if name not in weights:
+                break
+            weights[name] = min(float(f"{weights[name] * ratio:.4g}"), 1.0 if name == "newest" else 10.0)
         raise NotAvailable("no weights give the rankings of this suite: memories were written meanwhile, or it is of another release")
 
 

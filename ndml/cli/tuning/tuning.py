@@ -37,8 +37,9 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """weights in force; learned: those that changed; better: whether those are to be used; why: in words; gain: of mean reciprocal rank
-    on the held-out side; missed: lines of which no helpful memory was among the hits, under the weights in force."""
+    """weights in force, of the signals that the questions show; learned: those that changed; better: whether those are to be used; why: in
+    words; gain: of mean reciprocal rank on the held-out side; missed: lines of which no helpful memory was among the hits, under the
+    weights in force."""
 
     weights: Mapping[str, float]
     learned: Mapping[str, float]
@@ -130,7 +131,7 @@ def _best(
     asked: Sequence[Judged], answers: list[Answer], weights: Mapping[str, float], ask: Callable[[Mapping[str, float]], list[Answer]]
 ) -> tuple[Mapping[str, float], list[Answer]]:
     """The weights with the best mean reciprocal rank on the questions that teach, with their answers; those in force if none are."""
-    signals = [name for name in TUNED if weights[name] > 0]
+    signals = [name for name in TUNED if weights.get(name, 0.0) > 0]
     start = np.array([weights[name] for name in signals])
     best, found, most = weights, answers, _reciprocal(asked, answers)
     now = np.ones(len(signals))

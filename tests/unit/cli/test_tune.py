@@ -58,10 +58,14 @@ def test_what_helped_becomes_weights(ndml: Command, server: Any, feedback: Calla
     asked = server.world.calls("SearchMemories")
     assert all(call.explain and call.mode == types_pb2.SEARCH_MODE_FULL and call.k == 50 and call.HasField("filter") for call in asked)
     last = {field.name: value for field, value in asked[-1].weights.ListFields()}
-    assert last["dense"] == pytest.approx(found["ranking"]["dense"]) and held_out(question_of(asked[-1].text))
+    assert (
+        set(last) == {"dense", "lexical", "speaker"}
+        and last["dense"] == pytest.approx(found["ranking"]["dense"])
+        and held_out(question_of(asked[-1].text))
+    )
     document = ndml("tune", str(file), "-o", "json").json
     assert document["better"] and document["learned"] == pytest.approx(found["ranking"]) and yaml.safe_load(document["fragment"]) == found
-    assert document["weights"]["dense"] == 3 and document["weights"]["speaker"] == 0.5 and document["weights"]["late"] == 0
+    assert document["weights"]["dense"] == 3 and document["weights"]["speaker"] == 0.5 and "late" not in document["weights"]
     assert document["train"]["questions"] + document["held_out"]["questions"] == QUESTIONS and document["gain"][1] > 0
     assert document["held_out"]["learned"][0] > document["held_out"]["default"][0]
 
@@ -167,3 +171,23 @@ def test_a_suite_whose_shares_are_no_weights_times_finds_is_refused(ndml: Comman
     server.world.weights = Drifting(dense=3.0)
     refused = ndml("tune", str(file))
     assert refused.code == 1 and "no weights give the rankings of this suite" in refused.err
+
+
+def test_without_any_share_nothing_is_learned(ndml: Command, server: Any, feedback: Callable[..., Path]) -> None:
+    file = feedback()
+    for traces in server.world.traces.values():
+        for trace in traces.values():
+            trace.metadata.clear()
+    document = ndml("tune", str(file), "-o", "json").json
+    assert not document["better"] and document["learned"] == {} and "nothing was learned" in document["why"]
+
+
+def test_without_any_hit_nothing_is_learned(ndml: Command, server: Any, feedback: Callable[..., Path]) -> None:
+    file = feedback()
+    for traces in server.world.traces.values():
+        for trace in traces.values():
+            trace.state = types_pb2.LIFECYCLE_STATE_ARCHIVED
+    shown = ndml("tune", str(file))
+    assert (
+        shown.code == 0 and yaml.safe_load(shown.out) is None and f"of {QUESTIONS} lines no helpful memory was among the hits" in shown.out
+    )

@@ -109,6 +109,10 @@ def _lines(outcome: Outcome) -> list[str]:
         f"gain of mrr, held out: {gain.mean:+.3f}, 95 % of a paired bootstrap {gain.low:+.3f} to {gain.high:+.3f}, seed {outcome.seed}",
         *([f"learned: {changed}"] if changed else []),
         f"left alone: {', '.join(LEFT_ALONE)}{'; shown by no hit: ' * bool(unseen)}{', '.join(unseen)}",
-        *([f"of {outcome.missed:,} lines no helpful memory was among the hits: no weight can help them"] if outcome.missed else []),
+        *(
+            [f"of {outcome.missed:,} lines no helpful memory was among the hits: they teach nothing; a larger -k may show more"]
+            if outcome.missed
+            else []
+        ),
         f"{outcome.why}: {'the weights are below' if outcome.better else 'nothing is written, the weights in force stay'}",
     ]

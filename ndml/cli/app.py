@@ -12,7 +12,23 @@ from typing import Annotated
 import typer
 
 from ndml import __version__
-from ndml.cli import admin, backups, chat, doctor, learning, mcp, memories, models, monitor, neuromorphic, rosters, trace, train, transfer
+from ndml.cli import (
+    admin,
+    backups,
+    chat,
+    doctor,
+    learning,
+    mcp,
+    memories,
+    models,
+    monitor,
+    neuromorphic,
+    rosters,
+    trace,
+    train,
+    transfer,
+    tune,
+)
 from ndml.cli.output import Output, exit_code
 from ndml.cli.session import Session
 from ndml.client import DEFAULT_ADDRESS, Tls
@@ -32,7 +48,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (memories, learning, transfer, neuromorphic, chat, mcp, admin, monitor, backups, rosters, doctor, trace, train, models):
+for module in (memories, learning, transfer, neuromorphic, chat, mcp, admin, monitor, backups, rosters, doctor, trace, train, tune, models):
     module.register(app)
 
 

@@ -18,8 +18,25 @@ from typing import Any
 from ndml.client import Embedding, Kind, Link, LinkType, Memory, NewMemory, Provenance, Scope
 from ndml.errors import FieldInvalid, NdmlError
 
+MOST_QUESTIONS = 5_000
+"""Lines of feedback: each is searched for several times, some 20 ms a search."""
+MOST_HELPFUL = 100
+"""Memories that one line of feedback may name."""
+_ID_DIGITS = 32
+_JUDGED = {"query", "scope", "helpful", "at"}
 _NEW = {item.name for item in dataclasses.fields(NewMemory)} | {"id"}
 _STORED = {item.name for item in dataclasses.fields(Memory)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judged:
+    """A question that was asked, and the ids of the memories that helped. line: where it stands, from 1; at: when it was asked."""
+
+    line: int
+    query: str
+    scope: Scope
+    helpful: frozenset[str]
+    at: datetime | None = None
 
 
 def plain(value: Any) -> Any:
@@ -118,6 +135,25 @@ def memories(lines: Iterable[str]) -> Iterator[Memory]:
             )
 
 
+def feedback(lines: Iterable[str]) -> Iterator[Judged]:
+    """Lines of {"query", "helpful": [ids], "scope": {…}, "at"}; the last two may be left out.
+
+    Raises FieldInvalid with the number of the line, also for one line more than MOST_QUESTIONS.
+    """
+    for count, (number, row) in enumerate(_rows(lines, _JUDGED, ""), 1):
+        with _at_line(number):
+            if count > MOST_QUESTIONS:
+                raise FieldInvalid(f"more than {MOST_QUESTIONS:,} questions: give the last ones alone")
+            scope = _as(dict, row, "scope", {})
+            names = ("user", "agent", "session")  # one tenant a run: --tenant
+            if unknown := sorted(set(scope) - set(names)):
+                raise FieldInvalid(f"unknown key {unknown[0]!r} of scope; known: {', '.join(names)}", field="scope")
+            query = _as(str, row, "query", "")
+            if not query.strip():
+                raise FieldInvalid("query is empty: give the words of the question", field="query")
+            yield Judged(number, query, Scope(**{name: _as(str, scope, name, "") for name in scope}), _helpful(row), _time(row, "at"))
+
+
 def time_of(field: str, text: str) -> datetime:
     """RFC 3339, or a date; without a zone it is UTC. Raises FieldInvalid."""
     try:
@@ -127,7 +163,22 @@ def time_of(field: str, text: str) -> datetime:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-def _rows(lines: Iterable[str], known: set[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _helpful(row: Mapping[str, Any]) -> frozenset[str]:
+    ids = _as(list, row, "helpful", [])
+    if not 1 <= len(ids) <= MOST_HELPFUL:
+        raise FieldInvalid(f"helpful is a list of 1 to {MOST_HELPFUL} ids of memories, got {len(ids)}", field="helpful")
+    for each in ids:
+        if not (isinstance(each, str) and len(each) == _ID_DIGITS and set(each) <= set("0123456789abcdef")):
+            shown = json.dumps(each)[:40]
+            raise FieldInvalid(
+                f"helpful holds ids of memories, {_ID_DIGITS} hexadecimal digits in lower case; got {shown}", field="helpful"
+            )
+    return frozenset(ids)
+
+
+def _rows(
+    lines: Iterable[str], known: set[str], hint: str = "labels of your own go under metadata; "
+) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -139,7 +190,7 @@ def _rows(lines: Iterable[str], known: set[str]) -> Iterator[tuple[int, dict[str
             if not isinstance(row, dict):
                 raise FieldInvalid("each line is one JSON object", field="")
             if unknown := sorted(set(row) - known):
-                raise FieldInvalid(f"unknown key {unknown[0]!r}: labels of your own go under metadata; known: {', '.join(sorted(known))}")
+                raise FieldInvalid(f"unknown key {unknown[0]!r}: {hint}known: {', '.join(sorted(known))}")
         yield number, row
 
 

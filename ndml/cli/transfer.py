@@ -52,7 +52,7 @@ def add_file(session: Session, file: Path, request_id: str, deduplicate: bool) -
 def export(context: typer.Context, file: opt.File = _STDIO, embedding: opt.WithEmbedding = False) -> None:
     """Write every memory of the scope to a file, one JSON object a line, first learned first."""
     session: Session = context.obj
-    with _writing(file) as sink, session.output.progress("exporting", None) as ticker, session.client() as client:
+    with writing(file) as sink, session.output.progress("exporting", None) as ticker, session.client() as client:
         stream = client.export(include_embedding=embedding)
         for memory in ticker.each(stream):
             ticker.total(stream.total)
@@ -108,7 +108,7 @@ def reading(file: Path) -> Iterator[tuple[TextIO, int | None]]:
 
 
 @contextmanager
-def _writing(file: Path) -> Iterator[TextIO]:
+def writing(file: Path) -> Iterator[TextIO]:
     """The file, in place only when all of it was written: an export that broke off must not look like a whole one."""
     if file == _STDIO:
         yield sys.stdout

@@ -60,6 +60,7 @@ class World:
         self.read_token = ""  # what reads give, as servers with several copies do
         self.model = ""
         self.hold_s = 0.0
+        self.weights: dict[str, float] = {}  # in force: a search then scores by them and by the labels of their names on the traces
         self.clock_skew_s = 0.0
 
     def calls(self, method: str) -> list[Any]:
@@ -210,6 +211,12 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
         hits = []
         for trace in self.world.visible(request.scope, vectors=request.include_embedding, strength=request.include_strength):
             signals = {"dense": len(words & set(trace.text.lower().split())) / max(1, len(words))}
+            if self.world.weights:
+                asked = {field.name: value for field, value in request.weights.ListFields()}
+                signals = {
+                    name: asked.get(name, weight) * float(trace.metadata.get(name, 0)) for name, weight in self.world.weights.items()
+                }
+                signals = {name: share for name, share in signals.items() if share or name == "dense"}
             if request.weights.salience:
                 signals["salience"] = request.weights.salience * trace.salience
             shares = [memory_pb2.SignalShare(signal=name, share=share) for name, share in signals.items()] if request.explain else []

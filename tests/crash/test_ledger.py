@@ -46,6 +46,17 @@ def test_old_runs_become_one_sum_and_nothing_is_lost(tmp_path: Path, monkeypatch
     assert ledger.total(runs) == ledger.total(made)
 
 
+def test_a_run_whose_finding_was_mended_is_in_no_sum_and_goes_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "MOST_RUNS", 3)
+    path = tmp_path / "kills.json"
+    made = [Run(f"2026-11-{day:02}", "abc", day, *(day + i for i in range(len(COUNTS))), mended="def" * (day == 2)) for day in range(1, 6)]
+    assert ledger.append(path, made[0]) and ledger.total(ledger.append(path, made[1])) == ledger.total(made[:1])
+    for run in made[2:]:
+        runs = ledger.append(path, run)
+    assert len(runs) <= 3 and not any(run.mended for run in runs)
+    assert ledger.total(runs) == ledger.total([made[0], *made[2:]])
+
+
 def test_a_report_file_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     report, path = tmp_path / "report.json", tmp_path / "kills.json"
     report.write_text(json.dumps(REPORT))

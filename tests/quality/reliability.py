@@ -42,13 +42,17 @@ def kills(count: int, clients: int, seed: int, kept: Path) -> Row:
     """The campaign as a row, with what earlier ones add up to; `kept`: the ledger, to which this one is added."""
     report = campaign.run(count, seed, clients, None)
     runs = ledger.append(kept, ledger.run_of(asdict(report), ledger.today(), ledger.commit_of()))
-    every = ledger.total(runs)
+    every, mended = ledger.total(runs), [run for run in runs if run.mended]
     found = (
         f"{report.lost} of {report.acked:,} lost, {report.returned} deletes undone, {report.sessions_broken} sessions broken in "
         f"{report.reads:,} reads, {report.failed_rpcs} calls failed; equal copies {report.converged_s} s after the end. "
-        f"All {len(runs)} runs: {every.kills:,} kills, {every.lost} of {every.acked:,} lost, {every.returned} undone, "
+        f"All {len(runs) - len(mended)} runs: {every.kills:,} kills, {every.lost} of {every.acked:,} lost, {every.returned} undone, "
         f"{every.sessions_broken} sessions broken in {every.reads:,} reads, {every.failed} calls failed"
-    ) + first(report.violations)
+    )
+    found += "".join(
+        f"; before {run.mended}: {run.kills} kills, {run.lost} lost, {run.sessions_broken} sessions broken, mended since" for run in mended
+    )
+    found += first(report.violations)
     done = f"{count} x SIGKILL at random instants under load, R=3 W=2"
     held = not (report.violations or every.lost or every.returned or every.sessions_broken)
     return Row("an acknowledged write survives any single node", done, "0 lost", found, held)

@@ -221,7 +221,7 @@ def test_a_word_for_every_value_and_for_those_of_a_newer_server(ours: Any, their
 
 def test_what_is_exported_is_what_was_promised() -> None:
     """A name that leaves this list is a break; one that enters it is a promise."""
-    streams = {"BackupStream", "ChatStream", "ConsolidationStream", "DrainStream", "ExportStream"}
+    streams = {"BackupStream", "ChatStream", "ConsolidationStream", "DrainStream", "ExportStream", "ForgetStream"}
     assert set(ndml.client.__all__) == {
         *("NdmlClient", "AsyncNdmlClient", "DEFAULT_ADDRESS", "CallOptions", "ClientOptions", "Retry", "Tls"),
         *streams, *(f"Async{name}" for name in streams),

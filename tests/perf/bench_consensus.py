@@ -21,10 +21,10 @@ from pathlib import Path
 
 import psutil
 
-from tests.perf import consensus_choices, consensus_processes, consensus_signed, consensus_sync
+from tests.perf import consensus_choices, consensus_joins, consensus_processes, consensus_signed, consensus_sync
 from tests.perf.tables import Part, as_json, as_markdown
 
-PARTS = ("reconcile", "overhead", "sync", "lost", "gossip", "signing", "signed", "deltas", "partition")
+PARTS = ("reconcile", "overhead", "sync", "joins", "lost", "gossip", "signing", "signed", "deltas", "partition")
 
 
 def run(options: argparse.Namespace) -> list[Part]:
@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> list[Part]:
         "reconcile": lambda: consensus_sync.reconcile(options.traces, options.differing, options.seeds),
         "overhead": lambda: consensus_sync.overhead(options.seeds),
         "sync": lambda: consensus_sync.sync_bytes(options.traces),
+        "joins": lambda: consensus_joins.joins(options.traces, options.seeds),
         "lost": lambda: consensus_choices.lost_updates(options.seeds * 20),
         "gossip": lambda: consensus_choices.gossip(options.nodes, options.zones, options.view),
         "signing": lambda: consensus_choices.signing(options.seeds * 20),

@@ -111,3 +111,16 @@ def test_columns_that_do_not_fit() -> None:
         StateColumns.of([b"i" * 16] * 2, [1, 1], [1, 2], state * 2)
     with pytest.raises(FieldInvalid, match="shape"):
         LevelBlock(np.array([b"i" * 16], "S16"), np.array([1], np.uint64), np.zeros((1, 1, 7)))
+
+
+def test_a_hundred_thousand_traces_are_one_call() -> None:
+    rng, count = Random(5), 100_000
+    few = [(1 + rng.randrange(3), state) for state in states(rng, 200)]
+    ids = [number.to_bytes(16, "big") for number in range(count)]
+    # Two patterns of different length, so that all pairs of states meet.
+    sides = [[few[number * step % size] for number in range(count)] for step, size in ((1, 200), (7, 199))]
+    ours, theirs = (StateColumns.of(ids, [1] * count, [c for c, _ in side], [state for _, state in side]) for side in sides)
+    joined = ours.joined(theirs).rows()
+    assert len(joined) == count
+    for place in rng.sample(range(count), 500):
+        assert joined[place] == (ids[place], 1, *by_hand(sides[0][place], sides[1][place]))

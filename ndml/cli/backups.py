@@ -12,10 +12,8 @@ import typer
 
 from ndml.cli import archive
 from ndml.cli.output import Ticker
-from ndml.cli.session import Session
+from ndml.cli.session import LONGEST_S, Session
 from ndml.errors import FieldInvalid
-
-_LONGEST_S = 24 * 3600.0
 
 Target = Annotated[Path, typer.Argument(help="File to write; in a directory it gets a name with the time.", show_default=False)]
 Keep = Annotated[
@@ -78,7 +76,7 @@ def restore(
         ticker.total(contents.parts)
         source.seek(0)
         with session.client(needs_user=False) as client:
-            result = client.restore(ticker.each(archive.parts(source)), timeout_s=_LONGEST_S)
+            result = client.restore(ticker.each(archive.parts(source)), timeout_s=LONGEST_S)
     text = f"{result.owners:,} users, {result.records:,} records, {result.changed:,} of them new here, {result.verified:,} users verified"
     session.output.result(result, text)
     if result.verified < result.owners:
@@ -88,7 +86,7 @@ def restore(
 
 def _fill(session: Session, sink: BinaryIO, created_at: str, ticker: Ticker) -> None:
     writer = archive.Writer(sink, created_at)
-    with session.client(needs_user=False) as client, client.backup(timeout_s=_LONGEST_S) as stream:
+    with session.client(needs_user=False) as client, client.backup(timeout_s=LONGEST_S) as stream:
         for part in stream:
             writer.part(part)
             ticker.reach(stream.owners_done, stream.owners_total or 0)

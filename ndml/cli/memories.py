@@ -14,12 +14,10 @@ from rich.console import RenderableType
 from ndml.cli import options as opt
 from ndml.cli.cards import cards, decision, when
 from ndml.cli.output import table, text_and_id
-from ndml.cli.session import Session
+from ndml.cli.session import LONGEST_S, Session
 from ndml.cli.transfer import add_file
 from ndml.client import Hit, Memory, Provenance, SearchResult
 from ndml.errors import FieldInvalid
-
-_LONGEST_S = 24 * 3600.0
 
 
 def register(app: typer.Typer) -> None:
@@ -249,7 +247,7 @@ def forget(context: typer.Context, yes: Annotated[bool, typer.Option("--yes", he
             raise FieldInvalid(f"all memories of {scope} would be erased, and there is no way back: say --yes", field="yes")
         if not yes and not typer.confirm(f"Erase all memories of {scope}? There is no way back"):
             raise typer.Exit(1)
-        with session.output.progress("erasing", None) as ticker, client.forget(timeout_s=_LONGEST_S) as steps:
+        with session.output.progress("erasing", None) as ticker, client.forget(timeout_s=LONGEST_S) as steps:
             for erased in steps:
                 ticker.reach(erased, erased)
     session.output.result({"erased": steps.erased, "done": steps.done}, f"{steps.erased:,} memories of {scope} erased; none is left")

@@ -8,6 +8,9 @@ from ndml.cli.output import Output
 from ndml.client import DEFAULT_ADDRESS, ClientOptions, NdmlClient, Tls
 from ndml.errors import FieldInvalid
 
+LONGEST_S = 24 * 3600.0
+"""For what goes over everything of a user, or of a suite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Session:

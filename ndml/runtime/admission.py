@@ -195,14 +195,15 @@ class Admission:
         if remaining_s is None:
             return
         now, flow = self._clock(), self._flow(method)
-        if (scarce := remaining_s <= flow.least_s()) and flow.may_probe():
+        least_s = flow.least_s()
+        if remaining_s <= least_s and flow.may_probe():
             return
-        if remaining_s <= flow.least_s() * _HOPELESS:
+        if remaining_s <= least_s * _HOPELESS:
             # It waited before anybody could look at it; so will the next ones, and what they have left is to be looked at closely.
             self._late_until = now + _LATE_S
             raise DeadlinePassed(f"{remaining_s:.3f} s of the deadline were left, less than any call takes lately: nothing was done")
         expected = flow.expected_s()
-        if expected > self._limits.share * remaining_s or (now < self._late_until and scarce):
+        if expected > self._limits.share * remaining_s or (now < self._late_until and remaining_s <= least_s):
             self._late_until = now + _LATE_S
             # A delay in steps: a message of its own for each call would cost more than it says.
             retry = min(_MOST_RETRY_S, max(_LEAST_RETRY_S, round(expected, 1)))

@@ -34,11 +34,11 @@ class Forget:
         erased, idle, met = 0, 0, True
         with span(semconv.SPAN_FORGET_SCOPE):
             while met:  # until a walk from the first place to the last meets nothing
-                met = False
-                before: node_pb2.ListPlace | None = node_pb2.ListPlace()
-                while before is not None:
+                met, more = False, True
+                before: node_pb2.ListPlace | None = None
+                while more:
                     page, seen = await self._page(owner, request, before, seen, call)
-                    before = page.next if page.HasField("next") else None
+                    more, before = page.HasField("next"), page.next
                     if not page.traces:
                         continue
                     met = True
@@ -51,12 +51,11 @@ class Forget:
         yield memory_pb2.ForgetScopeResponse(erased=erased, done=True, consistency_token=write_consistency_token({owner: seen}))
 
     async def _page(
-        self, owner: Owner, request: memory_pb2.ForgetScopeRequest, before: node_pb2.ListPlace, seen: Seen, call: Call
+        self, owner: Owner, request: memory_pb2.ForgetScopeRequest, before: node_pb2.ListPlace | None, seen: Seen, call: Call
     ) -> tuple[node_pb2.ListResult, Seen]:
         """Some that are left. One with a place to go on from may be empty: what has expired is not listed, and goes by itself."""
-        action = node_pb2.ListAction(limit=_PAGE, agent=request.scope.agent, session=request.scope.session, include_archived=True)
-        if before.trace_id:
-            action.before.CopyFrom(before)
+        scope = request.scope
+        action = node_pb2.ListAction(limit=_PAGE, before=before, agent=scope.agent, session=scope.session, include_archived=True)
         operation = node_pb2.Operation(tenant=owner.tenant, user=owner.user, traceparent=call.traceparent, list=action)
         consistency = request.consistency or types_pb2.CONSISTENCY_QUORUM
         done = await self._nodes.execute(owner, operation, call, seen=seen, consistency=consistency)

@@ -45,17 +45,16 @@ def shown(versions: Mapping[Dot, Stored], trust: Trust, dimension: int) -> Shown
     """
     if len(versions) == 1:
         return Shown(next(iter(versions)), frozenset(), {})
-    repeated = _repeated(versions)
-    trusts = {dot: trust(dot.replica) for dot in sorted(versions)}
-    versions = {dot: stored for dot, stored in versions.items() if dot not in repeated}
-    dots = [dot for dot, weight in trusts.items() if weight > 0 and dot in versions] or sorted(versions)
+    judged = sorted(versions.keys() - _repeated(versions))
+    trusts = {dot: trust(dot.replica) for dot in judged}
+    dots = [dot for dot, weight in trusts.items() if weight > 0] or judged
     siblings = [_sibling(versions[dot], trusts[dot], dimension) for dot in dots]
     found = resolve(siblings)
     winner = dots[found.winner]
     key = siblings[found.winner].key
-    rivals = frozenset(dot for dot, stored in versions.items() if _key(stored) != key)
+    rivals = frozenset(dot for dot in judged if _key(versions[dot]) != key)
     support = {dot: _support(found, i, sibling) for i, (dot, sibling) in enumerate(zip(dots, siblings, strict=True))}
-    return Shown(winner, rivals, dict.fromkeys(trusts, 0) | support)
+    return Shown(winner, rivals, dict.fromkeys(versions, 0) | support)
 
 
 def _repeated(versions: Mapping[Dot, Stored]) -> frozenset[Dot]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import grpc
 
@@ -47,17 +47,21 @@ def shown(addresses: Mapping[str, str], users: Mapping[str, Mapping[str, str]], 
     finals: dict[str, dict[str, int]] = {}
     for node, address in addresses.items():
         with grpc.insecure_channel(address, options=_LIMIT) as channel:
-            stub = replication_pb2_grpc.ReplicationServiceStub(channel)
             final = finals[node] = {}
             for user, ids in users.items():
                 names = {trace_id: trace for trace, trace_id in ids.items()}
-                request = replication_pb2.FetchRecordsRequest(tenant=tenant, user=user, all=True)
-                for part in stub.FetchRecords(request, timeout=60):
-                    for record in part.records:
-                        trace = names.get(record.trace_id.hex())
-                        if trace is not None:
-                            final[trace] = _number(record)
+                for record in _records(channel, user, tenant):
+                    trace = names.get(record.trace_id.hex())
+                    if trace is not None:
+                        final[trace] = _number(record)
     return finals
+
+
+def _records(channel: grpc.Channel, user: str, tenant: str) -> Iterator[replication_pb2.TraceRecord]:
+    """Everything of the user at the node."""
+    request = replication_pb2.FetchRecordsRequest(tenant=tenant, user=user, all=True)
+    for part in replication_pb2_grpc.ReplicationServiceStub(channel).FetchRecords(request, timeout=60):
+        yield from part.records
 
 
 def _number(record: replication_pb2.TraceRecord) -> int:
@@ -71,7 +75,5 @@ def standing(addresses: Mapping[str, str], user: str, tenant: str = "default") -
     counts = {}
     for node, address in addresses.items():
         with grpc.insecure_channel(address, options=_LIMIT) as channel:
-            request = replication_pb2.FetchRecordsRequest(tenant=tenant, user=user, all=True)
-            parts = replication_pb2_grpc.ReplicationServiceStub(channel).FetchRecords(request, timeout=60)
-            counts[node] = sum(record.length % 2 for part in parts for record in part.records)
+            counts[node] = sum(record.length % 2 for record in _records(channel, user, tenant))
     return counts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from statistics import median
-from time import perf_counter
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from ndml.btsp.record import RECORD, encoded
 from ndml.crdt.blocks import StateColumns
 from ndml.crdt.existence import PRESENT
 from ndml.crdt.record import Contribution, TraceRecord, joined_all
+from tests.perf.consensus_sync import timed
 from tests.perf.tables import Part, Row, Table
 
 ONE_BY_ONE = 5_000
@@ -44,18 +44,15 @@ def joins(traces: int, seeds: int) -> Part:
     one, other = records(ours, ONE_BY_ONE), records(theirs, ONE_BY_ONE)
     whole, singly, moved = [], [], []
     for _ in range(seeds):
-        began = perf_counter()
-        joined = ours.joined(theirs)
-        whole.append(perf_counter() - began)
-        began = perf_counter()
-        each = [joined_all([a], [b])[0] for a, b in zip(one, other, strict=True)]
-        singly.append((perf_counter() - began) / ONE_BY_ONE * traces)
-        began = perf_counter()
-        _ = (ours.states.copy(), theirs.states.copy())
-        moved.append(perf_counter() - began)
+        joined, took = timed(lambda: ours.joined(theirs))
+        whole.append(took)
+        each, took = timed(lambda: [joined_all([a], [b])[0] for a, b in zip(one, other, strict=True)])
+        singly.append(took / ONE_BY_ONE * traces)
+        _, took = timed(lambda: (ours.states.copy(), theirs.states.copy()))
+        moved.append(took)
     if [record.states[_REPLICAS[0]].state for record in each] != [row[3] for row in joined.rows()[:ONE_BY_ONE]]:
         raise RuntimeError("columns and records disagree")
-    block, single, copy = (1e3 * median(times) for times in (whole, singly, moved))
+    block, single, copy = (median(times) for times in (whole, singly, moved))
     found = f"{block:.0f} ms, {1e3 * block / traces:.2f} us a trace"
     note = f"{traces:,} traces with feedback on both sides, {RECORD.itemsize} bytes each; medians of {seeds}."
     rows = [

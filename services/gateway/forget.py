@@ -19,6 +19,8 @@ _PAGE = 256
 """Traces deleted side by side."""
 _MOST_IDLE = 5
 """Pages in a row of which nothing could be deleted: others delete them, or copies do not agree yet."""
+_MOST_WALKS = 100
+"""Over what is left. Two are enough where nobody writes: one that deletes, one that meets nothing."""
 
 
 class Forget:
@@ -31,9 +33,9 @@ class Forget:
         """Progress, the last message with done = true. Raises FieldInvalid, OwnerUnavailable, Overloaded."""
         owner = owner_of(request.scope, call)
         seen: Seen = read_consistency_token(request.consistency_token, owner)
-        erased, idle, met = 0, 0, True
+        erased, idle = 0, 0
         with span(semconv.SPAN_FORGET_SCOPE):
-            while met:  # until a walk from the first place to the last meets nothing
+            for _ in range(_MOST_WALKS):  # until one from the first place to the last meets nothing
                 met, more = False, True
                 before: node_pb2.ListPlace | None = None
                 while more:
@@ -48,6 +50,10 @@ class Forget:
                         text = f"{len(page.traces)} traces are listed and cannot be deleted: repeat the call, it goes on from here"
                         raise Overloaded(text)
                     yield memory_pb2.ForgetScopeResponse(erased=erased, consistency_token=write_consistency_token({owner: seen}))
+                if not met:
+                    break
+            else:
+                raise Overloaded("the scope is written to faster than it is erased: stop its writers, then repeat the call")
         yield memory_pb2.ForgetScopeResponse(erased=erased, done=True, consistency_token=write_consistency_token({owner: seen}))
 
     async def _page(

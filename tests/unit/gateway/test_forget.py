@@ -66,3 +66,18 @@ async def test_what_is_listed_and_cannot_be_deleted_ends_the_call() -> None:
         async for part in service(nodes).ForgetScope(valid(memory_pb2.ForgetScopeRequest(scope=SCOPE)), CALL):
             parts.append(part)
     assert parts[0].erased == 3 and not any(part.done for part in parts)
+
+
+async def test_a_scope_that_is_written_to_all_the_while_ends_the_call() -> None:
+    shelf = Shelf(2)
+
+    def written_to(operation: pb.Operation) -> pb.OperationResult:
+        answer = shelf(operation)
+        shelf.left = shelf.left or IDS[:1]
+        return answer
+
+    parts: list[memory_pb2.ForgetScopeResponse] = []
+    with pytest.raises(Overloaded, match="written to faster"):
+        async for part in service(Nodes(written_to)).ForgetScope(valid(memory_pb2.ForgetScopeRequest(scope=SCOPE)), CALL):
+            parts.append(part)
+    assert len(parts) == 100 and not any(part.done for part in parts)

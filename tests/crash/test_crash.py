@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import campaign, disk, fabric, forgotten, late, overload, partition, scenarios
+from tests.crash import campaign, disk, fabric, forgotten, late, newcomer, overload, partition, scenarios
 
 
 @pytest.mark.xdist_group("crash")
@@ -23,7 +23,7 @@ def test_a_partition_loses_nothing_and_heals(tmp_path: Path) -> None:
 
 
 @pytest.mark.xdist_group("crash")
-@pytest.mark.parametrize("scenario", [scenarios.wiped_disk, scenarios.drained_node], ids=lambda scenario: scenario.__name__)
+@pytest.mark.parametrize("scenario", [scenarios.wiped_disk, scenarios.drained_node, newcomer.added_node], ids=lambda each: each.__name__)
 def test_a_fault_is_survived(scenario: object) -> None:
     row = scenario()  # type: ignore[operator]
     assert row.held, row

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from tests.crash import campaign, disk, fabric, forgotten, late, ledger, overload, partition, scenarios
+from tests.crash import campaign, disk, fabric, forgotten, late, ledger, newcomer, overload, partition, scenarios
 from tests.crash.load import Row, first
 
 HEAD = """# Reliability, measured
@@ -77,7 +77,7 @@ def works(given: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Row], s
     for kind in ("both", "one-way"):
         yield kind, partial(cut, kind, given.cut_s, 4), apart
     small, faked = disk.unavailable(), late.unavailable()
-    for scenario in (*scenarios.SCENARIOS, forgotten.forgotten, disk.torn_log, late.slow_node, overload.row):
+    for scenario in (*scenarios.SCENARIOS, newcomer.added_node, forgotten.forgotten, disk.torn_log, late.slow_node, overload.row):
         yield scenario.__name__ if scenario is not overload.row else "overload", scenario, ""
     for scenario in (disk.full_disk_alone, disk.full_disk_of_three):
         yield scenario.__name__, scenario, small

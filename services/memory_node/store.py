@@ -35,6 +35,9 @@ log = get_logger(__name__)
 _BUSY_S = 5.0
 # While a checkpoint waits for readers it keeps the writer out.
 _CHECKPOINT_WAIT_MS = 50
+_PARTS = ("", "-wal", "-shm", ".seal")
+_DAMAGED_KEPT = 2
+"""Newest damaged stores that stay beside the new one: a disk that goes on damaging them must not fill."""
 
 
 class Store:
@@ -88,7 +91,8 @@ class Store:
         try:
             self._open()
         except (sqlite3.DatabaseError, StoreDamaged) as error:
-            if self.settings.on_damage == "refuse":
+            # Locked, no space, no permission: the file may be good.
+            if self.settings.on_damage == "refuse" or isinstance(error, sqlite3.OperationalError):
                 raise
             self.set_aside = self._move_away()
             log.error("store_set_aside", error=str(error), kept_as=str(self.set_aside))
@@ -99,10 +103,13 @@ class Store:
         self._close_all()
         stamp = datetime.fromtimestamp(self._now_ns() / 1e9, UTC).strftime("%Y%m%dT%H%M%S%f")
         kept = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
-        for suffix in ("", "-wal", "-shm", ".seal"):
+        for suffix in _PARTS:
             part = self.path.with_name(self.path.name + suffix)
             if part.exists():
                 part.rename(kept.with_name(kept.name + suffix))
+        for old in sorted(self.path.parent.glob(f"{self.path.name}.damaged-*[0-9]"))[:-_DAMAGED_KEPT]:
+            for suffix in _PARTS:
+                old.with_name(old.name + suffix).unlink(missing_ok=True)
         return kept
 
     def _open(self) -> None:

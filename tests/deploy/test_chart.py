@@ -212,6 +212,14 @@ def test_a_token_in_values_becomes_a_secret_and_no_config_map() -> None:
         assert key[0] == "Secret" or "0123456789abcdef" not in yaml.safe_dump(found), key
 
 
+@pytest.mark.parametrize(("nodes", "asked"), [(3, "set_aside"), (1, "refuse")])
+def test_a_damaged_store_is_filled_anew_only_where_there_are_copies(nodes: int, asked: str) -> None:
+    [config] = [found for (kind, name), found in by_key(rendered({"memoryNode": {"replicas": nodes}})).items()
+                if kind == "ConfigMap" and "memory-node" in name]  # fmt: skip
+    [text] = config["data"].values()
+    assert yaml.safe_load(text)["store"]["on_damage"] == asked
+
+
 @pytest.mark.parametrize("asked", ["none", "require"])
 def test_callers_of_ours_show_a_certificate_where_the_gateway_asks_for_one(asked: str) -> None:
     objects = by_key(rendered({**EVERYTHING, "tls": {**EVERYTHING["tls"], "gatewayClientAuth": asked}}))

@@ -88,6 +88,32 @@ def test_a_store_that_was_killed_and_is_damaged_is_set_aside_too(tmp_path: Path,
     site.close()
 
 
+def test_of_stores_that_were_set_aside_the_newest_stay(tmp_path: Path) -> None:
+    kept = []
+    for time in range(4):
+        filled(tmp_path, "n0")
+        path = tmp_path / "n0" / "ndml.db"
+        flipped(path, random.Random(1))
+        site = Site(tmp_path, "n0", on_damage="set_aside", later_us=time)
+        kept.append(site.store.set_aside)
+        site.close()
+        path.unlink()
+    assert [path is not None and path.exists() for path in kept] == [False, False, True, True]
+
+
+def test_a_store_that_cannot_be_opened_now_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    filled(tmp_path, "n0")
+    log = tmp_path / "n0" / "ndml.db-wal"
+    log.unlink(missing_ok=True)
+    log.mkdir()
+    with pytest.raises(StoreRefused):
+        Site(tmp_path, "n0", on_damage="set_aside")
+    log.rmdir()
+    site = Site(tmp_path, "n0", on_damage="set_aside")
+    assert site.store.set_aside is None and site.shown()
+    site.close()
+
+
 COLUMNS = ["payload", "vector", "speaker", "learned_at_us", "content_hash", "salience", "clock"]
 
 

@@ -36,7 +36,7 @@ class Site:
     """A store with a reader; its clock is the test's."""
 
     def __init__(self, directory: Path, name: str, **fields: Any) -> None:
-        self.now_ns = (harness.T0_US + 10**9) * 1000
+        self.now_ns = (harness.T0_US + 10**9 + fields.pop("later_us", 0)) * 1000
         most = fields.pop("max_owner_traces", 10**6)
         self.store = Store(
             StoreSection(data_dir=directory / name, **fields), Identity(name, harness.DIMENSION, harness.MODEL), most, self._now

@@ -91,9 +91,11 @@
 {{- define "ndml.config.memory-node" -}}
 {{- $consensus := include "ndml.consensusAddresses" . | fromJsonArray -}}
 {{- $limit := include "ndml.bytes" .Values.memoryNode.resources.limits.memory | int64 -}}
+{{- /* A damaged store is kept and filled anew where others have copies; the only copy is left for a person to look at. */ -}}
+{{- $onDamage := gt (include "ndml.copies" . | int) 1 | ternary "set_aside" "refuse" -}}
 {{- dict
   "node" (dict "dimension" .Values.embedding.dimension "embedding_model" .Values.embedding.model "rejoin" true)
-  "store" (dict "data_dir" "/data" "max_traces" .Values.memoryNode.maxTraces)
+  "store" (dict "data_dir" "/data" "max_traces" .Values.memoryNode.maxTraces "on_damage" $onDamage)
   "engine" (dict "index_memory_limit" (div $limit 2))
   "index" (dict "device" (.Values.memoryNode.gpu.enabled | ternary "gpu" "cpu"))
   "placement" (dict "consensus" $consensus)

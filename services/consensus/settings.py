@@ -97,8 +97,13 @@ class DeltasSection(Section):
         100_000, ge=100, description="Updates held; 200 B of memory each. At the bound the oldest go, and who lacks them reconciles."
     )
     max_bytes: int = Field(256 << 20, ge=1 << 20, description="Bytes of updates held: an hour of a busy cluster with a node down.")
-    max_age_s: float = Field(86_400.0, gt=0, description="No update lies here longer: what is erased from memory must end here too.")
-    grace_s: float = Field(60.0, ge=0, description="An update that nobody needs now is kept so long: its owner may be getting a copy.")
+    max_age_s: float = Field(86_400.0, gt=0, description="No update lies here longer, whoever lacks it.")
+    grace_s: float = Field(
+        60.0,
+        ge=0,
+        description="An update that nobody needs now is kept so long: its owner may be getting a copy. One with something that was erased "
+        "goes so long after the erasure, whoever lacks it.",
+    )
     max_authors: int = Field(
         4096, ge=1, description="Stores whose positions are remembered: one for each node and each time it was replaced."
     )

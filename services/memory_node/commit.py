@@ -191,6 +191,8 @@ class Committer:
         self._gaps = Gaps()
         self._owner_cache = owner_cache
         self.last_sequence = int(connection.execute("SELECT value FROM meta WHERE key = 'last_sequence'").fetchone()[0])
+        self.removed_at = self.last_sequence
+        """The last sequence number at which something was deleted or replaced: the store's log has it still."""
         clock = int(connection.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()[0])
         self.author = Author(HybridClock(now_ns, start=clock), identity.node_id, identity.dimension, trust)
         held = "SELECT total(episodic + semantic + procedural), count(*) FROM owners WHERE episodic + semantic + procedural > 0"
@@ -242,6 +244,8 @@ class Committer:
 
     def _remember(self, work: Transaction) -> None:
         self.last_sequence, self.totals = work.last_sequence, work.totals
+        if work.removed or work.dropped:
+            self.removed_at = work.last_sequence
         for owner in work.dropped:
             self._owners.pop(owner, None)
             self._gaps.forget(owner)

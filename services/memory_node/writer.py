@@ -107,13 +107,16 @@ class Writer:
 
 
 class Checkpointer:
-    """Looks at the log's length now and then: a long one is moved into the store; an idle one is emptied.
+    """Looks at the log now and then: a long one is moved into the store; an idle one is emptied.
 
-    Emptying also removes what deleted traces left in the log.
+    scrub_s: how often it is emptied while writes go on, where it has what was deleted or replaced meanwhile.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, scrub_s: float = 5.0) -> None:
         self._store = store
+        self._scrub_s = scrub_s
+        self._seen = self._clean = -1
+        self._scrubbed = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="checkpointer", daemon=True)
 
@@ -124,13 +127,22 @@ class Checkpointer:
         self._stop.set()
         self._thread.join()
 
+    def look(self) -> None:
+        """One look. Idle: nothing was written since the one before."""
+        settings, committer = self._store.settings, self._store.committer
+        sequence, removed = committer.last_sequence, committer.removed_at
+        idle, self._seen = sequence == self._seen, sequence
+        if idle and self._store.log_bytes():
+            self._store.checkpoint(empty_log=True)
+        elif removed > self._clean and time.monotonic() - self._scrubbed >= self._scrub_s:
+            self._scrubbed = time.monotonic()
+            # Most of it beside the writer, so that what keeps it out is short.
+            self._store.checkpoint(empty_log=False)
+            if self._store.checkpoint(empty_log=True):
+                self._clean = removed
+        elif self._store.log_bytes() > settings.checkpoint_bytes:
+            self._store.checkpoint(empty_log=False)
+
     def _run(self) -> None:
-        settings = self._store.settings
-        seen = -1
-        while not self._stop.wait(settings.checkpoint_interval_s):
-            sequence = self._store.committer.last_sequence
-            idle, seen = sequence == seen, sequence
-            if idle and self._store.log_bytes():
-                self._store.checkpoint(empty_log=True)
-            elif self._store.log_bytes() > settings.checkpoint_bytes:
-                self._store.checkpoint(empty_log=False)
+        while not self._stop.wait(self._store.settings.checkpoint_interval_s):
+            self.look()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from ndml.crdt import existence
 from ndml.errors import FieldInvalid
 from ndml.internal.v1 import replication_pb2 as rpb
 from ndml.placement.roster import MAX_NODE_ID_BYTES, MAX_REPLICA
@@ -57,11 +58,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """An update: its entry, its bytes, and the trace context of the request behind it."""
+    """An update: its entry, its bytes, the trace context of the request behind it, and ids of the traces that it erases."""
 
     entry: Entry
     body: bytes
     traceparent: str = ""
+    erases: Sequence[bytes] = ()
 
 
 def delta_of(update: rpb.OwnerUpdate, arrived: float, via: Via, max_bytes: int, field: str = "updates") -> Delta:
@@ -82,7 +84,12 @@ def delta_of(update: rpb.OwnerUpdate, arrived: float, via: Via, max_bytes: int, 
     entry = Entry(
         update.replica, update.counter, update.previous, update.node_id, update.tenant, update.user, len(body), arrived, via
     )  # fmt: skip
-    return Delta(entry, body, update.traceparent)
+    return Delta(entry, body, update.traceparent, erased_in(update))
+
+
+def erased_in(update: rpb.OwnerUpdate) -> list[bytes]:
+    """Ids of the traces that it erases."""
+    return [record.trace_id for record in update.records if record.length == existence.REMOVED]
 
 
 def check_position(replica: int, counter: int, field: str) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from ndml.crdt.rates import AuthorRates
-from ndml.errors import DeadlinePassed, Draining, FieldInvalid, Overloaded
+from ndml.errors import DeadlinePassed, Draining, FieldInvalid, Overloaded, StoreUnavailable
 from ndml.runtime import metrics
 from ndml.runtime.log import get_logger
 from services.consensus.deltas.compaction import Compaction, Keeping
+from services.consensus.deltas.erasures import Erasures
 from services.consensus.deltas.log import DeltaLog
 from services.consensus.deltas.members import MemberSession
 from services.consensus.deltas.mesh import Mesh
@@ -39,6 +40,7 @@ class DeltaExchange:
         self.guard = guard
         log.peers_have = mesh.everybody_has
         self.compaction = Compaction(log, keeping)
+        self.erasures = Erasures(log, keeping.grace_s)
         self._bounds = bounds
         self._rates = AuthorRates(author_updates_per_s, log.clock)
         self._max_attached = max_attached
@@ -128,6 +130,10 @@ class DeltaExchange:
         while True:
             await asyncio.sleep(self._compact_interval_s)
             self.compaction.run()
+            try:
+                await self.erasures.run()
+            except StoreUnavailable as error:
+                log.warning("erasures_wait", reason=error.reason, error=str(error))
 
     def _count(self) -> None:
         metrics.DELTA_STREAMS.labels("member").set(len(self._attached))

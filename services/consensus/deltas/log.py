@@ -64,6 +64,8 @@ class DeltaLog:
         self.placement = placement
         self.taken = 0
         """Updates that were new, since the start."""
+        self.erasing: deque[Delta] = deque(maxlen=bounds.max_entries)
+        """New updates with erasures in them, for whoever takes them from here."""
         self.peers_have: PeersHave = nobody_else
         """What the linked consensus nodes have: nothing is dropped at a bound before it was passed on."""
         self._store = store
@@ -165,7 +167,12 @@ class DeltaLog:
         return [n for n in copies if n != entry.node_id and delivered(n, entry.author) < entry.counter]
 
     def drop(self, keys: Sequence[Key]) -> None:
-        """Give up updates that not everybody has: those who lack one are told to reconcile, and peers that lack it to tell theirs."""
+        """Give up updates that copies may need: at a bound, by age, or damaged."""
+        metrics.DELTAS_DROPPED.inc(len(keys))
+        self.give_up(keys)
+
+    def give_up(self, keys: Sequence[Key]) -> None:
+        """Let go of updates, whoever has them: those who lack one are told to reconcile, and peers that lack it to tell theirs."""
         told = False
         for key in keys:
             entry = self.index.get(key)
@@ -175,7 +182,6 @@ class DeltaLog:
             if lacking:
                 self._mark_dropped(*key)
                 told = True
-        metrics.DELTAS_DROPPED.inc(len(keys))
         self.discard(keys)
         if told:
             self._tell()
@@ -302,6 +308,8 @@ class DeltaLog:
         for delta in change.added:
             self.index.add(delta.entry)
             self._remember(delta)
+            if delta.erases:
+                self.erasing.append(delta)
         for author, (name, counter) in change.positions.items():
             self.index.positions[author] = max(counter, self.index.positions.get(author, 0))
             self.index.names[author] = name

@@ -151,6 +151,8 @@ class SqliteDeltaStore:
         try:
             self._write(writer, change)
             writer.execute("COMMIT")
+            if change.removed:  # what goes, goes from the log of the file too
+                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except BaseException:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")

@@ -35,6 +35,7 @@ from services.memory_node.records import Owner, timestamp
 from services.memory_node.schema import Identity, StoreRefused
 from services.memory_node.settings import StoreSection
 from services.memory_node.store import Store
+from services.memory_node.writer import Checkpointer
 from tests.unit.memory_node import node_harness as harness
 
 ANN, BOB = Owner("t", "ann"), Owner("t", "bob")
@@ -164,6 +165,24 @@ def test_a_delete_erases_the_bytes_and_a_replay_cannot_bring_them_back(tmp_path:
         for part in (b"secret-text", b"secret-label", harness.vector(1)):
             assert part not in on_disk
         assert bytes.fromhex(secret.trace_id) in on_disk
+
+
+def test_what_was_deleted_or_replaced_leaves_the_log_while_writes_go_on(tmp_path: Path) -> None:
+    def held() -> bool:
+        return any(b"text-of-the-" in path.read_bytes() for path in tmp_path.iterdir())
+
+    with opened(tmp_path) as store:
+        deleted, replaced = harness.trace(1, "text-of-the-deleted"), harness.trace(2, "text-of-the-replaced")
+        write(store, ANN, put(deleted, replaced))
+        change = MemoryTrace(trace_id=replaced.trace_id, text="new", embedding=Embedding(vector=harness.vector("new")))
+        write(store, ANN, pb.DeleteAction(trace_id=deleted.trace_id), pb.UpdateAction(trace=change, fields=["text"]))
+        often, seldom = Checkpointer(store, scrub_s=0.0), Checkpointer(store, scrub_s=3600.0)
+        for seed in range(3, 6):
+            write(store, ANN, put(harness.trace(seed)))
+            seldom.look()
+        assert held(), "not idle, and not due"
+        often.look()
+        assert not held()
 
 
 @pytest.mark.parametrize(

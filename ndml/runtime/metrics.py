@@ -94,9 +94,7 @@ DELTA_LOG_LIMIT = Gauge(names.METRIC_DELTA_LOG_LIMIT, "What the delta log may ho
 DELTAS_TAKEN = Counter(names.METRIC_DELTAS_TAKEN, "Updates that were new to this consensus node, on disk")
 DELTAS_DELIVERED = Counter(names.METRIC_DELTAS_DELIVERED, "Offers that a memory node answered with having the update on disk")
 DELTAS_DROPPED = Counter(names.METRIC_DELTAS_DROPPED, "Updates given up before every copy had them: at a bound, by age, or damaged")
-DELTAS_ERASED = Counter(
-    names.METRIC_DELTAS_ERASED, "Updates given up because something in them was erased from memory since"
-)
+DELTAS_ERASED = Counter(names.METRIC_DELTAS_ERASED, "Updates given up because something in them was erased from memory since")
 DELTAS_REFUSED = Counter(names.METRIC_DELTAS_REFUSED, "Updates whose signature does not hold, or whose author is not trusted")
 DELTAS_CROSS_ZONE = Counter(names.METRIC_DELTAS_CROSS_ZONE, "Updates sent to consensus nodes of other zones")
 DELTA_LAG = Gauge(names.METRIC_DELTA_LAG, "Updates in the log that a memory node has yet to take", ["node"])

@@ -1,4 +1,4 @@
-"""What the docs have people type is typed here, line by line, against the suite; a line that cannot be names the test that does what it does.
+"""What the docs have people type is typed here, line by line, against the suite; for a line that cannot be, the test that does it is named.
 
 `kubectl`, `helm install` and `docker` need a cluster or a daemon: what they are given is tested by tests/deploy.
 """
@@ -38,7 +38,6 @@ ELSEWHERE = {
     "docker compose": "tests/deploy/test_containers.py",
     "make images": "tests/deploy/test_images.py",
     "make test": ".ci/run",
-    "make demo": ".ci/run",
     "python scripts/demo.py": ".ci/run",
     'eval "$(scripts/dockerd_in_vm.sh': "tests/deploy/containers.py",
     "scripts/": "tests/deploy/containers.py",

@@ -13,6 +13,7 @@ from ndml.crdt.causal import Dot
 from ndml.crdt.record import Contribution, TraceRecord
 from ndml.internal.v1 import replication_pb2 as rpb
 from services.gateway import quorum
+from services.gateway.reads import Reads
 from services.memory_node import joins, replica_reader, store, transaction
 from services.memory_node.digests import Digests, owner_digests
 from services.memory_node.heads import Heads
@@ -22,6 +23,7 @@ from services.memory_node.records import Owner
 from services.memory_node.replicas import CONTENT, Held
 from services.memory_node.replication import reconcile
 from services.memory_node.store import Store
+from tests.sim.clients import ONE
 from tests.sim.faults import Plan
 from tests.sim.network import Weather
 from tests.sim.world import Shape
@@ -150,6 +152,16 @@ def a_write_replaces_what_it_did_not_see() -> AbstractContextManager[Any]:
     return patch.object(transaction.Transaction, "rewrite", wrong)
 
 
+def a_token_stands_for_the_other_copies() -> AbstractContextManager[Any]:
+    """A QUORUM read of a caller with a token asks one copy that knows all of it: what others were told since is missed."""
+    right = Reads._once
+
+    async def wrong(self: Reads, owner: Any, operation: Any, deadline: Any, seen: Any, consistency: Any) -> Any:
+        return await right(self, owner, operation, deadline, seen, ONE if seen else consistency)
+
+    return patch.object(Reads, "_once", wrong)
+
+
 @contextmanager
 def sweeps_repair_nothing() -> Iterator[None]:
     """A round compares, and believes that it has mended: neither fetches nor pushes."""
@@ -175,4 +187,5 @@ MUTANTS = (
     Mutant(digests_leave_out_what_is_erased, _CUTS, _STORM),
     Mutant(a_write_replaces_what_it_did_not_see),
     Mutant(sweeps_repair_nothing, _CUTS, _STORM),
+    Mutant(a_token_stands_for_the_other_copies, _CUTS, _STORM, destructive=""),
 )

@@ -27,8 +27,9 @@ from tests.sim.checkers.convergence import diverged, rounds_allowed
 from tests.sim.checkers.erased import erased_returns
 from tests.sim.checkers.lost_acks import lost_acks
 from tests.sim.checkers.lost_contents import lost_contents, shown_apart
+from tests.sim.checkers.quorum import stale_reads
 from tests.sim.checkers.sessions import monotonic_reads, read_your_writes
-from tests.sim.clients import Client, Habits, Notes, Trace, number_of
+from tests.sim.clients import REPLICAS, Client, Habits, Notes, Trace, number_of
 from tests.sim.faults import Faults, Plan
 from tests.sim.history import GONE, History
 from tests.sim.loop import VirtualLoop, run
@@ -105,7 +106,7 @@ class Suite:
         self._directory = directory
         self.owners = [Owner("t", f"u{i}") for i in range(self.shape.owners)]
         names = [f"m{i}" for i in range(self.shape.nodes)]
-        self.roster = Roster(names, 3, Random(random.random()))
+        self.roster = Roster(names, REPLICAS, Random(random.random()))
         names += ["joining"] if self.plan.joins else []
         consensus = [f"c{i}" for i in range(self.shape.consensus)]
         self.consensus = {name: self._consensus_node(name, consensus) for name in consensus}
@@ -223,6 +224,9 @@ class Suite:
         history, texts = self.notes.history, self._texts()
         found = [f"after {rounds - 1} rounds: {each}" for each in diverged(self._digests())]
         found += read_your_writes(history) + monotonic_reads(history)
+        if not self.plan.destructive:
+            # A copy that lost its disk knows nothing and answers, until it is taken for one that joins.
+            found += stale_reads(history, REPLICAS)
         for owner in self.owners:
             finals, part = self._finals(owner), self._history_of(owner)
             found += lost_acks(part, finals) + erased_returns(part, finals)

@@ -52,7 +52,7 @@ class Mutant:
         """What the runs are like."""
         destructive = plan.destructive if self.destructive is None else self.destructive
         if self.small:
-            shape = replace(shape, nodes=3, consensus=1)
+            shape, plan = replace(shape, nodes=3, consensus=1), replace(plan, zones=False)
         return shape, replace(plan, kinds=self.kinds or plan.kinds, weather=self.weather or plan.weather, destructive=destructive)
 
 

@@ -17,6 +17,7 @@ from unittest.mock import patch
 import structlog
 
 from ndml.errors import OwnerUnavailable
+from services.consensus.deltas.entries import Via
 from services.gateway.liveness import Liveness
 from services.gateway.quorum import Quorum
 from services.gateway.reads import Reads
@@ -49,6 +50,9 @@ _MOVES_S = 120
 
 _OPERATIONS = 40
 """Of all clients together: many short sessions, or few long ones."""
+
+_ZONED = 4
+"""Consensus nodes of a suite in two zones: two in each, so that both have somebody to elect."""
 
 _SHM = Path("/dev/shm")
 
@@ -84,6 +88,9 @@ class Outcome:
     conflicts: int = 0
     """Traces that more than one content was left of."""
 
+    crossed: int = 0
+    """Updates sent from one zone to the other."""
+
     faults: list[str] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
 
@@ -108,7 +115,7 @@ class Suite:
         names = [f"m{i}" for i in range(self.shape.nodes)]
         self.roster = Roster(names, REPLICAS, Random(random.random()))
         names += ["joining"] if self.plan.joins else []
-        consensus = [f"c{i}" for i in range(self.shape.consensus)]
+        consensus = [f"c{i}" for i in range(_ZONED if self.plan.zones else self.shape.consensus)]
         self.consensus = {name: self._consensus_node(name, consensus) for name in consensus}
         self.nodes = {name: self._memory_node(name, consensus) for name in names}
         self.clients = self._clients()
@@ -131,7 +138,8 @@ class Suite:
 
     def _consensus_node(self, name: str, names: Sequence[str]) -> ConsensusNode:
         watcher, peers = self.roster.watcher(name), [other for other in names if other != name]
-        return ConsensusNode(name, peers, self._connect, self.network, watcher, Random(self.random.random()))
+        zone = f"z{names.index(name) % 2}" if self.plan.zones else "z"
+        return ConsensusNode(name, zone, peers, self._connect, self.network, watcher, Random(self.random.random()))
 
     def _connect(self, source: str, target: str) -> Connection:
         """A new stream to a consensus node; where it is away, the first message tells."""
@@ -189,6 +197,7 @@ class Suite:
         outcome.violations = stuck + self._check(outcome.rounds)
         outcome.conflicts = sum(any(len(set(held)) > 1 for held in copies.values()) for copies in self._texts().values())
         outcome.operations, outcome.messages = len(self.notes.history.events), self.network.messages
+        outcome.crossed = sum(node.exchange.mesh.sent(Via.WIDE) for node in self.consensus.values())
         for machine in self.machines:
             machine.end()
         return outcome

@@ -17,7 +17,7 @@ KINDS = ("crash", "partition", "one_way", "slow", "consensus", "jump", "snapshot
 LEAD_S = 60.0
 """How far another's clock may lead before what it wrote is refused, as in ndml/crdt/clock.py."""
 
-_FAR_S = (80.0, 200.0)
+_FAR_S = (110.0, 200.0)
 _MARGIN_S = 15.0
 """Clocks differ by some seconds, and a round of the sweep passes."""
 
@@ -71,6 +71,9 @@ class Faults:
         self._random = random
         self._snapshots: dict[str, Path] = {}
         self._close_again_at = 0.0
+        self.leads: dict[str, float] = {}
+        """By how much the others' hybrid clocks were ahead when a clock that was far off was set right."""
+
         self.done: list[str] = []
 
     async def run(self) -> None:
@@ -198,8 +201,8 @@ class Faults:
 
         Meanwhile, and until the others' clocks have come within 60 s of what it gave, the others refuse what the node wrote (where it is
         behind, it refuses what they wrote): such writes are not acknowledged by more than its own disk, and reads that have to join them
-        are refused. What holds all the same: nothing that was acknowledged is lost, sessions see no less than before or are refused, and
-        copies become equal once the clocks are close again.
+        are refused. What holds all the same: no other clock follows, nothing that was acknowledged is lost, sessions see no less than
+        before or are refused, and copies become equal once the clocks are close again.
         """
         node, off_s = self._random.choice(self._nodes), self._random.choice([1.0, -1.0]) * self._random.uniform(*_FAR_S)
         self._say(f"far_off of {node.name} by {off_s:.0f} s")
@@ -209,5 +212,6 @@ class Faults:
         finally:
             # Also when the run's clients are done before that.
             node.clock.skew_s -= off_s
+            self.leads = {other.name: other.lead_s() for other in self._nodes if other is not node and other.process.alive}
             # A hybrid clock never goes back: what the node writes leads until everybody's time is there.
             self._close_again_at = asyncio.get_running_loop().time() + max(off_s - LEAD_S, 0.0) + _MARGIN_S

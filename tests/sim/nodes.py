@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
+from ndml.crdt.clock import physical_ms
 from ndml.errors import OwnerUnavailable
 from ndml.placement import Placement
 from ndml.runtime.placement import PlacementWatcher
@@ -124,6 +125,11 @@ class MemoryNode:
         self.replication = Replication(REPLICATION, world, self._consensus, "", self._word, self._view.pause)
         self.watcher.on_change(self.replication.placement_changed)
         await self.replication.start()
+
+    def lead_s(self) -> float:
+        """Seconds by which its hybrid clock is ahead of the time."""
+        now_ms = (EPOCH_NS + round(asyncio.get_running_loop().time() * 1e9)) // 1_000_000
+        return (physical_ms(self.store.store.committer.author.clock.last) - now_ms) / 1000
 
     @property
     def answers(self) -> Answers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.sim.checkers.clocks import dragged
 from tests.sim.checkers.convergence import diverged, rounds_allowed
 from tests.sim.checkers.erased import erased_returns
 from tests.sim.checkers.lost_acks import lost_acks
@@ -73,3 +74,8 @@ def test_a_read_need_not_see_what_it_was_not_promised() -> None:
     assert not stale_reads(_history(Write("a", "t", 1, ACKED, 1.0, 2), Read("b", "t", 0, 5.0, began=4.0, copies=1)), 3)
     tried = Write("a", "t", GONE, UNKNOWN, 2.0, 2)
     assert not stale_reads(_history(Write("a", "t", 1, ACKED, 1.0, 2), tried, Read("b", "t", 0, 5.0, began=4.0, copies=2)), 3)
+
+
+def test_a_clock_that_follows_one_that_is_far_off_is_found() -> None:
+    assert not dragged({"n1": 12.0, "n2": -300.0}, 60.0)
+    assert dragged({"n1": 140.0, "n2": 3.0}, 60.0) == ["the clock of n1 was dragged 140 s ahead"]

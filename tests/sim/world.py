@@ -24,6 +24,7 @@ from services.gateway.reads import Reads
 from services.gateway.settings import LinkSettings, QuorumSettings
 from services.memory_node import renumbering
 from services.memory_node.records import Owner
+from tests.sim.checkers.clocks import dragged
 from tests.sim.checkers.convergence import diverged, rounds_allowed
 from tests.sim.checkers.erased import erased_returns
 from tests.sim.checkers.lost_acks import lost_acks
@@ -31,7 +32,7 @@ from tests.sim.checkers.lost_contents import lost_contents, shown_apart
 from tests.sim.checkers.quorum import stale_reads
 from tests.sim.checkers.sessions import monotonic_reads, read_your_writes
 from tests.sim.clients import REPLICAS, Client, Habits, Notes, Trace, number_of
-from tests.sim.faults import Faults, Plan
+from tests.sim.faults import LEAD_S, Faults, Plan
 from tests.sim.history import GONE, History
 from tests.sim.loop import VirtualLoop, run
 from tests.sim.membership import OwnWord, Roster
@@ -53,6 +54,9 @@ _OPERATIONS = 40
 
 _ZONED = 4
 """Consensus nodes of a suite in two zones: two in each, so that both have somebody to elect."""
+
+_BLAMING = ("FIELD_INVALID", "INTERNAL")
+"""Reasons that no client here gives cause for: what it asks is well formed, and a suite that has lost a machine is not broken."""
 
 _SHM = Path("/dev/shm")
 
@@ -194,8 +198,9 @@ class Suite:
         await asyncio.sleep(self.random.choice(_SETTLE_S))
         outcome = Outcome(0, self.shape, self.plan, faults=self.faults.done, failures=self.notes.failures)
         outcome.rounds = await self._rounds()
-        outcome.violations = stuck + self._check(outcome.rounds)
-        outcome.conflicts = sum(any(len(set(held)) > 1 for held in copies.values()) for copies in self._texts().values())
+        texts = self._texts()
+        outcome.violations = stuck + self._check(outcome.rounds, texts)
+        outcome.conflicts = sum(any(len(set(held)) > 1 for held in copies.values()) for copies in texts.values())
         outcome.operations, outcome.messages = len(self.notes.history.events), self.network.messages
         outcome.crossed = sum(node.exchange.mesh.sent(Via.WIDE) for node in self.consensus.values())
         for machine in self.machines:
@@ -229,10 +234,11 @@ class Suite:
             owner.user: {node.name: node.store.reader.owner_state(owner).digest for node in self._copies(owner)} for owner in self.owners
         }
 
-    def _check(self, rounds: int) -> list[str]:
-        history, texts = self.notes.history, self._texts()
-        found = [f"after {rounds - 1} rounds: {each}" for each in diverged(self._digests())]
-        found += read_your_writes(history) + monotonic_reads(history)
+    def _check(self, rounds: int, texts: dict[str, dict[str, list[str]]]) -> list[str]:
+        history = self.notes.history
+        found = [f"a caller that asked for nothing wrong was told {reason}" for reason in _BLAMING if reason in self.notes.failures]
+        found += [f"after {rounds - 1} rounds: {each}" for each in diverged(self._digests())]
+        found += read_your_writes(history) + monotonic_reads(history) + dragged(self.faults.leads, LEAD_S)
         if not self.plan.destructive:
             # A copy that lost its disk knows nothing and answers, until it is taken for one that joins.
             found += stale_reads(history, REPLICAS)

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from ndml.errors import OwnerUnavailable, TraceNotFound, Unavailable
+from ndml.errors import FieldInvalid, OwnerUnavailable, TraceNotFound, Unavailable
 from ndml.internal.v1 import memory_node_pb2 as node_pb2
 from ndml.internal.v1 import replication_pb2
 from ndml.placement import PlacementNode
@@ -173,7 +173,11 @@ class Reads:
                 carried = node_pb2.Operation(tenant=operation.tenant, user=operation.user, traceparent=operation.traceparent, merge=merge)
                 merges.append(self._lanes.send(node, carried, deadline, write=True))
                 metrics.READ_REPAIRS.inc(len(some))
-        await asyncio.gather(*merges)
+        try:
+            await asyncio.gather(*merges)
+        except FieldInvalid as error:
+            # Another copy's record, not anything of the caller's: it was written under a clock that is minutes off, say.
+            raise OwnerUnavailable(f"a copy refuses what another one has of this ({error.message}): repeat the call later") from error
         return bool(merges)
 
     async def _asked(

@@ -7,7 +7,10 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from tests.crash.ledger import commit_of, today
+from tests.sim import ledger
 from tests.sim.seeds import again, lattice, suite, told
 from tests.sim.world import Outcome, quiet
 
@@ -40,7 +43,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--records", action="store_true", help="the lattice alone, 50 times as fast")
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--ledger", type=Path, help=f"add this run to a file of runs, such as {ledger.LEDGER}")
     asked = parser.parse_args(arguments)
+    if asked.ledger and asked.records:
+        parser.error("--ledger counts whole suites: leave --records out")
     seeds = range(asked.first, asked.first + asked.seeds)
     began = said = time.monotonic()
     done, bad = 0, []
@@ -56,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
             said = time.monotonic()
             line = f"\r{done} of {len(seeds)} seeds, {len(bad)} bad, {done / (said - began):.1f} a second "
             print(line, end="", file=sys.stderr, flush=True)
+    if asked.ledger:
+        ledger.append(asked.ledger, ledger.Run(today(), commit_of(), asked.first, done, len(bad), round(time.monotonic() - began)))
     print(f"\n{done} seeds from {asked.first}, {len(bad)} bad: {bad[:_SHOWN]}, {time.monotonic() - began:.0f} s")
     return 1 if bad else 0
 

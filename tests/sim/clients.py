@@ -31,6 +31,11 @@ from tests.sim.stores import DIMENSION
 DEADLINE_S = 8.0
 ONE, QUORUM, ALL = types_pb2.CONSISTENCY_ONE, types_pb2.CONSISTENCY_QUORUM, types_pb2.CONSISTENCY_ALL
 NOT_SAID = types_pb2.CONSISTENCY_UNSPECIFIED
+REPLICAS = 3
+WRITTEN = {NOT_SAID: 2, ONE: 1, QUORUM: 2, ALL: 3}
+"""Of three copies, as docs/reference/consistency.md has it: those that have a write on disk when its caller is told."""
+
+ASKED = {NOT_SAID: 1, ONE: 1, QUORUM: 2, ALL: 3}
 _FRESH = 3
 
 
@@ -191,7 +196,7 @@ class Client:
             self._notes.acked_texts.setdefault(trace.key, set()).add(text)
         if trace.writer:
             outcome = Outcome.ACKED if for_sure else Outcome.UNKNOWN
-            self._notes.history.add(Write(self.name, trace.key, number, outcome, self._time()))
+            self._notes.history.add(Write(self.name, trace.key, number, outcome, self._time(), WRITTEN[word]))
 
     async def _tried(self, owner: Owner, operation: pb.Operation, word: types_pb2.Consistency) -> Done | None:
         """The outcome, after some retries of the same request; None: the caller does not know."""
@@ -230,6 +235,7 @@ class Client:
         owner, action = _scope(trace.owner), pb.GetAction(trace_id=trace.trace_id, include_siblings=True)
         operation = pb.Operation(tenant=owner.tenant, user=owner.user, get=action)
         _quorum, reads = self._random.choice(self._gateways)
+        began = self._time()
         try:
             done = await reads.read(owner, operation, self._time() + DEADLINE_S, self._token(trace.owner), word)
         except TraceNotFound as error:
@@ -244,7 +250,7 @@ class Client:
             number = max(number_of(text) for text in (found.text, *(sibling.trace.text for sibling in found.siblings)))
         # Without a token, more than R copies wrote and answer in all, and one of them has seen it; a single copy promises nothing.
         in_session = not self._blind or word in (QUORUM, ALL)
-        self._notes.history.add(Read(self.name, trace.key, number, self._time(), in_session))
+        self._notes.history.add(Read(self.name, trace.key, number, self._time(), in_session, began, ASKED[word]))
 
     # Small things
 

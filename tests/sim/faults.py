@@ -14,11 +14,18 @@ from tests.sim.network import Network, Weather
 from tests.sim.nodes import ConsensusNode, MemoryNode
 
 KINDS = ("crash", "partition", "one_way", "slow", "consensus", "jump", "snapshot", "archive")
+LEAD_S = 60.0
+"""How far another's clock may lead before what it wrote is refused, as in ndml/crdt/clock.py."""
+
+_FAR_S = (110.0, 200.0)
+_MARGIN_S = 15.0
+"""Clocks differ by some seconds, and a round of the sweep passes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One seed's faults. `destructive`: wipe a disk, or put an old file back, once. `joins`, `leaves`: a node does, when disks last."""
+    """One seed's faults. `destructive`: wipe a disk, or put an old file back, once. `joins`, `leaves`: a node does, when disks last.
+    `far_off`: once a node's clock is off by minutes. `zones`: the consensus nodes stand in two zones, two in each."""
 
     weather: Weather
     skews: bool
@@ -26,6 +33,8 @@ class Plan:
     destructive: str
     joins: bool = False
     leaves: bool = False
+    far_off: bool = False
+    zones: bool = False
 
     @classmethod
     def draw(cls, random: Random, seed: int) -> Plan:
@@ -37,7 +46,8 @@ class Plan:
         kinds = tuple([kind for kind in KINDS if random.random() < 0.5])
         skews, destructive = random.random() < 0.5, random.choice(["", "", "wipe", "old_file"])
         joins, leaves = Random(f"moves {seed}").choice([(False, False), (False, False), (True, False), (False, True), (True, True)])
-        return cls(weather, skews, kinds, destructive, joins and not destructive, leaves and not destructive)
+        far_off, zones = Random(f"clocks {seed}").random() < 0.1, Random(f"zones {seed}").random() < 0.25
+        return cls(weather, skews, kinds, destructive, joins and not destructive, leaves and not destructive, far_off, zones)
 
 
 class Faults:
@@ -60,6 +70,10 @@ class Faults:
         self._roster = roster
         self._random = random
         self._snapshots: dict[str, Path] = {}
+        self._close_again_at = 0.0
+        self.leads: dict[str, float] = {}
+        """By how much the others' hybrid clocks were ahead when a clock that was far off was set right."""
+
         self.done: list[str] = []
 
     async def run(self) -> None:
@@ -74,12 +88,15 @@ class Faults:
             "snapshot": self._take_snapshot,
             "archive": self._archive,
         }
-        destroyed = not self._plan.destructive
+        destroyed, off = not self._plan.destructive, not self._plan.far_off
         moves = [self._join] * self._plan.joins + [self._leave] * self._plan.leaves
         while True:
             await asyncio.sleep(self._random.expovariate(1.0))
             if not destroyed and self._random.random() < 0.3:
                 destroyed = await self._destroy()
+            elif not off and self._random.random() < 0.5:
+                off = True
+                await self._far_off()
             elif moves and self._random.random() < 0.5:
                 await moves.pop(0)()
             elif self._plan.kinds:
@@ -88,7 +105,7 @@ class Faults:
                 await acts[kind]()
 
     async def heal(self) -> None:
-        """Everything runs again, nothing is lost on the way."""
+        """Everything runs again, nothing is lost on the way, and no clock is so far off that the others refuse what it wrote."""
         self._network.heal()
         self._network.weather = Weather(delay_s=0.001)
         for machine in self._machines:
@@ -96,6 +113,7 @@ class Faults:
                 machine.slowness_s = 0.0
             if not machine.process.alive:
                 await machine.start()
+        await asyncio.sleep(max(0.0, self._close_again_at - asyncio.get_running_loop().time()))
 
     def _say(self, what: str) -> None:
         self.done.append(f"{asyncio.get_running_loop().time():.2f} {what}")
@@ -177,3 +195,23 @@ class Faults:
 
     async def _jump(self) -> None:
         self._random.choice(self._nodes).clock.skew_s += self._random.uniform(-10.0, 10.0)
+
+    async def _far_off(self) -> None:
+        """One clock is minutes ahead, or behind, for some seconds, and is set right.
+
+        Meanwhile, and until the others' clocks have come within 60 s of what it gave, the others refuse what the node wrote (where it is
+        behind, it refuses what they wrote): such writes are not acknowledged by more than its own disk, and reads that have to join them
+        are refused. What holds all the same: no other clock follows, nothing that was acknowledged is lost, sessions see no less than
+        before or are refused, and copies become equal once the clocks are close again.
+        """
+        node, off_s = self._random.choice(self._nodes), self._random.choice([1.0, -1.0]) * self._random.uniform(*_FAR_S)
+        self._say(f"far_off of {node.name} by {off_s:.0f} s")
+        node.clock.skew_s += off_s
+        try:
+            await asyncio.sleep(self._random.uniform(1.0, 6.0))
+        finally:
+            # Also when the run's clients are done before that.
+            node.clock.skew_s -= off_s
+            self.leads = {other.name: other.lead_s() for other in self._nodes if other is not node and other.process.alive}
+            # A hybrid clock never goes back: what the node writes leads until everybody's time is there.
+            self._close_again_at = asyncio.get_running_loop().time() + max(off_s - LEAD_S, 0.0) + _MARGIN_S

@@ -23,24 +23,28 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A client's write `number` of a trace."""
+    """A client's write `number` of a trace. `copies`: that have it on disk, by what was asked for; 0: nobody noted it."""
 
     client: str
     trace: str
     number: int
     outcome: Outcome
     at: float
+    copies: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a client saw of a trace: a number, 0 for "not there". `in_session`: it passed its token on."""
+    """What a client saw of a trace: a number, 0 for "not there". `in_session`: it passed its token on. `began`: when it asked so many
+    `copies`, 0: nobody noted it."""
 
     client: str
     trace: str
     number: int
     at: float
     in_session: bool = True
+    began: float = 0.0
+    copies: int = 0
 
 
 @dataclass(slots=True)

@@ -10,9 +10,11 @@ from unittest.mock import patch
 
 from ndml.crdt import record
 from ndml.crdt.causal import Dot
+from ndml.crdt.clock import HybridClock
 from ndml.crdt.record import Contribution, TraceRecord
 from ndml.internal.v1 import replication_pb2 as rpb
 from services.gateway import quorum
+from services.gateway.reads import Reads
 from services.memory_node import joins, replica_reader, store, transaction
 from services.memory_node.digests import Digests, owner_digests
 from services.memory_node.heads import Heads
@@ -22,6 +24,7 @@ from services.memory_node.records import Owner
 from services.memory_node.replicas import CONTENT, Held
 from services.memory_node.replication import reconcile
 from services.memory_node.store import Store
+from tests.sim.clients import ONE
 from tests.sim.faults import Plan
 from tests.sim.network import Weather
 from tests.sim.world import Shape
@@ -33,7 +36,7 @@ _STORM = Weather(drop=0.3, delay_s=0.02)
 class Mutant:
     """`put_in`: the bug, while the context lasts. The rest: what the runs are like that are to find it, so that few are needed.
 
-    `small`: three nodes and one consensus node.
+    `small`: three nodes and one consensus node. `far_off`: a clock is off by minutes.
     """
 
     put_in: Callable[[], AbstractContextManager[Any]]
@@ -41,6 +44,7 @@ class Mutant:
     weather: Weather | None = None
     destructive: str | None = None
     small: bool = False
+    far_off: bool = False
 
     @property
     def name(self) -> str:
@@ -50,8 +54,9 @@ class Mutant:
         """What the runs are like."""
         destructive = plan.destructive if self.destructive is None else self.destructive
         if self.small:
-            shape = replace(shape, nodes=3, consensus=1)
-        return shape, replace(plan, kinds=self.kinds or plan.kinds, weather=self.weather or plan.weather, destructive=destructive)
+            shape, plan = replace(shape, nodes=3, consensus=1), replace(plan, zones=False)
+        kinds, weather = self.kinds or plan.kinds, self.weather or plan.weather
+        return shape, replace(plan, kinds=kinds, weather=weather, destructive=destructive, far_off=self.far_off or plan.far_off)
 
 
 def context_is_not_merged() -> AbstractContextManager[Any]:
@@ -150,6 +155,25 @@ def a_write_replaces_what_it_did_not_see() -> AbstractContextManager[Any]:
     return patch.object(transaction.Transaction, "rewrite", wrong)
 
 
+def a_token_stands_for_the_other_copies() -> AbstractContextManager[Any]:
+    """A QUORUM read of a caller with a token asks one copy that knows all of it: what others were told since is missed."""
+    right = Reads._once
+
+    async def wrong(self: Reads, owner: Any, operation: Any, deadline: Any, seen: Any, consistency: Any) -> Any:
+        return await right(self, owner, operation, deadline, seen, ONE if seen else consistency)
+
+    return patch.object(Reads, "_once", wrong)
+
+
+def clocks_follow_anybody() -> AbstractContextManager[Any]:
+    """A hybrid clock takes whatever it hears: one machine whose clock is minutes ahead drags all of them along."""
+
+    def wrong(self: HybridClock, clock: int) -> None:
+        self._last = max(self._last, clock)
+
+    return patch.object(HybridClock, "observe", wrong)
+
+
 @contextmanager
 def sweeps_repair_nothing() -> Iterator[None]:
     """A round compares, and believes that it has mended: neither fetches nor pushes."""
@@ -175,4 +199,6 @@ MUTANTS = (
     Mutant(digests_leave_out_what_is_erased, _CUTS, _STORM),
     Mutant(a_write_replaces_what_it_did_not_see),
     Mutant(sweeps_repair_nothing, _CUTS, _STORM),
+    Mutant(clocks_follow_anybody, far_off=True),
+    Mutant(a_token_stands_for_the_other_copies, _CUTS, _STORM, destructive=""),
 )

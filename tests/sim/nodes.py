@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
+from ndml.crdt.clock import physical_ms
 from ndml.errors import OwnerUnavailable
 from ndml.placement import Placement
 from ndml.runtime.placement import PlacementWatcher
@@ -125,6 +126,11 @@ class MemoryNode:
         self.watcher.on_change(self.replication.placement_changed)
         await self.replication.start()
 
+    def lead_s(self) -> float:
+        """Seconds by which its hybrid clock is ahead of the time."""
+        now_ms = (EPOCH_NS + round(asyncio.get_running_loop().time() * 1e9)) // 1_000_000
+        return (physical_ms(self.store.store.committer.author.clock.last) - now_ms) / 1000
+
     @property
     def answers(self) -> Answers:
         return self.replication.answers
@@ -223,6 +229,7 @@ class ConsensusNode:
     def __init__(
         self,
         name: str,
+        zone: str,
         peers: Sequence[str],
         connect: Callable[[str, str], Connection],
         network: Network,
@@ -230,6 +237,7 @@ class ConsensusNode:
         random: Random,
     ) -> None:
         self.name = name
+        self.zone = zone
         self.image = Image()
         self._peers, self._connect, self._network, self._watcher, self._random = peers, connect, network, watcher, random
         self.process = Process(name)
@@ -245,7 +253,7 @@ class ConsensusNode:
         log = DeltaLog(DeltaDisk(self.image, lambda: self._random.expovariate(500.0)), LogBounds(), self._placement, clock)
         bounds = SessionBounds(gossip_interval_s=1.0, answer_timeout_s=10.0)
         dialers = [_Dialer(peer, self.name, self._connect) for peer in self._peers]
-        mesh = Mesh(self.name, "z", dialers, log, OpenGuard(), bounds, MeshTiming(), rng=Random(self._random.random()))
+        mesh = Mesh(self.name, self.zone, dialers, log, OpenGuard(), bounds, MeshTiming(), rng=Random(self._random.random()))
         mesh.elect_with(lambda mesh: SmallestName(mesh.node_id, mesh.neighbours))
         self.exchange = DeltaExchange(log, mesh, OpenGuard(), bounds, Keeping(grace_s=5.0), compact_interval_s=2.0)
         await self.exchange.start()

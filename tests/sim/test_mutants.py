@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.mutants import MUTANTS, Mutant, tokens_leave_out_what_came_early
+from tests.sim.mutants import MUTANTS, Mutant, a_token_stands_for_the_other_copies, tokens_leave_out_what_came_early
 from tests.sim.orders import orders
 from tests.sim.records import Records
 from tests.sim.world import simulate
 
 _SEEDS = 60
 """Within which a mutant must be found; most are in the first ten."""
+
+_ALONE = 10
+"""Of the one that only one checker sees."""
 
 _RECORDS = 200
 _ORDERS = 40
@@ -22,6 +25,14 @@ def test_a_planted_bug_is_found(mutant: Mutant) -> None:
     found = next((seed for seed in range(_SEEDS) if _violations(mutant, seed)), None)
     assert found is not None, f"{mutant.name} went unnoticed in {_SEEDS} seeds"
     assert not simulate(found, mutant.change).violations, f"seed {found} is bad without {mutant.name} too"
+
+
+@pytest.mark.timeout(900)
+def test_only_the_overlap_of_copies_tells_of_a_quorum_read_of_one_copy() -> None:
+    """Its callers' own sessions are kept, so every other checker is silent: what is missed is what others were told."""
+    [mutant] = [mutant for mutant in MUTANTS if mutant.put_in is a_token_stands_for_the_other_copies]
+    found = [each for seed in range(_ALONE) for each in _violations(mutant, seed)]
+    assert found and all("was told at" in each for each in found), found
 
 
 def _violations(mutant: Mutant, seed: int) -> list[str]:

@@ -41,8 +41,9 @@ def test_records_converge_and_forget_nothing_but_what_was_replaced(part: int) ->
 def test_runs_do_what_they_are_for() -> None:
     """Without faults, conflicts and repairs in them, seeds that pass would say nothing."""
     outcomes = [simulate(seed) for seed in range(24)]
+    assert any(outcome.crossed for outcome in outcomes), "nothing ever went from one zone to the other"
     kinds = {fault.split()[1] for outcome in outcomes for fault in outcome.faults}
-    assert kinds == {*KINDS, "wipe", "old_file", "join", "leave"}
+    assert kinds == {*KINDS, "wipe", "old_file", "join", "leave", "far_off"}
     assert any(outcome.rounds for outcome in outcomes), "copies were always equal before the first round"
     assert any(outcome.conflicts for outcome in outcomes), "nobody ever contradicted anybody"
     assert sum(outcome.operations for outcome in outcomes) > 300

@@ -17,19 +17,22 @@ from unittest.mock import patch
 import structlog
 
 from ndml.errors import OwnerUnavailable
+from services.consensus.deltas.entries import Via
 from services.gateway.liveness import Liveness
 from services.gateway.quorum import Quorum
 from services.gateway.reads import Reads
 from services.gateway.settings import LinkSettings, QuorumSettings
 from services.memory_node import renumbering
 from services.memory_node.records import Owner
+from tests.sim.checkers.clocks import dragged
 from tests.sim.checkers.convergence import diverged, rounds_allowed
 from tests.sim.checkers.erased import erased_returns
 from tests.sim.checkers.lost_acks import lost_acks
 from tests.sim.checkers.lost_contents import lost_contents, shown_apart
+from tests.sim.checkers.quorum import stale_reads
 from tests.sim.checkers.sessions import monotonic_reads, read_your_writes
-from tests.sim.clients import Client, Habits, Notes, Trace, number_of
-from tests.sim.faults import Faults, Plan
+from tests.sim.clients import REPLICAS, Client, Habits, Notes, Trace, number_of
+from tests.sim.faults import LEAD_S, Faults, Plan
 from tests.sim.history import GONE, History
 from tests.sim.loop import VirtualLoop, run
 from tests.sim.membership import OwnWord, Roster
@@ -48,6 +51,12 @@ _MOVES_S = 120
 
 _OPERATIONS = 40
 """Of all clients together: many short sessions, or few long ones."""
+
+_ZONED = 4
+"""Consensus nodes of a suite in two zones: two in each, so that both have somebody to elect."""
+
+_BLAMING = ("FIELD_INVALID", "INTERNAL")
+"""Reasons that no client here gives cause for: what it asks is well formed, and a suite that has lost a machine is not broken."""
 
 _SHM = Path("/dev/shm")
 
@@ -83,6 +92,9 @@ class Outcome:
     conflicts: int = 0
     """Traces that more than one content was left of."""
 
+    crossed: int = 0
+    """Updates sent from one zone to the other."""
+
     faults: list[str] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
 
@@ -105,9 +117,9 @@ class Suite:
         self._directory = directory
         self.owners = [Owner("t", f"u{i}") for i in range(self.shape.owners)]
         names = [f"m{i}" for i in range(self.shape.nodes)]
-        self.roster = Roster(names, 3, Random(random.random()))
+        self.roster = Roster(names, REPLICAS, Random(random.random()))
         names += ["joining"] if self.plan.joins else []
-        consensus = [f"c{i}" for i in range(self.shape.consensus)]
+        consensus = [f"c{i}" for i in range(_ZONED if self.plan.zones else self.shape.consensus)]
         self.consensus = {name: self._consensus_node(name, consensus) for name in consensus}
         self.nodes = {name: self._memory_node(name, consensus) for name in names}
         self.clients = self._clients()
@@ -130,7 +142,8 @@ class Suite:
 
     def _consensus_node(self, name: str, names: Sequence[str]) -> ConsensusNode:
         watcher, peers = self.roster.watcher(name), [other for other in names if other != name]
-        return ConsensusNode(name, peers, self._connect, self.network, watcher, Random(self.random.random()))
+        zone = f"z{names.index(name) % 2}" if self.plan.zones else "z"
+        return ConsensusNode(name, zone, peers, self._connect, self.network, watcher, Random(self.random.random()))
 
     def _connect(self, source: str, target: str) -> Connection:
         """A new stream to a consensus node; where it is away, the first message tells."""
@@ -185,9 +198,11 @@ class Suite:
         await asyncio.sleep(self.random.choice(_SETTLE_S))
         outcome = Outcome(0, self.shape, self.plan, faults=self.faults.done, failures=self.notes.failures)
         outcome.rounds = await self._rounds()
-        outcome.violations = stuck + self._check(outcome.rounds)
-        outcome.conflicts = sum(any(len(set(held)) > 1 for held in copies.values()) for copies in self._texts().values())
+        texts = self._texts()
+        outcome.violations = stuck + self._check(outcome.rounds, texts)
+        outcome.conflicts = sum(any(len(set(held)) > 1 for held in copies.values()) for copies in texts.values())
         outcome.operations, outcome.messages = len(self.notes.history.events), self.network.messages
+        outcome.crossed = sum(node.exchange.mesh.sent(Via.WIDE) for node in self.consensus.values())
         for machine in self.machines:
             machine.end()
         return outcome
@@ -219,10 +234,14 @@ class Suite:
             owner.user: {node.name: node.store.reader.owner_state(owner).digest for node in self._copies(owner)} for owner in self.owners
         }
 
-    def _check(self, rounds: int) -> list[str]:
-        history, texts = self.notes.history, self._texts()
-        found = [f"after {rounds - 1} rounds: {each}" for each in diverged(self._digests())]
-        found += read_your_writes(history) + monotonic_reads(history)
+    def _check(self, rounds: int, texts: dict[str, dict[str, list[str]]]) -> list[str]:
+        history = self.notes.history
+        found = [f"a caller that asked for nothing wrong was told {reason}" for reason in _BLAMING if reason in self.notes.failures]
+        found += [f"after {rounds - 1} rounds: {each}" for each in diverged(self._digests())]
+        found += read_your_writes(history) + monotonic_reads(history) + dragged(self.faults.leads, LEAD_S)
+        if not self.plan.destructive:
+            # A copy that lost its disk knows nothing and answers, until it is taken for one that joins.
+            found += stale_reads(history, REPLICAS)
         for owner in self.owners:
             finals, part = self._finals(owner), self._history_of(owner)
             found += lost_acks(part, finals) + erased_returns(part, finals)

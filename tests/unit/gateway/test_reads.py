@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndml.errors import OwnerUnavailable, TraceNotFound
+from ndml.errors import FieldInvalid, OwnerUnavailable, TraceNotFound
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.runtime import metrics
 from ndml.v1 import memory_pb2, types_pb2
@@ -128,6 +128,21 @@ async def test_a_search_finds_what_only_one_copy_has_in_its_newest_content() -> 
     keep(world, "n0", 2, "only here")
     assert await found(world, ALL) == ["only here", "short"]
     assert await found(world, ONE) == ["only here", "short"]
+
+
+@simulated
+async def test_a_copy_that_refuses_anothers_record_is_not_the_callers_fault() -> None:
+    world = World(2)
+    await write(world, consistency=ALL)
+    keep(world, "n0", 1, "written under a clock that is minutes ahead", version=2)
+
+    def refuse(action: pb.MergeAction, operation: pb.Operation) -> pb.OperationResult:
+        raise FieldInvalid("clock is 162644 ms ahead of this machine", field="clock")
+
+    world.replicas["n1"].merge = refuse  # type: ignore[method-assign]
+    with pytest.raises(OwnerUnavailable, match="162644 ms ahead"):
+        await shown(world, ALL)
+    assert await shown(world, ONE) == "written under a clock that is minutes ahead"
 
 
 @simulated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, cast
 
@@ -20,6 +21,8 @@ Tree = dict[str, Any]
 _REJECTED = (json_format.ParseError, ValueError, TypeError, AttributeError, OverflowError)
 _VIOLATIONS_SHOWN = 16  # a body can hold millions of wrong keys; nobody reads more than a few
 _VALUE_SHOWN = 60
+_FLOATS = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
+_NUMBER = re.compile(r"\s*[+-]?[\d_]{1,40}\s*")
 
 _HINTS = {
     "google.protobuf.Timestamp": "a time as RFC 3339 text, for example 2026-01-31T12:00:00Z",
@@ -150,12 +153,31 @@ def _canonical_value(field: FieldDescriptor, value: Any, path: str, unknown: lis
     if field.message_type is not None and field.message_type.full_name == "google.protobuf.FieldMask":
         return _camel_mask(value)
     if not is_plain_message(field):
+        _refuse_bent(field, value, path)
         return value
     if field.is_repeated:
         if not isinstance(value, list):
             raise FieldInvalid(f"{path} must be a JSON array", field=path)
         return [_canonical(inner_type(field), item, f"{path}[{i}]", unknown) for i, item in enumerate(value)]
     return _canonical(inner_type(field), value, path, unknown)
+
+
+def _refuse_bent(field: FieldDescriptor, value: Any, path: str) -> None:
+    """Refuse what json_format would bend into another value: true as the number 1, of an enum's number the low 32 bits alone."""
+    if field.enum_type is None and field.type not in _FLOATS:
+        return
+    if field.is_repeated and not isinstance(value, list):
+        return  # json_format refuses that itself
+    for index, item in enumerate(value if field.is_repeated else [value]):
+        if isinstance(item, bool) or (field.enum_type is not None and not _names_enum(item)):
+            _raise_value(field, item, f"{path}[{index}]" if field.is_repeated else path)
+
+
+def _names_enum(item: Any) -> bool:
+    """A name (whether there is such a one is found out later), or a number that an enum can hold, which a query string gives as text."""
+    if isinstance(item, str) and not _NUMBER.fullmatch(item):
+        return True
+    return isinstance(item, int | str) and -(1 << 31) <= int(item) < 1 << 31
 
 
 def _camel_mask(value: Any) -> Any:

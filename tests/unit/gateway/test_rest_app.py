@@ -239,6 +239,13 @@ BAD_BODIES: list[tuple[Any, str, str | None]] = [
     ({"k": 2**40}, "FIELD_INVALID", "k"),
     ({"k": True}, "FIELD_INVALID", "k"),
     ({"min_score": 1e300}, "FIELD_INVALID", "min_score"),
+    ({"min_score": True}, "FIELD_INVALID", "min_score"),
+    ({"consistency": True}, "FIELD_INVALID", "consistency"),
+    ({"consistency": 2**32}, "FIELD_INVALID", "consistency"),  # json_format alone takes it for 0
+    ({"consistency": str(2**32 + 1)}, "FIELD_INVALID", "consistency"),
+    ({"consistency": 1.0}, "FIELD_INVALID", "consistency"),
+    ({"filter": {"kinds": [1, False]}}, "FIELD_INVALID", "filter.kinds[1]"),
+    ({"filter": {"kinds": 1}}, "FIELD_INVALID", "filter.kinds"),
     ({"explain": "yes"}, "FIELD_INVALID", "explain"),
     ({"scope": "u"}, "FIELD_INVALID", "scope"),
     ({"scope": {"user": 7}}, "FIELD_INVALID", "scope.user"),

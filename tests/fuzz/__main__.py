@@ -34,7 +34,7 @@ def main() -> int:
     if importlib.util.find_spec("atheris") is None and not options.list:
         parser.error("atheris is not installed: make fuzz does it, or: pip install -r tests/fuzz/requirements.in")
     if options.inside:
-        return _inside(options.inside, rest)
+        return _inside(options.inside, [*rest, *options.names])  # to argparse the corpus looks like a decoder's name
     from tests.fuzz.decoders import DECODERS
 
     if unknown := [name for name in options.names if name not in DECODERS]:

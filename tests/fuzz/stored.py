@@ -125,9 +125,8 @@ def _update() -> rpb.OwnerUpdate:
     version = rpb.TraceVersion(dot=rpb.Dot(replica=store, counter=1), content=trace.SerializeToString(), content_hash=bytes(16))
     version.vector = np.eye(1, _DIMENSION, dtype="<f4").tobytes()
     states = [rpb.StateContribution(replica=store, counter=1, state=_state())]
-    made = rpb.TraceRecord(
-        trace_id=bytes([1]) * 16, length=1, context=CausalContext.from_dots([Dot(store, 1)]).to_bytes(), versions=[version], states=states
-    )
+    made = rpb.TraceRecord(trace_id=bytes([1]) * 16, length=1, versions=[version], states=states)
+    made.context = CausalContext.from_dots([Dot(store, 1)]).to_bytes()
     made.requests.append(b"request")
     signed = envelope_by("node-a", text=item(made))
     return rpb.OwnerUpdate(

@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: docs help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus bench-scale sim eval-reliability plots test-deploy format proto images clean
+.PHONY: docs help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus bench-scale sim eval-reliability plots fuzz fuzz-rest test-deploy format proto images clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -46,6 +46,13 @@ test: setup ## Run every test; TESTS=tests/unit runs a part
 
 sim: setup ## Simulate SEEDS whole suites with faults, two at a time, from seed FROM on (1,000 take some minutes); ARGS=--records: the lattice alone
 	$(BIN)/python -m tests.sim --seeds $(or $(SEEDS),1000) --from $(or $(FROM),0) $(ARGS)
+
+fuzz: setup ## Every decoder of what comes from outside under atheris, SECONDS=60 each (half an hour); ARGS=NAME: one of them, ARGS=--list: names
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r tests/fuzz/requirements.in
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(ARGS)
+
+fuzz-rest: setup ## Requests made from /openapi.json, right and wrong ones, against a real suite: EXAMPLES=200 for each of 62 kinds. SEED=1
+	NDML_SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),200) NDML_SCHEMATHESIS_SEED=$(or $(SEED),1) $(BIN)/python -m pytest tests/integration/test_schemathesis.py -s $(ARGS)
 
 test-deploy: setup ## Chart and plain manifests: lint, schema, Kubernetes 1.29 to 1.37, policies, settings, kustomize = chart, hand-over of a real suite
 	$(BIN)/python -m pytest tests/deploy -n $(TEST_WORKERS) --dist loadgroup $(ARGS)

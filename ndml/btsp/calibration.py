@@ -167,7 +167,7 @@ def from_json(text: str) -> GateProfile:
         for fill, _ in novel:
             profile.thresholds(fill)  # refuses what lies outside its range
         profile.thresholds(0)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise FieldInvalid(f"not a gate profile ({error}): write it anew by calibrating the gate", field="gate.profile") from error
     if mean.shape != (profile.dimension,):
         raise EmbeddingDimensionMismatch(f"the mean has {mean.size} components, the profile {profile.dimension}", field="gate.profile.mean")

@@ -94,12 +94,13 @@ def _frames(source: BinaryIO) -> Iterator[tuple[bytes, bytes, bytes]]:
 def _checked(header: dict[str, Any], trailer: dict[str, Any], parts: int, chain: str, source: BinaryIO) -> Contents:
     if header.get("backup_format") != FORMAT:
         raise _broken(f"format {header.get('backup_format')!r} is not known here: use the release that wrote it")
-    if trailer.get("chain") != chain or trailer.get("parts") != parts:
+    owners = trailer.get("owners", 0)
+    if trailer.get("chain") != chain or trailer.get("parts") != parts or not isinstance(owners, int):
         raise _broken("parts are missing, doubled or in another order")
     size = source.tell()
     if source.read(1):
         raise _broken("something stands behind its end")
-    return Contents(str(header.get("created_at", "")), int(trailer.get("owners", 0)), parts, size)
+    return Contents(str(header.get("created_at", "")), owners, parts, size)
 
 
 def _json(content: bytes) -> dict[str, Any]:

@@ -7,7 +7,6 @@ little-endian float32.
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import json
 import struct
@@ -263,7 +262,7 @@ def _stored_embedding(row: Mapping[str, Any]) -> Embedding | None:
 def _bytes(found: Mapping[str, Any], name: str) -> bytes:
     try:
         return base64.b64decode(_as(str, found, name, ""), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one, and letters beyond ASCII are another
         raise FieldInvalid(f"embedding.{name} is not base64: {error}", field=f"embedding.{name}") from None
 
 

@@ -134,7 +134,7 @@ def read_card(directory: Path, kind: Kind) -> Card:
         with path.open("rb") as file:
             values = json.loads(file.read(_CARD_BYTES))
         card = Card(**values)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ModelUnavailable(
             f"{path} is no card of a trained {kind}: {error}. Point the setting at a directory that training wrote"
         ) from error

@@ -47,7 +47,7 @@ def spans_of(text: str) -> list[Span]:
             raise NotTraces(f"JSON, but a {type(document).__name__} and not an object")
         try:
             found += _spans_of(document)
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             if isinstance(error, NotTraces):
                 raise
             raise NotTraces(f"spans in a form that is not known here ({type(error).__name__}: {error})") from None

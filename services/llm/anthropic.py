@@ -8,8 +8,8 @@ from typing import Any
 
 from ndml.errors import FieldInvalid
 from services.llm.ports import Ask, Finish, FinishName, Message, Tool
-from services.llm.tool_calls import Joined, object_of
-from services.llm.upstream import Reader, StreamFailed, words_of
+from services.llm.tool_calls import Joined, object_of, whole_text
+from services.llm.upstream import Reader, StreamFailed, count_of, words_of
 
 _VERSION = "2023-06-01"  # of the API, which it names in each request
 _REASONS: dict[str, FinishName] = {"max_tokens": "length", "model_context_window_exceeded": "length", "tool_use": "tool_calls"}
@@ -85,7 +85,7 @@ class _Reader:
         if kind == "message_start":
             usage = data["message"].get("usage") or {}
             parts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-            self._prompt = sum(int(usage.get(part) or 0) for part in parts)
+            self._prompt = count_of(sum(count_of(usage.get(part)) for part in parts))
         elif kind == "content_block_start" and data["content_block"]["type"] == "tool_use":
             block = data["content_block"]
             self._calls.add(data["index"], block["id"], block["name"], json.dumps(block["input"]) if block.get("input") else "")
@@ -101,10 +101,10 @@ class _Reader:
         text = delta["text"] if delta["type"] == "text_delta" else ""
         if not isinstance(text, str):
             raise TypeError(f"delta.text is a {type(text).__name__}")
-        return text
+        return whole_text(text)
 
     def _end(self, data: dict[str, Any]) -> None:
-        self._completion = int((data.get("usage") or {}).get("output_tokens") or self._completion)
+        self._completion = count_of((data.get("usage") or {}).get("output_tokens") or self._completion)
         if reason := data["delta"].get("stop_reason"):
             self._reason = _REASONS.get(reason, "stop")
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.llm.ports import Ask, Finish, FinishName, Message, ToolCall
-from services.llm.tool_calls import Joined, function_of, turn_of
-from services.llm.upstream import Reader, StreamFailed, words_of
+from services.llm.tool_calls import Joined, function_of, turn_of, whole_text
+from services.llm.upstream import Reader, StreamFailed, count_of, words_of
 
 _REASONS: dict[str, FinishName] = {"length": "length", "max_tokens": "length", "tool_calls": "tool_calls", "function_call": "tool_calls"}
 _CHOICES = ("auto", "none", "required")
@@ -67,7 +67,7 @@ class _Reader:
         if data.get("error"):
             raise StreamFailed(words_of(event))
         if usage := data.get("usage"):
-            self._usage = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+            self._usage = (count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens")))
         if not data["choices"]:
             return ""
         choice = data["choices"][0]
@@ -80,7 +80,7 @@ class _Reader:
         text = delta.get("content") or ""
         if not isinstance(text, str):
             raise TypeError(f"delta.content is a {type(text).__name__}")
-        return text
+        return whole_text(text)
 
     def finish(self) -> Finish | None:
         calls: tuple[ToolCall, ...] = self._calls.calls()

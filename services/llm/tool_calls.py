@@ -71,6 +71,11 @@ def _parsed(arguments: str) -> Any:
     return arguments if found is None else found
 
 
+def whole_text(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair: JSON can say one alone, UTF-8 and so our messages cannot."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 class Joined:
     """Calls that a stream brings in pieces, by index; a piece without one goes on with the last call, or begins one where it has a name."""
 
@@ -80,6 +85,8 @@ class Joined:
     def add(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
         """Raises ValueError past the bounds, TypeError for what is no text."""
         last = max(self._parts, default=-1)
+        if not (isinstance(call_id, str) and isinstance(name, str) and isinstance(arguments, str)):
+            raise TypeError("a tool call has an id, a name or arguments that are no text")
         at = index if index is not None else last + 1 if name or last < 0 else last
         call = self._parts.setdefault(at, ["", "", ""])
         call[0], call[1], call[2] = call[0] or call_id, call[1] or name, call[2] + arguments
@@ -89,7 +96,8 @@ class Joined:
     def calls(self) -> tuple[ToolCall, ...]:
         """In the order of their indices; one without an id gets one, without a name it is none."""
         named = [part for _, part in sorted(self._parts.items()) if part[1]]
-        return tuple(ToolCall(i or f"call_{n}", name, arguments or "{}") for n, (i, name, arguments) in enumerate(named, 1))
+        said = [[whole_text(part) for part in call] for call in named]
+        return tuple(ToolCall(i or f"call_{n}", name, arguments or "{}") for n, (i, name, arguments) in enumerate(said, 1))
 
 
 class ToolCallFilter:

@@ -21,7 +21,7 @@ from services.llm.names import check_model
 from services.llm.ports import WAYS, Abilities, Ask, Finish, Message, Score, WayName
 from services.llm.settings import ChatSection
 from services.llm.sse import EventTooLong, SseDecoder
-from services.llm.tool_calls import check_tools
+from services.llm.tool_calls import check_tools, whole_text
 
 log = get_logger(__name__)
 
@@ -33,12 +33,17 @@ _FRAME = 16  # tokens that a template puts around a message
 _ELSEWHERE = "the chat model runs at an upstream, which takes text alone: use FUSION_WAY_PROMPT, or serve the model here"
 
 
+NO_STREAM = (EventTooLong, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What a `Reader` raises for events that are no answer."""
+_MOST_TOKENS = (1 << 31) - 1  # what the contract's counts hold
+
+
 class StreamFailed(Exception):
     """The upstream says in its stream that it failed."""
 
 
 class Reader(Protocol):
-    """One answer's events. `take` and `finish` raise ValueError and kin for what is none, StreamFailed for a failure that it reports."""
+    """One answer's events. `take` and `finish` raise one of NO_STREAM for what is none, StreamFailed for a failure that it reports."""
 
     def take(self, event: str) -> str:
         """New text of an event."""
@@ -170,7 +175,7 @@ class Upstream:
             raise _TryAgain(self._unavailable(f"broke off: {error or type(error).__name__}")) from error
         except StreamFailed as error:
             raise _TryAgain(self._unavailable(f"failed: {error}")) from error
-        except (EventTooLong, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        except NO_STREAM as error:
             raise self._unavailable(f"sent what is no chat completion stream: {error!r}") from error
         if finish is None:
             raise _TryAgain(self._unavailable("ended its answer without a finish_reason"))
@@ -215,15 +220,20 @@ def with_block(messages: Sequence[Message], block: Block) -> list[Message]:
     return [Message("system", block.text), *messages]
 
 
+def count_of(value: Any) -> int:
+    """Tokens as an upstream counts them: nothing where it says nothing, within what our contract can say. Raises one of NO_STREAM."""
+    return min(max(int(value or 0), 0), _MOST_TOKENS)
+
+
 def words_of(text: str) -> str:
     """The upstream's own message, from {"error": {"message": …}}, {"error": "…"} or whatever it sent."""
     try:
         data = json.loads(text)
         error = data.get("error", data) if isinstance(data, dict) else data
         text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
-    except ValueError:
+    except (ValueError, RecursionError):
         text = text or "no message"
-    return " ".join(text.split())[:_MESSAGE_CHARS]
+    return whole_text(" ".join(text.split())[:_MESSAGE_CHARS])
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[str]:

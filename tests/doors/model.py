@@ -28,7 +28,7 @@ def answer_to(body: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
         arguments = json.dumps({"about": last["content"]})
         function = {"name": body["tools"][0]["function"]["name"], "arguments": arguments}
         return "", [{"index": 0, "id": "call_1", "type": "function", "function": function}]
-    known = [line for message in messages if message["role"] == "system" for line in _MEMORY.findall(message["content"])]
+    known = [line for message in messages if message["role"] == "system" for line in _MEMORY.findall(message["content"] or "")]
     said = " ".join(f"I remember: {text} [{number}]." for number, text in known) or "I remember nothing."
     return f"{said} You said: {last['content']}", []
 

@@ -120,7 +120,7 @@ def _read(path: Path | None) -> dict[str, bytes]:
         return {}
     try:
         return {str(name): bytes.fromhex(proof) for name, proof in json.loads(path.read_bytes()).items()}
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise RequestMalformed(f"{path} is damaged ({error}): move it away, the other nodes have the proofs", field="proofs") from error
 
 

@@ -52,7 +52,7 @@ def build_app(dispatcher: Dispatcher, settings: RestSettings, health: Health) ->
     paths: dict[str, dict[str, Handler]] = defaultdict(dict)
     for binding in bound:
         paths[binding.route][binding.verb] = Transcoded(binding, dispatcher, settings, bodies)
-    for verb, path, handler in (*seed.routes(), *openai.routes(), *document_routes(bound)):
+    for verb, path, handler in (*seed.routes(), *openai.routes(), *document_routes(bound, settings)):
         paths[path][verb] = handler
     refusals = {path: OPENAI_REFUSALS for _, path, _ in openai.routes()}
     # A path without variables goes before one whose variable would match it too, and {trace_id}:resolve before {trace_id}.

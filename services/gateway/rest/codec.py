@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, cast
 
@@ -20,6 +21,9 @@ Tree = dict[str, Any]
 _REJECTED = (json_format.ParseError, ValueError, TypeError, AttributeError, OverflowError)
 _VIOLATIONS_SHOWN = 16  # a body can hold millions of wrong keys; nobody reads more than a few
 _VALUE_SHOWN = 60
+_DEEPEST = 32  # messages within messages; a trace may hold siblings, which are traces, so the protos alone set no bound
+_FLOATS = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
+_NUMBER = re.compile(r"\s*[+-]?[\d_]{1,40}\s*")
 
 _HINTS = {
     "google.protobuf.Timestamp": "a time as RFC 3339 text, for example 2026-01-31T12:00:00Z",
@@ -61,9 +65,10 @@ def to_json(tree: Any) -> bytes:
 
 
 def canonical(descriptor: Descriptor, tree: Any, path: str = "") -> Tree:
-    """`tree` with proto field names. Raises FieldUnknown for every unknown key at once, FieldInvalid for a name or a oneof given twice."""
+    """`tree` with proto field names. Raises FieldUnknown for every unknown key at once, FieldInvalid for a name or a oneof given twice,
+    RequestMalformed past 32 levels of messages."""
     unknown: list[FieldViolation] = []
-    result = _canonical(descriptor, tree, path, unknown)
+    result = _canonical(descriptor, tree, path, unknown, _DEEPEST)
     if unknown:
         names = ", ".join(violation.field for violation in unknown)
         raise FieldUnknown(f"unknown field: {names}; remove it or see /docs for the fields of {descriptor.name}", violations=unknown)
@@ -97,6 +102,8 @@ def inner_type(field: FieldDescriptor) -> Descriptor:
 
 def find_field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
     """Field by its snake_case or camelCase name."""
+    if not name.isascii():  # protobuf breaks down at half of a surrogate pair
+        return None
     return descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
 
 
@@ -116,13 +123,15 @@ def _refuse_constant(name: str) -> NoReturn:
 def _unique(pairs: list[tuple[str, Any]]) -> Tree:
     tree = dict(pairs)
     if len(tree) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        last = {key: place for place, (key, _) in enumerate(pairs)}
+        twice = next(key for place, (key, _) in enumerate(pairs) if last[key] != place)
         raise ValueError(f"key {twice!r:.{_VALUE_SHOWN}} stands twice in one object")
     return tree
 
 
-def _canonical(descriptor: Descriptor, tree: Any, path: str, unknown: list[FieldViolation]) -> Tree:
+def _canonical(descriptor: Descriptor, tree: Any, path: str, unknown: list[FieldViolation], deepest: int) -> Tree:
+    if not deepest:
+        raise RequestMalformed(f"the JSON is nested deeper than {_DEEPEST} messages; no message needs more than ten")
     if not isinstance(tree, dict):
         text = f"{path or 'the body'} must be a JSON object"
         raise FieldInvalid(text, field=path) if path else RequestMalformed(text)
@@ -142,20 +151,39 @@ def _canonical(descriptor: Descriptor, tree: Any, path: str, unknown: list[Field
         oneof = field.containing_oneof
         if oneof is not None and chosen.setdefault(oneof.full_name, field.name) != field.name:
             raise FieldInvalid(f"{where}: {chosen[oneof.full_name]} is given too; only one of them may be set", field=where)
-        result[field.name] = _canonical_value(field, value, f"{path}.{field.name}" if path else field.name, unknown)
+        result[field.name] = _canonical_value(field, value, f"{path}.{field.name}" if path else field.name, unknown, deepest - 1)
     return result
 
 
-def _canonical_value(field: FieldDescriptor, value: Any, path: str, unknown: list[FieldViolation]) -> Any:
+def _canonical_value(field: FieldDescriptor, value: Any, path: str, unknown: list[FieldViolation], deepest: int) -> Any:
     if field.message_type is not None and field.message_type.full_name == "google.protobuf.FieldMask":
         return _camel_mask(value)
     if not is_plain_message(field):
+        _refuse_bent(field, value, path)
         return value
     if field.is_repeated:
         if not isinstance(value, list):
             raise FieldInvalid(f"{path} must be a JSON array", field=path)
-        return [_canonical(inner_type(field), item, f"{path}[{i}]", unknown) for i, item in enumerate(value)]
-    return _canonical(inner_type(field), value, path, unknown)
+        return [_canonical(inner_type(field), item, f"{path}[{i}]", unknown, deepest) for i, item in enumerate(value)]
+    return _canonical(inner_type(field), value, path, unknown, deepest)
+
+
+def _refuse_bent(field: FieldDescriptor, value: Any, path: str) -> None:
+    """Refuse what json_format would bend into another value: true as the number 1, of an enum's number the low 32 bits alone."""
+    if field.enum_type is None and field.type not in _FLOATS:
+        return
+    if field.is_repeated and not isinstance(value, list):
+        return  # json_format refuses that itself
+    for index, item in enumerate(value if field.is_repeated else [value]):
+        if isinstance(item, bool) or (field.enum_type is not None and not _names_enum(item)):
+            _raise_value(field, item, f"{path}[{index}]" if field.is_repeated else path)
+
+
+def _names_enum(item: Any) -> bool:
+    """A name (whether there is such a one is found out later), or a number that an enum can hold, which a query string gives as text."""
+    if isinstance(item, str) and not _NUMBER.fullmatch(item):
+        return item.isascii()  # at half of a surrogate pair json_format breaks down
+    return isinstance(item, int | str) and -(1 << 31) <= int(item) < 1 << 31
 
 
 def _camel_mask(value: Any) -> Any:

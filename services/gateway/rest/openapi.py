@@ -19,6 +19,7 @@ from services.gateway.rest.operations import Group, Operation, Route
 from services.gateway.rest.problems import HTTP_PROBLEMS, HTTP_STATUS, MEDIA_TYPE
 from services.gateway.rest.requests import TIMEOUT_HEADER
 from services.gateway.rest.schema import COMMENTS, Schema, Schemas
+from services.gateway.rest.settings import RestSettings
 from services.gateway.rest.streaming import NDJSON, SSE
 from services.gateway.rest.transcoder import Binding
 
@@ -31,6 +32,7 @@ _PAGE_POLICY = (
 _JSON = "application/json"
 _KIND = re.compile(r":\w+\}")
 _VARIABLE = re.compile(r"\{(\w+)\}")
+_PARENTS = re.compile(r"(?<=\{)[\w.]+\.")
 
 _HEADERS: dict[str, Schema] = {
     "Tenant": {
@@ -38,9 +40,9 @@ _HEADERS: dict[str, Schema] = {
         "description": "Tenant, where the credentials do not say it.",
         "schema": {"type": "string"},
     },
-    "Timeout": {"name": TIMEOUT_HEADER, "description": "Deadline in milliseconds.", "schema": {"type": "integer", "minimum": 1}},
     "Traceparent": {"name": "traceparent", "description": "W3C trace context.", "schema": {"type": "string"}},
 }
+_HEADER_PARAMETERS = tuple({"$ref": f"#/components/parameters/{name}"} for name in ("Tenant", "Timeout", "Traceparent"))
 _VIOLATION: Schema = {
     "type": "object",
     "properties": {name: {"type": "string"} for name in ("field", "description", "rule")},
@@ -63,7 +65,13 @@ _PROBLEM: Schema = {
     },
 }
 
-
+_STREAM_FAILURE: Schema = {
+    "type": "object",
+    "description": "The last line of a stream that failed after its first message.",
+    "required": ["error"],
+    "additionalProperties": False,
+    "properties": {"error": {"$ref": "#/components/schemas/Problem"}},
+}
 _OPENAI_ERROR: Schema = {
     "type": "object",
     "description": "An error as OpenAI's clients read it.",
@@ -85,15 +93,15 @@ _OPENAI_ERROR: Schema = {
 }
 
 
-def build_document(bound: Iterable[Binding]) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of all routes."""
+def build_document(bound: Iterable[Binding], settings: RestSettings) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of all routes, with the limits of these settings."""
     schemas = Schemas()
     paths: dict[str, dict[str, Any]] = {}
     tags: dict[str, str] = {}
     for binding in bound:
         service = binding.method.containing_service
         tags[service.name] = COMMENTS.get(service.full_name, "")
-        paths.setdefault(binding.template, {})[binding.verb.lower()] = _operation(binding, schemas)
+        paths.setdefault(documented(binding.template), {})[binding.verb.lower()] = _operation(binding, schemas)
     for group in _GROUPS:
         tags[group.tag] = group.description
         for operation in group.operations:
@@ -105,14 +113,14 @@ def build_document(bound: Iterable[Binding]) -> dict[str, Any]:
         "security": [{}, {"bearer": []}],
         "tags": [{"name": name, "description": text} for name, text in tags.items()],
         "paths": paths,
-        "components": _components(schemas),
+        "components": _components(schemas, settings),
         "x-error-reasons": list(_reasons()),
     }
 
 
-def document_routes(bound: Iterable[Binding]) -> Iterator[Route]:
+def document_routes(bound: Iterable[Binding], settings: RestSettings) -> Iterator[Route]:
     """(verb, path, handler) of the documents; they are made once."""
-    document = to_json(build_document(bound))
+    document = to_json(build_document(bound, settings))
     page = _PAGE.read_bytes()
 
     async def openapi(_request: Request) -> Response:
@@ -129,10 +137,13 @@ def document_routes(bound: Iterable[Binding]) -> Iterator[Route]:
     yield "GET", "/", root
 
 
-def _components(schemas: Schemas) -> dict[str, Any]:
+def _components(schemas: Schemas, settings: RestSettings) -> dict[str, Any]:
+    errors = {"Problem": _PROBLEM, "StreamFailure": _STREAM_FAILURE, "OpenAIError": _OPENAI_ERROR}
+    deadline = {"type": "integer", "minimum": 1, "maximum": int(settings.max_timeout_s * 1000)}
+    headers = _HEADERS | {"Timeout": {"name": TIMEOUT_HEADER, "description": "Deadline in milliseconds.", "schema": deadline}}
     return {
-        "schemas": dict(sorted(schemas.components.items())) | {"Problem": _PROBLEM, "OpenAIError": _OPENAI_ERROR},
-        "parameters": {key: header | {"in": "header", "required": False} for key, header in _HEADERS.items()},
+        "schemas": dict(sorted(schemas.components.items())) | errors,
+        "parameters": {key: header | {"in": "header", "required": False} for key, header in headers.items()},
         "responses": {
             name: {"description": "What went wrong.", "content": {media: {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
             for name, media in (("Problem", MEDIA_TYPE), ("OpenAIError", _JSON))
@@ -144,6 +155,8 @@ def _components(schemas: Schemas) -> dict[str, Any]:
 def _operation(binding: Binding, schemas: Schemas) -> dict[str, Any]:
     method = binding.method
     answer = schemas.ref(method.output_type)
+    if method.server_streaming:
+        answer = {"anyOf": [answer, {"$ref": "#/components/schemas/StreamFailure"}]}
     media = (NDJSON, SSE) if method.server_streaming else (_JSON,)
     description = COMMENTS.get(method.full_name, "")
     operation: dict[str, Any] = {
@@ -151,7 +164,7 @@ def _operation(binding: Binding, schemas: Schemas) -> dict[str, Any]:
         "tags": [method.containing_service.name],
         "summary": description.partition(". ")[0].rstrip("."),
         "description": description,
-        "parameters": [*_parameters(binding, schemas), *({"$ref": f"#/components/parameters/{name}"} for name in _HEADERS)],
+        "parameters": [*_parameters(binding, schemas), *_HEADER_PARAMETERS],
     }
     if binding.body:
         fields = method.input_type.fields_by_name
@@ -164,7 +177,7 @@ def _operation(binding: Binding, schemas: Schemas) -> dict[str, Any]:
 def _parameters(binding: Binding, schemas: Schemas) -> Iterator[dict[str, Any]]:
     leaves = dict(leaf_names(binding.method.input_type))
     for name in binding.variables:
-        yield _parameter(name, leaves[name], "path", schemas)
+        yield _parameter(name.rpartition(".")[2], leaves[name], "path", schemas)
     if binding.body != "*":
         taken = (*binding.variables, binding.body)
         for name, field in leaves.items():
@@ -179,8 +192,9 @@ def _parameter(name: str, field: FieldDescriptor, place: str, schemas: Schemas) 
 
 
 def documented(path: str) -> str:
-    """A path without the kinds of its variables."""
-    return _KIND.sub("}", path)
+    """A path with the bare names of its variables, no kinds: tools cannot read a dot there, and two paths that differ only in a
+    variable's name are one to OpenAPI."""
+    return _PARENTS.sub("", _KIND.sub("}", path))
 
 
 def _group_operation(group: Group, operation: Operation, schemas: Schemas) -> dict[str, Any]:
@@ -190,7 +204,7 @@ def _group_operation(group: Group, operation: Operation, schemas: Schemas) -> di
     result["parameters"] = [
         *(_text_parameter(name, "path") for name in _VARIABLE.findall(documented(operation.path))),
         *(_text_parameter(name, "query") for name in operation.query),
-        *({"$ref": f"#/components/parameters/{name}"} for name in _HEADERS),
+        *_HEADER_PARAMETERS,
     ]
     if operation.body is not None:
         schema = operation.body.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -13,7 +13,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from ndml.errors import FieldInvalid, Overloaded
-from services.gateway.rest.codec import parse_json
 from services.gateway.rest.settings import RestSettings
 from services.gateway.rest.validation import validated
 
@@ -52,7 +51,7 @@ class Bodies:
     async def parsed(self, request: Request, model: type[B]) -> B:
         """The whole body as `model`. Raises FieldInvalid, FieldUnknown, RequestMalformed, and what `read` raises."""
         async with self.read(request) as body:
-            return await converted(len(body), self._settings.thread_above_bytes, lambda: validated(model, parse_json(body)))
+            return await converted(len(body), self._settings.thread_above_bytes, validated, model, body)
 
     async def _gather(self, request: Request, chunks: list[bytes]) -> None:
         size = 0

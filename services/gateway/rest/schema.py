@@ -20,18 +20,20 @@ _RULES: Any = validate_pb2  # generated without types
 
 _WELL_KNOWN: dict[str, Schema] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00Z"]},
-    "google.protobuf.Duration": {"type": "string", "examples": ["1.5s"]},
+    "google.protobuf.Duration": {"type": "string", "pattern": r"^-?[0-9]{1,12}(\.[0-9]{1,9})?s$", "examples": ["1.5s"]},
     "google.protobuf.FieldMask": {"type": "string", "examples": ["text"]},
     "google.protobuf.Any": {"type": "object", "required": ["@type"], "properties": {"@type": {"type": "string"}}},
 }
-_INT64: Schema = {"type": "string", "format": "int64"}  # protobuf JSON: a JSON number would lose digits beyond 2^53
+# protobuf JSON: a JSON number would lose digits beyond 2^53.
+_INT64: Schema = {"type": "string", "format": "int64", "pattern": "^-?[0-9]{1,19}$"}
+_UINT64: Schema = {"type": "string", "format": "uint64", "pattern": "^[0-9]{1,20}$"}
 _SCALARS: dict[int, Schema] = {
     FieldDescriptor.TYPE_STRING: {"type": "string"},
     FieldDescriptor.TYPE_BYTES: {"type": "string", "contentEncoding": "base64"},
     FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
     FieldDescriptor.TYPE_INT32: {"type": "integer", "format": "int32"},
     FieldDescriptor.TYPE_INT64: _INT64,
-    FieldDescriptor.TYPE_UINT64: {"type": "string", "format": "uint64"},
+    FieldDescriptor.TYPE_UINT64: _UINT64,
     FieldDescriptor.TYPE_FLOAT: {"type": "number", "format": "float"},
     FieldDescriptor.TYPE_DOUBLE: {"type": "number", "format": "double"},
 }
@@ -64,7 +66,7 @@ class Schemas:
 
     def field(self, field: FieldDescriptor) -> Schema:
         """Schema of a field with its comment and limits."""
-        schema = self._shape(field) | _limits(field)
+        schema = self._shape(field) | _limits(_rules(field))
         comment = COMMENTS.get(field.full_name)
         return schema | {"description": comment} if comment else schema
 
@@ -88,9 +90,13 @@ class Schemas:
 
     def _shape(self, field: FieldDescriptor) -> Schema:
         if is_map(field):
-            return {"type": "object", "additionalProperties": self._single(inner_type(field).fields_by_name["value"])}
+            rules = _rules(field).map
+            shape: Schema = {"type": "object", "additionalProperties": self._single(inner_type(field).fields_by_name["value"])}
+            shape["additionalProperties"] |= _limits(rules.values)
+            names = _limits(rules.keys)
+            return shape | ({"propertyNames": names} if names else {})
         if field.is_repeated:
-            return {"type": "array", "items": self._single(field)}
+            return {"type": "array", "items": self._single(field) | _limits(_rules(field).repeated.items)}
         return self._single(field)
 
     def _single(self, field: FieldDescriptor) -> Schema:
@@ -111,11 +117,11 @@ def _required(field: FieldDescriptor) -> bool:
     if rules.required or field.has_presence:
         return bool(rules.required)
     refuses_empty = bool(rules.string.pattern) and re.search(rules.string.pattern, "") is None
-    return refuses_empty or rules.string.min_len > 0 or rules.repeated.min_items > 0 or 0 in rules.enum.not_in
+    return refuses_empty or max(rules.string.min_len, rules.bytes.min_len, rules.repeated.min_items) > 0 or 0 in rules.enum.not_in
 
 
-def _limits(field: FieldDescriptor) -> Schema:
-    rules = _rules(field)
+def _limits(rules: Any) -> Schema:
+    """Of a field, of an item, or of a key or a value: buf.validate has the same rules for each."""
     kind = rules.WhichOneof("type")
     if kind == "bytes":
         return _bytes_limits(rules.bytes)

@@ -239,6 +239,16 @@ BAD_BODIES: list[tuple[Any, str, str | None]] = [
     ({"k": 2**40}, "FIELD_INVALID", "k"),
     ({"k": True}, "FIELD_INVALID", "k"),
     ({"min_score": 1e300}, "FIELD_INVALID", "min_score"),
+    (b'{"\\ud800": 1}', "FIELD_UNKNOWN", "\\ud800"),
+    (b'{"filter": {"kinds": ["\\ud800"]}}', "FIELD_INVALID", "filter.kinds[0]"),
+    (b"{" + b",".join(b'"k%d":1' % i for i in [*range(60_000), 59_999]) + b"}", "REQUEST_MALFORMED", None),  # a minute in quadratic time
+    ({"min_score": True}, "FIELD_INVALID", "min_score"),
+    ({"consistency": True}, "FIELD_INVALID", "consistency"),
+    ({"consistency": 2**32}, "FIELD_INVALID", "consistency"),  # json_format alone takes it for 0
+    ({"consistency": str(2**32 + 1)}, "FIELD_INVALID", "consistency"),
+    ({"consistency": 1.0}, "FIELD_INVALID", "consistency"),
+    ({"filter": {"kinds": [1, False]}}, "FIELD_INVALID", "filter.kinds[1]"),
+    ({"filter": {"kinds": 1}}, "FIELD_INVALID", "filter.kinds"),
     ({"explain": "yes"}, "FIELD_INVALID", "explain"),
     ({"scope": "u"}, "FIELD_INVALID", "scope"),
     ({"scope": {"user": 7}}, "FIELD_INVALID", "scope.user"),
@@ -262,6 +272,32 @@ async def test_a_bad_body_is_refused_with_its_field(body: Any, reason: str, wher
     assert_problem(response, 400, reason, where)
     assert not recorder.calls
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("deep", [60, 150, 300])
+async def test_messages_within_messages_end_somewhere(deep: int) -> None:
+    """Siblings of a trace hold traces: without a bound 5 kB of them took seconds, and more of them the handler's stack."""
+    body = b'{"trace":' + b'{"siblings":[{"trace":' * deep + b"{}" + b"}]}" * deep + b"}"
+    async with client_of(Recorder()) as client:
+        response = await client.patch(f"/v1/memories/{TRACE_ID}", content=body, headers={"content-type": "application/json"})
+    assert "nested deeper than 32 messages" in assert_problem(response, 400, "REQUEST_MALFORMED")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "where"),
+    [
+        ("/chat", b'{"user_id": "u", "messages": [{"content": "\\udfff"}]}', "messages[0].content"),
+        ("/memory/query", b'{"user_id": "u", "query": "\\ud800"}', "query"),
+        ("/memory/update", b'{"user_id": "u", "content": "c", "metadata": {"\\ud83d": "v"}}', "metadata"),
+    ],
+)
+async def test_half_of_a_character_is_refused_on_the_short_routes(path: str, body: bytes, where: str) -> None:
+    recorder = Recorder()
+    async with client_of(recorder) as client:
+        response = await client.post(path, content=body, headers={"content-type": "application/json"})
+        whole = await client.post(path, content=body.replace(b"\\udfff", b"\\ud83d\\ude00"), headers={"content-type": "application/json"})
+    assert_problem(response, 400, "FIELD_INVALID", where)
+    assert (whole.status_code != 400) == (path == "/chat")
 
 
 @pytest.mark.parametrize(

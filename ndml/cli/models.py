@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -49,7 +51,7 @@ def download(
         )
     except (hub.errors.HFValidationError, hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
         raise FieldInvalid(f"the hub has no model {model!r} at {revision!r}, or not for you: {_first(error)}", field="model") from error
-    except (hub.errors.LocalEntryNotFoundError, hub.errors.OfflineModeIsEnabled, hub.errors.HfHubHTTPError, OSError) as error:
+    except (hub.errors.LocalEntryNotFoundError, hub.errors.OfflineModeIsEnabled, hub.errors.HfHubHTTPError, OSError, *_broken()) as error:
         raise ModelUnavailable(_unreachable(model, error)) from error
     weights = list(Path(path).rglob("*.safetensors"))
     if not weights and not all_files:
@@ -63,6 +65,12 @@ def _unreachable(model: str, error: Exception) -> str:
         f"{model} cannot be fetched: {_first(error)} -- see that this machine reaches the hub (HF_ENDPOINT names a mirror, "
         f"HF_HUB_OFFLINE=1 forbids it), or copy the model's folder here and name its path. Here already: {here}"
     )
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What a connection raises that breaks off, after the hub's own attempts. Its HTTP client has had two names."""
+    names = [name for name in ("httpx", "httpx2") if importlib.util.find_spec(name)]
+    return tuple(importlib.import_module(name).HTTPError for name in names)
 
 
 def _first(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,10 @@ from services.llm.tool_calls import Joined, function_of, turn_of, whole_text
 from services.llm.upstream import Reader, StreamFailed, count_of, words_of
 
 _REASONS: dict[str, FinishName] = {"length": "length", "max_tokens": "length", "tool_calls": "tool_calls", "function_call": "tool_calls"}
+# llama.cpp and vLLM put the status of HTTP there. LM Studio says only in words that a prompt is too long, and answers a path that it does
+# not know with 200. None of the two gets better by another attempt.
+_STATUS = {"exceed_context_size_error": 400, "context_length_exceeded": 400, "invalid_request_error": 400, "model_not_found": 404}
+_WORDS = ((re.compile(r"context length|context the overflows"), 400), (re.compile(r"^Unexpected endpoint or method"), 404))
 _CHOICES = ("auto", "none", "required")
 
 
@@ -65,13 +70,14 @@ class _Reader:
     def take(self, event: str) -> str:
         data = json.loads(event)
         if data.get("error"):
-            raise StreamFailed(words_of(event))
+            words = words_of(event)
+            raise StreamFailed(words, _status_of(data["error"], words))
         if usage := data.get("usage"):
             self._usage = (count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens")))
         if not data["choices"]:
             return ""
         choice = data["choices"][0]
-        delta = choice.get("delta") or {}
+        delta = choice.get("delta") or choice.get("message") or {}  # a whole answer, where the server does not stream
         for call in delta.get("tool_calls") or ():
             function = call.get("function") or {}
             self._calls.add(call.get("index"), call.get("id") or "", function.get("name") or "", _arguments(function))
@@ -89,6 +95,17 @@ class _Reader:
         # Some say "stop" after tool calls, or "tool_calls" without any.
         reason: FinishName = "tool_calls" if calls else "stop" if self._reason == "tool_calls" else self._reason
         return Finish(reason, *self._usage, tool_calls=calls)
+
+
+def _status_of(error: Any, words: str) -> int:
+    """The status of HTTP that an error in a stream means; 0 where nothing tells."""
+    known = error if isinstance(error, dict) else {}
+    for name in (known.get("code"), known.get("type")):
+        if isinstance(name, int) and 400 <= name < 600:
+            return name
+        if isinstance(name, str) and name in _STATUS:
+            return _STATUS[name]
+    return next((status for pattern, status in _WORDS if pattern.search(words)), 0)
 
 
 def _arguments(function: dict[str, Any]) -> str:

@@ -34,6 +34,8 @@ class SseDecoder:
         return found
 
     def _take(self, line: str) -> str | None:
+        if line.startswith("error:"):  # llama.cpp up to September 2025: a field that the standard does not have
+            line = f'data: {{"error": {line[6:].strip()}}}'
         if line.startswith("data:"):
             self._data.append(line[5:].removeprefix(" "))
             self._size += len(line)
@@ -43,4 +45,4 @@ class SseDecoder:
         if line or not self._data:
             return None  # comments, other fields, blank lines between events
         event, self._data, self._size = "\n".join(self._data), [], 0
-        return event
+        return event or None  # empty data keeps a connection open, and is no event

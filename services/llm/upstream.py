@@ -27,9 +27,11 @@ log = get_logger(__name__)
 
 _MESSAGE_CHARS = 500  # of an upstream's own words in our error
 _ERROR_BYTES = 64 << 10  # read of an error's body
+_WHOLE_BYTES = 1 << 20  # of an answer that does not come as a stream; the longest we ask for has some 16 kB
 _LONGEST_DELAY_S = 5.0
 _BYTES_PER_TOKEN = 4  # of English in today's vocabularies; other scripts take more bytes a token, so this errs to the safe side
 _FRAME = 16  # tokens that a template puts around a message
+_CHECK = "check chat.upstream_url, chat.model and chat.api_key (NDML_LLM__CHAT__API_KEY)"
 _ELSEWHERE = "the chat model runs at an upstream, which takes text alone: use FUSION_WAY_PROMPT, or serve the model here"
 
 
@@ -39,7 +41,11 @@ _MOST_TOKENS = (1 << 31) - 1  # what the contract's counts hold
 
 
 class StreamFailed(Exception):
-    """The upstream says in its stream that it failed."""
+    """The upstream says in its stream that it failed. status: of HTTP, as the event names it; 0 where it names none."""
+
+    def __init__(self, words: str, status: int = 0) -> None:
+        super().__init__(words)
+        self.status = status
 
 
 class Reader(Protocol):
@@ -174,7 +180,7 @@ class Upstream:
         except httpx.HTTPError as error:
             raise _TryAgain(self._unavailable(f"broke off: {error or type(error).__name__}")) from error
         except StreamFailed as error:
-            raise _TryAgain(self._unavailable(f"failed: {error}")) from error
+            raise self._failure(error) from error
         except NO_STREAM as error:
             raise self._unavailable(f"sent what is no chat completion stream: {error!r}") from error
         if finish is None:
@@ -188,18 +194,23 @@ class Upstream:
             body += part
             if len(body) > _ERROR_BYTES:
                 break
-        status, words = response.status_code, words_of(body.decode("utf-8", "replace"))
+        words = words_of(body.decode("utf-8", "replace"))
+        raise self._refusal(response.status_code, words, _retry_after(response))
+
+    def _refusal(self, status: int, words: str, delay_s: float = 0.0) -> Exception:
+        """What a status other than 200 means, in the status line or in an event."""
         if status in (400, 413, 422):
-            raise FieldInvalid(f"the upstream refuses the request ({status}): {words}", field="messages")
+            return FieldInvalid(f"the upstream refuses the request ({status}): {words}", field="messages")
         if status in (401, 403, 404):
-            raise ModelNotConfigured(
-                f"the upstream at {self._url} answers {status}: {words} -- check chat.upstream_url, chat.model and chat.api_key "
-                "(NDML_LLM__CHAT__API_KEY)"
-            )
+            return ModelNotConfigured(f"the upstream at {self._url} answers {status}: {words} -- {_CHECK}")
         error = self._unavailable(f"answers {status}: {words}")
-        if status in (408, 429) or status >= 500:
-            raise _TryAgain(error, _retry_after(response))
-        raise error
+        return _TryAgain(error, delay_s) if status in (408, 429) or status >= 500 else error
+
+    def _failure(self, failure: StreamFailed) -> Exception:
+        """What an event means that says so. Without a status, another attempt may not meet it."""
+        if failure.status:
+            return self._refusal(failure.status, str(failure))
+        return _TryAgain(self._unavailable(f"failed: {failure}"))
 
     def _unavailable(self, what: str) -> ModelUnavailable:
         return ModelUnavailable(f"the upstream at {self._url} {what[:_MESSAGE_CHARS]}", retry_after_s=1.0)
@@ -237,7 +248,10 @@ def words_of(text: str) -> str:
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[str]:
-    """Data of the stream's events up to [DONE]."""
+    """Data of the stream's events up to [DONE]; a body of JSON, from a server that does not stream, is one event."""
+    if response.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
+        yield await _whole(response)
+        return
     decoder = SseDecoder()
     async for part in response.aiter_bytes():
         for event in decoder.feed(part):
@@ -247,6 +261,16 @@ async def _events(response: httpx.Response) -> AsyncIterator[str]:
     for event in decoder.close():
         if event != "[DONE]":
             yield event
+
+
+async def _whole(response: httpx.Response) -> str:
+    """The body. Raises EventTooLong, UnicodeDecodeError."""
+    body = b""
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > _WHOLE_BYTES:
+            raise EventTooLong
+    return body.decode()
 
 
 def _retry_after(response: httpx.Response) -> float:

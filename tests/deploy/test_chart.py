@@ -18,6 +18,8 @@ from helm_python.chart import Chart, lint, package
 from helm_python.errors import HelmError
 
 import ndml
+from ndml.runtime.settings import load_settings
+from services.llm.settings import LlmSettings
 from tests.deploy import manifests
 from tests.deploy.manifests import CHART, PROFILES, by_key, of_profile, profile, rendered
 
@@ -261,3 +263,19 @@ def test_dashboards_and_alerts_come_as_they_are() -> None:
         held = next(each for each in objects.values() if path.name in each.get("data", {}))
         assert json.loads(held["data"][path.name]) == json.loads(path.read_text())
         assert held["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("llm", "spread"),
+    [
+        ({"gpu": {"enabled": True, "count": 1}}, False),
+        ({"gpu": {"enabled": True, "count": 2}}, True),
+        ({"gpu": {"enabled": False, "count": 2}}, False),
+        ({"gpu": {"enabled": True, "count": 2}, "chat": {"upstreamUrl": "https://models.example.com/v1", "model": "big"}}, False),
+        ({"gpu": {"enabled": True, "count": 2}, "config": {"chat": {"spread": False}}}, False),
+    ],
+)
+def test_a_pod_with_several_gpus_spreads_its_model_over_them(llm: dict[str, Any], spread: bool, tmp_path: Path) -> None:
+    file = tmp_path / "llm.yaml"
+    file.write_text(manifests.config_of(tuple(rendered({"llm": llm})), "llm")[0])
+    assert load_settings(LlmSettings, file).chat.spread is spread

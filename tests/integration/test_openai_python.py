@@ -137,7 +137,11 @@ def test_options_are_kept(client: OpenAI) -> None:
 
 def test_models_and_embeddings(doors: Suite, client: OpenAI) -> None:
     listed = {model.id: model for model in client.models.list()}
-    assert set(listed) == {NAME, "all-MiniLM-L6-v2"}
+    assert set(listed) == {NAME, "all-MiniLM-L6-v2", "gpt-4o-mini"}
+    alias: Any = (client.models.retrieve("gpt-4o-mini").model_extra or {})["ndml"]
+    assert (alias["purpose"], alias["stands_for"]) == ("chat", NAME)
+    with pytest.raises(openai.NotFoundError, match="NDML_GATEWAY__REST__MODEL_ALIASES"):
+        client.chat.completions.create(model="gpt-4.1", messages=asks("Hello?"))
     assert client.models.retrieve("all-MiniLM-L6-v2") == listed["all-MiniLM-L6-v2"]
     packed = client.embeddings.create(model="all-MiniLM-L6-v2", input=["Ann lives in Lisbon.", "rain"])
     plain = client.embeddings.create(model="all-MiniLM-L6-v2", input="Ann lives in Lisbon.", encoding_format="float", dimensions=384)

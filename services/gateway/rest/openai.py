@@ -16,7 +16,7 @@ from ndml.v1 import model_pb2
 from services.gateway.rest.codec import to_json
 from services.gateway.rest.openai_answers import Answering, Chunks, completion, embeddings_tree, model_tree
 from services.gateway.rest.openai_bodies import ChatCompletionBody, EmbeddingsBody
-from services.gateway.rest.openai_requests import Asked, asked, model_of
+from services.gateway.rest.openai_requests import ANY_MODEL, Asked, asked, model_of
 from services.gateway.rest.operations import Group, Operation, Route
 from services.gateway.rest.ports import Dispatcher
 from services.gateway.rest.requests import Bodies, converted, metadata_of, timeout_of, until_gone
@@ -38,7 +38,7 @@ _MODEL = {
     "object": "model",
     "created": 0,
     "owned_by": "ndml",
-    "ndml": {"purpose": "embedding", "dimension": 384, "max_tokens": 256},
+    "ndml": {"purpose": "embedding", "dimension": 384, "max_tokens": 256, "stands_for": ""},
 }
 
 OPERATIONS = (
@@ -138,17 +138,25 @@ class OpenAIRoutes:
         return await converted(size, self._settings.thread_above_bytes, lambda: _json(embeddings_tree(vectors, model, packed)))
 
     async def models(self, request: Request) -> Response:
-        """The chat model, where one is configured, and the embedding model."""
-        return _json({"object": "list", "data": [model_tree(model) for model in await self._listed(request)]})
+        """The chat model, where one is configured, the embedding model, and the other names that they have here."""
+        return _json({"object": "list", "data": await self._named(request)})
 
     async def model(self, request: Request) -> Response:
         """One model by its id, which may have slashes in it."""
         name = request.path_params["model"]
-        listed = await self._listed(request)
-        found = next((model for model in listed if model.id == name), None)
+        named = await self._named(request)
+        found = next((model for model in named if model["id"] == name), None)
         if found is None:
-            raise ModelUnknown(f"no model {name[:256]!r} here; there are {', '.join(model.id for model in listed)}", field="model")
-        return _json(model_tree(found))
+            raise ModelUnknown(f"no model {name[:256]!r} here; there are {', '.join(model['id'] for model in named)}", field="model")
+        return _json(found)
+
+    async def _named(self, request: Request) -> list[dict[str, Any]]:
+        """Models, and what stands for one that is here: a name to choose from a list must be one that is answered."""
+        listed = await self._listed(request)
+        ids = {model.id: model for model in listed}
+        aliases = {name: meant for name, meant in self._settings.model_aliases.items() if name not in (*ids, ANY_MODEL)}
+        others = [model_tree(ids[meant] if meant else listed[0], name) for name, meant in aliases.items() if not meant or meant in ids]
+        return [*map(model_tree, listed), *others]
 
     async def _listed(self, request: Request) -> list[model_pb2.Model]:
         answer = await self._unary(_MODELS, model_pb2.ListModelsRequest(), request, self._timeout(request))

@@ -112,11 +112,12 @@ def memory_tree(answering: Answering, last: chat_pb2.ChatResponse) -> dict[str, 
     }
 
 
-def model_tree(model: model_pb2.Model) -> dict[str, Any]:
-    """One model. When it was made is not known, and the clients' types want a number."""
+def model_tree(model: model_pb2.Model, alias: str = "") -> dict[str, Any]:
+    """One model, under another name where it has one. When it was made is not known, and the clients' types want a number."""
     purpose = model_pb2.ModelPurpose.Name(model.purpose).removeprefix("MODEL_PURPOSE_").lower()
-    about = {"purpose": purpose, "dimension": model.dimension, "max_tokens": model.max_tokens}
-    return {"id": model.id, "object": "model", "created": 0, "owned_by": "ndml", "ndml": about}
+    about: dict[str, Any] = {"purpose": purpose, "dimension": model.dimension, "max_tokens": model.max_tokens}
+    about["stands_for"] = model.id if alias else ""
+    return {"id": alias or model.id, "object": "model", "created": 0, "owned_by": "ndml", "ndml": about}
 
 
 def embeddings_tree(vectors: Iterable[bytes], model: str, as_base64: bool) -> dict[str, Any]:

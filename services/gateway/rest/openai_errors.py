@@ -15,6 +15,8 @@ from services.gateway.rest.problems import HTTP_PROBLEMS, HTTP_STATUS, Refusals,
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # Those of OpenAI's codes that applications compare with; every other error has its reason in lower case.
 _CODES = {"MODEL_UNKNOWN": "model_not_found", "CREDENTIALS_INVALID": "invalid_api_key", "OVERLOADED": "rate_limit_exceeded"}
+# What only this door can do about it.
+_HINTS = {"MODEL_UNKNOWN": " -- GET /v1/models lists the names, rest.model_aliases (NDML_GATEWAY__REST__MODEL_ALIASES) gives more"}
 # Where a field of our message stands in the body.
 _PARAMS = (
     (re.compile(r"^sampling\.max_new_tokens$"), "max_completion_tokens"),
@@ -32,7 +34,8 @@ def error_tree(error: NdmlError, traceparent: str = "") -> dict[str, Any]:
     """{"error": …} of a domain error. `reason` is ours; `trace_id`, where it is known, the trace to look for."""
     status = HTTP_STATUS[error.code]
     param = param_of(error.violations[0].field) if error.violations else None
-    tree = _tree(status, error.message, param, _CODES.get(error.reason, error.reason.lower()), error.reason)
+    message = error.message + _HINTS.get(error.reason, "")
+    tree = _tree(status, message, param, _CODES.get(error.reason, error.reason.lower()), error.reason)
     trace_id = trace_id_of(error, traceparent)
     if trace_id:
         tree["error"]["trace_id"] = trace_id

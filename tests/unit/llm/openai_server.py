@@ -12,8 +12,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.unit.llm.recorded import RECORDED, WORDS, Recorded
+
 Way = Callable[["OpenAIServer", asyncio.StreamWriter], Awaitable[None]]
-WORDS = ["Auf ", "dem Regal ", "am Fens", "ter 🙂", "."]
 
 
 @dataclass
@@ -236,7 +237,16 @@ def _saying(*events: str) -> Way:
     return say
 
 
-WAYS: dict[str, Way] = {
+def _replaying(recorded: Recorded) -> Way:
+    async def replay(server: OpenAIServer, writer: asyncio.StreamWriter) -> None:
+        await _begin(writer, recorded.status, recorded.kind)
+        writer.write(recorded.body.encode())
+        await writer.drain()
+
+    return replay
+
+
+WAYS: dict[str, Way] = {name: _replaying(recorded) for name, recorded in RECORDED.items()} | {
     "good": good,
     "terse": terse,
     "slow": slow,

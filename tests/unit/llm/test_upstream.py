@@ -23,7 +23,8 @@ from ndml.runtime.settings import render_config
 from services.llm.models import chat_model
 from services.llm.ports import Ask, Finish, Message, Sampling, Tool, ToolCall
 from services.llm.settings import ChatSection, LlmSettings
-from tests.unit.llm.openai_server import WORDS, OpenAIServer, openai_server
+from tests.unit.llm.openai_server import OpenAIServer, openai_server
+from tests.unit.llm.recorded import WORDS
 
 DEFAULT = Sampling()
 ASK = [Message("system", "be brief"), Message("user", "wo ist das Notizbuch?")]

@@ -148,6 +148,10 @@
 {{- $_ := set $chat "upstream_url" . -}}
 {{- $_ := set $chat "upstream_kind" $.Values.llm.chat.upstreamKind -}}
 {{- end -}}
+{{- /* A model here is the only thing in the pod that a second GPU is for. */ -}}
+{{- if and .Values.llm.gpu.enabled (gt (int .Values.llm.gpu.count) 1) (not .Values.llm.chat.upstreamUrl) -}}
+{{- $_ := set $chat "spread" true -}}
+{{- end -}}
 {{ dict "embedding" $embedding "chat" $chat | toJson }}
 {{- end -}}
 

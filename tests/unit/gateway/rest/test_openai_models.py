@@ -98,8 +98,28 @@ async def test_models() -> None:
         one = (await client.get("/v1/models/org/tiny")).json()
         quoted = (await client.get("/v1/models/org%2Ftiny")).json()
         missing = await client.get("/v1/models/gpt-4o")
-    assert listed["object"] == "list" and [model["id"] for model in listed["data"]] == ["org/tiny", "mini"]
-    about = {"purpose": "chat", "dimension": 0, "max_tokens": 512}
+    assert listed["object"] == "list" and [model["id"] for model in listed["data"]] == ["org/tiny", "mini", "default"]
+    about = {"purpose": "chat", "dimension": 0, "max_tokens": 512, "stands_for": ""}
     assert one == quoted == {"id": "org/tiny", "object": "model", "created": 0, "owned_by": "ndml", "ndml": about}
     error = missing.json()["error"]
     assert (missing.status_code, error["code"], error["param"]) == (404, "model_not_found", "model") and "org/tiny" in error["message"]
+
+
+async def test_other_names_are_listed_where_they_are_answered() -> None:
+    aliases = {"gpt-4o-mini": "", "text-embedding-3-small": "mini", "gone": "no/such", "mini": "org/tiny", "*": ""}
+    async with client_of(Script(), model_aliases=aliases) as client:
+        listed = (await client.get("/v1/models")).json()["data"]
+        one = (await client.get("/v1/models/gpt-4o-mini")).json()
+        gone = await client.get("/v1/models/gone")
+    names = {model["id"]: model["ndml"]["stands_for"] for model in listed}
+    assert names == {"org/tiny": "", "mini": "", "gpt-4o-mini": "org/tiny", "text-embedding-3-small": "mini"}
+    assert one == next(model for model in listed if model["id"] == "gpt-4o-mini") and one["ndml"]["purpose"] == "chat"
+    assert gone.status_code == 404
+
+
+async def test_a_name_that_nothing_has_says_how_it_gets_one() -> None:
+    async with client_of(Script([errors.ModelUnknown("model 'gpt-4o' is not served here", field="model")])) as client:
+        refused = await client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "hi"}], "model": "gpt-4o"})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
+    assert "GET /v1/models" in error["message"] and "NDML_GATEWAY__REST__MODEL_ALIASES" in error["message"]

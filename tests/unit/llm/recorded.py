@@ -1,0 +1,178 @@
+"""What llama.cpp's server and LM Studio send, byte for byte in their shapes: statuses, headers, fields that OpenAI's API does not have.
+
+Taken from what they document and from what their users recorded in their bug trackers (the numbers stand at each); the texts are ours.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+WORDS = ["Auf ", "dem Regal ", "am Fens", "ter 🙂", "."]
+SAID = "".join(WORDS)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One answer."""
+
+    body: str
+    status: str = "200 OK"
+    kind: str = "text/event-stream"
+
+
+def _stream(*events: dict[str, Any], done: bool = True) -> Recorded:
+    lines = [f"data: {json.dumps(event, ensure_ascii=False)}\n\n" for event in events]
+    return Recorded("".join(lines) + ("data: [DONE]\n\n" if done else ""))
+
+
+def _json(status: str, body: dict[str, Any], kind: str = "application/json; charset=utf-8") -> Recorded:
+    return Recorded(json.dumps(body, ensure_ascii=False), status, kind)
+
+
+_TIMINGS = {
+    "cache_n": 236,
+    "prompt_n": 1,
+    "prompt_ms": 30.958,
+    "prompt_per_token_ms": 30.958,
+    "prompt_per_second": 32.301828283480845,
+    "predicted_n": 5,
+    "predicted_ms": 661.064,
+    "predicted_per_token_ms": 18.887542857142858,
+    "predicted_per_second": 52.94494935437416,
+}
+_USAGE = {"completion_tokens": 5, "prompt_tokens": 31, "total_tokens": 36}
+
+
+def _llama(choices: list[dict[str, Any]], kind: str = "chat.completion.chunk", **more: Any) -> dict[str, Any]:
+    head = {"created": 1781492231, "id": "chatcmpl-qC6laQHbZ2CmxNvJ4NoB1L93LcVF7nfe", "model": "gemma-4-31B-it-UD-Q6_K_XL.gguf"}
+    return {"choices": choices} | head | {"system_fingerprint": "b9554-d403f00ec", "object": kind} | more
+
+
+def _piece(finish: str | None = None, logprobs: Any = None, **delta: Any) -> dict[str, Any]:
+    choice = {"finish_reason": finish, "index": 0, "delta": delta}
+    return choice | ({"logprobs": logprobs} if logprobs else {})
+
+
+def _chances(token: str) -> dict[str, Any]:
+    one = {"id": 27, "token": token, "bytes": list(token.encode()), "logprob": -0.00125}
+    return {"content": [one | {"top_logprobs": [one, {"id": 9, "token": "é", "bytes": [195, 169], "logprob": -7.5}]}]}
+
+
+_LLAMA_START = _llama([_piece(role="assistant", content=None)])
+_LLAMA_WORDS = [_llama([_piece(content=word)]) for word in WORDS]
+_LLAMA_ENDS = [_llama([_piece("length")]), _llama([], usage=_USAGE, timings=_TIMINGS)]
+_OVERFLOW = {
+    "code": 400,
+    "message": "request (4390 tokens) exceeds the available context size (4096 tokens), try increasing it",
+    "type": "exceed_context_size_error",
+    "n_prompt_tokens": 4390,
+    "n_ctx": 4096,
+}
+_LOADING = {"code": 503, "message": "Loading model", "type": "unavailable_error"}
+_OLD_OVERFLOW = {"code": 400, "message": _OVERFLOW["message"], "type": "invalid_request_error"}
+
+
+def _lmstudio(choices: list[dict[str, Any]], kind: str = "chat.completion.chunk", **more: Any) -> dict[str, Any]:
+    head = {"id": "chatcmpl-um3b2l9t12bzrtha63q8", "object": kind, "created": 1747835957, "model": "gemma-2-2b-it"}
+    return head | {"system_fingerprint": "gemma-2-2b-it", "choices": choices} | more
+
+
+def _part(finish: str | None = None, **delta: Any) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+
+
+def _call(**call: Any) -> dict[str, Any]:
+    return _lmstudio([_part(tool_calls=[{"index": 0} | call])])
+
+
+_LM_START = [_lmstudio([_part(role="assistant", content=word)]) for word in WORDS[:1]]
+_LM_WORDS = [_lmstudio([_part(content=word)]) for word in WORDS[1:]]
+_LM_INFO = {"arch": "gemma2", "quant": "Q4_K_M", "format": "gguf", "context_length": 4096}
+_LM_STATS = {"tokens_per_second": 51.43, "time_to_first_token": 0.111, "generation_time": 0.954, "stop_reason": "eosFound"}
+_TOO_LONG = "Input does not fit in context length. The input has 31430 tokens, but the context length only supports 30000 tokens."
+_KEEP = "Trying to keep the first 14538 tokens when context the overflows. The model is loaded with context length of only 2048 tokens"
+
+RECORDED: dict[str, Recorded] = {
+    # ggml-org/llama.cpp: tools/server/tests/unit/test_chat_completion.py; usage in a chunk of its own since #15443
+    "llamacpp": _stream(_LLAMA_START, *_LLAMA_WORDS, *_LLAMA_ENDS),
+    # before it: usage and timings in the chunk that ends the answer
+    "llamacpp_2025": _stream(_LLAMA_START, *_LLAMA_WORDS, _llama([_piece("length")], usage=_USAGE, timings=_TIMINGS)),
+    "llamacpp_logprobs": _stream(_LLAMA_START, *(_llama([_piece(None, _chances(w), content=w)]) for w in WORDS), *_LLAMA_ENDS),
+    # a model that thinks first (openai-php/client #780), with timings in each chunk and the progress of the prompt (#15827)
+    "llamacpp_thinks": _stream(
+        _llama([_piece(role="assistant", content=None)], prompt_progress={"total": 237, "cache": 0, "processed": 128, "time_ms": 181}),
+        _llama([_piece(reasoning_content="The shelf, ")], timings=_TIMINGS),
+        _llama([_piece(reasoning_content="I think.")], timings=_TIMINGS),
+        *_LLAMA_WORDS,
+        *_LLAMA_ENDS,
+    ),
+    "llamacpp_whole": _json(
+        "200 OK",
+        _llama(
+            [{"finish_reason": "length", "index": 0, "message": {"role": "assistant", "content": SAID}}],
+            "chat.completion",
+            usage=_USAGE,
+            timings=_TIMINGS,
+        ),
+    ),
+    "llamacpp_loading": _json("503 Service Unavailable", {"error": _LOADING}),
+    "llamacpp_key": _json("401 Unauthorized", {"error": {"code": 401, "message": "Invalid API Key", "type": "authentication_error"}}),
+    "llamacpp_path": _json("404 Not Found", {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}}),
+    "llamacpp_overflow": _json("400 Bad Request", {"error": _OVERFLOW}),
+    # #14566, #15780: 200, and the error as an event; before #16109 in a field that event streams do not have
+    "llamacpp_overflow_event": _stream({"error": _OVERFLOW}, done=False),
+    "llamacpp_overflow_field": Recorded(f"error: {json.dumps(_OLD_OVERFLOW)}\n\ndata: [DONE]\n\n"),
+    # #19774: the context is full while the answer is written
+    "llamacpp_full": _stream(
+        _LLAMA_START, *_LLAMA_WORDS[:2], {"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}}
+    ),
+    # lmstudio-ai/lmstudio-js #320: no usage unless asked; since then in a chunk of its own
+    "lmstudio": _stream(*_LM_START, *_LM_WORDS, _lmstudio([_part("length")]), _lmstudio([], usage=_USAGE, stats={})),
+    "lmstudio_nousage": _stream(*_LM_START, *_LM_WORDS, _lmstudio([_part("length")])),
+    # lmstudio-bug-tracker #601, and the REST API's own stats and model_info
+    "lmstudio_whole": _json(
+        "200 OK",
+        _lmstudio(
+            [
+                {
+                    "index": 0,
+                    "logprobs": None,
+                    "finish_reason": "length",
+                    "message": {"role": "assistant", "content": SAID, "tool_calls": []},
+                }
+            ],
+            "chat.completion",
+            usage=_USAGE,
+            stats=_LM_STATS,
+            model_info=_LM_INFO,
+            runtime={"name": "llama.cpp-linux-x86_64-avx2", "version": "1.3.0", "supported_formats": ["gguf"]},
+        ),
+    ),
+    "lmstudio_tools": _stream(
+        _lmstudio([_part(role="assistant", content="Let me look.")]),
+        _call(id="365174485", type="function", function={"name": "weather", "arguments": ""}),
+        _call(type="function", function={"name": "", "arguments": '{"city"'}),
+        _call(type="function", function={"name": "", "arguments": ': "Porto"}'}),
+        _lmstudio([_part("tool_calls")]),
+    ),
+    # #618: a path that it does not know is answered with 200
+    "lmstudio_path": _json("200 OK", {"error": "Unexpected endpoint or method. (POST /chat/completions)"}),
+    # aaif-goose/goose #11318; lmstudio-bug-tracker #546 in the words of before
+    "lmstudio_overflow": Recorded(f"event: error\ndata: {json.dumps({'error': {'message': _TOO_LONG}, 'message': _TOO_LONG})}\n\n"),
+    "lmstudio_overflow_2025": Recorded(f"event: error\ndata: {json.dumps({'error': _KEEP})}\n\n"),
+    "lmstudio_unloaded": Recorded('event: error\ndata: {"error": {"message": "Model is unloaded."}, "message": "Model is unloaded."}\n\n'),
+    "lmstudio_nomodel": _json(
+        "404 Not Found",
+        {
+            "error": {
+                "message": "No models loaded. Please load a model in the developer page or use the `lms load` command.",
+                "type": "invalid_request_error",
+                "param": "model",
+                "code": "model_not_found",
+            }
+        },
+    ),
+    "lmstudio_cannot_load": _json("400 Bad Request", {"error": 'Failed to load model "gpt-oss-20b". Error: Error loading model.'}),
+}

@@ -155,7 +155,8 @@ def gossip(nodes: int, zones: int, view: int, seed: int = 1) -> Part:
     return Part(_delivery(steady, healed, len(tree.living)), [Table(title, _GOSSIP, head, lines)])
 
 
-_GOSSIP = """Counted by a simulation of the whole protocol on a queue of events, random delays (tests/sim/gossip.py), one run, for comparison:
+_GOSSIP = """\
+Counted by a simulation of the whole protocol on a queue of events, random delays (tests/sim/gossip.py), one run, for comparison:
 the suite's consensus nodes are few, a full mesh in each zone with one of them between zones. Ids are short and batched. Random gossip
 at this fanout leaves nobody out in 96 of 100 runs; in a tree whoever hears of a payload asks for it."""
 

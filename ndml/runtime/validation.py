@@ -9,6 +9,8 @@ from ndml.errors import FieldInvalid, FieldViolation
 
 _LIMIT = 20
 _KEY_LIMIT = 64
+_ALL_BYTES = 16 << 10
+"""In a larger message the first broken rule is enough: a violation takes a kilobyte, and two bytes of a message can hold one."""
 
 
 class ProtoValidator:
@@ -18,9 +20,9 @@ class ProtoValidator:
         self._validator = protovalidate.Validator()
 
     def __call__(self, message: Message) -> None:
-        """Raises FieldInvalid with every broken field, at most 20 of them."""
+        """Raises FieldInvalid with every broken field, at most 20 of them; of a message beyond 16 KiB with the first."""
         try:
-            self._validator.validate(message)
+            self._validator.validate(message, fail_fast=message.ByteSize() > _ALL_BYTES)
         except protovalidate.ValidationError as error:
             found = [_violation(v) for v in error.violations[:_LIMIT]]
             summary = "; ".join(f"{v.field or 'request'}: {v.description}" for v in found[:3])

@@ -61,7 +61,7 @@ def replaced(tree: object) -> Iterator[str]:
 
 
 @ALL
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_a_value_or_a_named_refusal(decoder: Decoder, data: st.DataObject) -> None:
     decoder.try_one(data.draw(damaged(decoder.samples) | st.binary(max_size=200)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--from", type=int, default=0, dest="first")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="a seed at a time in each; default: the processors")
     parser.add_argument("--records", action="store_true", help="the lattice alone, 50 times as fast")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--ledger", type=Path, help=f"add this run to a file of runs, such as {ledger.LEDGER}")

@@ -283,8 +283,8 @@ Written by `make bench-chat` ({cores} cores for gateway, memory node, consensus 
 whatever else runs; medians of {rounds} runs of {seconds:g} s that alternate). Model: ndml-tiny, float32, one thread. Every answer has
 {new} tokens: the token that ends answers is switched off, and nothing else. No two questions are alike and nothing of a prompt was
 read before (`chat.prefix_bytes` 0), so each chat embeds its question, searches, and reads its whole prompt. Learning is on, as always; a
-question teaches nothing. In the row of the shared system text alone beginnings are kept: what is remembered stands behind the caller's own system
-text, so users share that text's keys and values (with memory in front of it, as it was before, the ratio was 1.11)."""
+question teaches nothing. In the row of the shared system text alone beginnings are kept: what is remembered stands behind the
+caller's own system text, so users share that text's keys and values (with memory in front of it, as it was before, the ratio was 1.11)."""
 
 _OVERHEAD = """One caller asks all four in turn, {turns} times. *chat*: ChatService with recall_k {k}. *model, same memory*: Generate on
 the llm service with {k} recalled entries in the request: a prompt of the same length, nobody recalls, no gateway; what is left is what

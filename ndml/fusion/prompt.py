@@ -1,7 +1,7 @@
 """Memory as quoted text in the prompt: works with any model, needs no training.
 
-One system message: the rules, `<memory>`, a line for each entry, `</memory>`. What stands in a line is data from elsewhere: it cannot open
-or close a fence, start a line, say who it is from, or spell a control token of the model.
+In the system message: the rules, `<memory>`, a line for each entry, `</memory>`. What stands in a line is data from elsewhere: it cannot
+open or close a fence, start a line, say who it is from, or spell a control token of the model.
 """
 
 from __future__ import annotations
@@ -85,9 +85,14 @@ class Block:
     used: tuple[int, ...] = ()
     tokens: int = 0
 
-    def before(self, messages: Sequence[Turn]) -> list[Turn]:
-        """The conversation with the block in front; exactly the conversation where the block is empty."""
-        return [Message("system", self.text), *messages] if self.text else list(messages)
+    def into(self, messages: Sequence[Turn]) -> list[Turn]:
+        """The conversation with the block behind the caller's own system text, in the same message: many templates take one system message
+        only, and what all users share stands first, where it is read once. Exactly the conversation where the block is empty."""
+        if not self.text:
+            return list(messages)
+        if messages and messages[0].role == "system":
+            return [Message("system", f"{messages[0].content}\n\n{self.text}"), *messages[1:]]
+        return [Message("system", self.text), *messages]
 
 
 def write_block(

@@ -178,7 +178,7 @@ class Fusion:
         if not readout or (way in ("prompt", "state") and not block.text and not self.options.mix):
             return Plan(way, tuple(self._encode(messages, 0)))
         makers: dict[Way, Callable[[], Plan]] = {
-            "prompt": lambda: Plan("prompt", tuple(self._encode(block.before(messages), 0)), block.used),
+            "prompt": lambda: Plan("prompt", tuple(self._encode(block.into(messages), 0)), block.used),
             "prefix": lambda: self._prefixed(messages, readout),
             "adapter": lambda: self._adapted(messages, readout),
             "state": lambda: self._mixture(messages, readout) if self.options.mix else self._stated(messages, block),
@@ -304,9 +304,10 @@ class Fusion:
         return Plan("adapter", tuple(self._encode(messages, 0)), memory.used, memory=memory)
 
     def _stated(self, messages: Sequence[Turn], block: Block) -> Plan:
-        """The same ids as way prompt; the head that the block decides is read once and kept."""
-        tokens = self._encode(block.before(messages), 0)
-        others = (self._encode(block.before([Message("user", text)]), 0) for text in ("a", "Z"))
+        """The same ids as way prompt; the head that system text and block decide is read once and kept."""
+        tokens = self._encode(block.into(messages), 0)
+        own = list(messages[:1]) if messages[0].role == "system" else []
+        others = (self._encode(block.into([*own, Message("user", text)]), 0) for text in ("a", "Z"))
         shared = min((_shared(tokens, other) for other in others), default=0)
         head = tuple(tokens[: min(shared, len(tokens) - 1)])
         state = self._states.get(head, lambda: self.decoder.read(head)) if head else None

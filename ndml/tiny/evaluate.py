@@ -73,7 +73,7 @@ class Model:
             for minute, line in enumerate(question.lines)
         ]
         block = write_block(MemoryReadout(tuple(entries)), self._count, PromptLimits(tokens=1800), self._tokenizer.all_special_tokens)
-        messages = [{"role": m.role, "content": m.content} for m in block.before([])]
+        messages = [{"role": m.role, "content": m.content} for m in block.into([])]
         for turn in question.before:
             messages += [{"role": "user", "content": turn.user}, {"role": "assistant", "content": turn.answer}]
         messages.append({"role": "user", "content": question.turn.user})

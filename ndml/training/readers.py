@@ -172,7 +172,7 @@ class PromptReader:
         given = []
         for episode in episodes:
             block = write_block(episode.readout, count, self._limits, self._specials)
-            given += [self._writer.spoken(ask, episode.line, block.before(())) for ask in episode.asks]
+            given += [self._writer.spoken(ask, episode.line, block.into(())) for ask in episode.asks]
         batch = rows(given, self._subject.device)
         logits = _logits(self._subject.model, input_ids=batch.ids)
         return Pass(logits, batch.labels, logits.new_zeros(()))

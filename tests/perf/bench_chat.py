@@ -1,9 +1,9 @@
 """Chats through the whole suite with the boxed model, beside the bare model in the same run: `make bench-chat`, or
 
-    python -m tests.perf.bench_chat [--parts overhead load naive] [--seconds 5] [--rounds 3] [--markdown FILE] [--json FILE]
+    python -m tests.perf.bench_chat [--parts overhead load naive shared] [--seconds 5] [--rounds 3] [--markdown FILE] [--json FILE]
 
 overhead: one caller asks four doors in turn. load: 1, 16 and 64 callers. naive: the llm service's batches and transformers' own generate,
-in this process. Four minutes.
+in this process. shared: a system text that all users share, kept and not kept. Four minutes.
 """
 
 from __future__ import annotations
@@ -51,12 +51,14 @@ from tests.perf.chat_load import (
     together,
 )
 from tests.perf.tables import Part, Row, Table, as_json, as_markdown
-from tests.unit.llm.tiny_models import save_endless
+from tests.unit.llm.tiny_models import CHATML, save_endless
 
-PARTS = ("overhead", "load", "naive")
+PARTS = ("overhead", "load", "naive", "shared")
 CALLERS = (1, 16, 64)
 _PROMPT_TOKENS = 150
 _WARM_S = 2.0
+_FACTS = 6  # of each user's own, in the shared part
+_SYSTEM = "You are the assistant of a public library. Answer in two sentences, name the shelf, and never promise a book that is lent. " * 24
 
 
 class Bench:
@@ -195,6 +197,41 @@ def naive(model: Path, seconds: float, rounds: int) -> Part:
     return Part([target])
 
 
+def shared(folder: Path, seconds: float, rounds: int) -> Part:
+    """First token of one caller whose users share a system text and not a memory: its beginning kept, and read each time; by turns."""
+    torch.set_num_threads(1)
+    model = save_endless(folder)  # the boxed model, with a template that shows it system texts, which its own leaves out
+    config = model / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": CHATML}))
+    runs: dict[int, list[float]] = {0: [], ChatSection().prefix_bytes: []}
+    tokens: list[int] = []
+
+    async def first_ms(kept: int) -> float:
+        nonlocal tokens
+        settings = ChatSection(model=str(model), prefix_bytes=kept)
+        local = LocalModel.load(settings)
+        tokens = [len(local.prepare(bench_generate.ask(7, _FACTS, text)).plan.tokens) for text in (_SYSTEM, "")]
+        generator = LocalGenerator(settings, lambda: local, torch_threads(1))
+        await generator.start()
+        await bench_generate.serve(generator, 1, 1.0, _FACTS, _SYSTEM)
+        found = await bench_generate.serve(generator, 1, seconds, _FACTS, _SYSTEM)
+        await generator.stop()
+        return found["first_token_p50_ms"]
+
+    for _ in range(rounds):
+        for kept, found in runs.items():
+            found.append(asyncio.run(first_ms(kept)))
+    anew, ours = (statistics.median(found) for found in runs.values())
+    target = Row(
+        f"first token, prompt of {tokens[0]} tokens, {tokens[0] - tokens[1]} of them a system text that all users share",
+        f"{ours:.1f} ms",
+        f"read each time (`chat.prefix_bytes` 0) {anew:.1f} ms, ratio {ours / anew:.2f}",
+        "<= 0.7 x read each time",
+        ours <= 0.7 * anew,
+    )
+    return Part([target])
+
+
 def run(options: argparse.Namespace) -> list[Part]:
     """The parts asked for, in order; prints what has a target as it comes."""
     parts: list[Part] = []
@@ -209,6 +246,8 @@ def run(options: argparse.Namespace) -> list[Part]:
                 parts += [_told(part()) for name, part in work if name in options.parts]
         if "naive" in options.parts:
             parts.append(_told(naive(model, options.seconds, options.rounds)))
+        if "shared" in options.parts:
+            parts.append(_told(shared(Path(folder) / "stand-in", options.seconds, options.rounds)))
     return parts
 
 
@@ -244,7 +283,8 @@ Written by `make bench-chat` ({cores} cores for gateway, memory node, consensus 
 whatever else runs; medians of {rounds} runs of {seconds:g} s that alternate). Model: ndml-tiny, float32, one thread. Every answer has
 {new} tokens: the token that ends answers is switched off, and nothing else. No two questions are alike and nothing of a prompt was
 read before (`chat.prefix_bytes` 0), so each chat embeds its question, searches, and reads its whole prompt. Learning is on, as always; a
-question teaches nothing."""
+question teaches nothing. In the row of the shared system text alone beginnings are kept: what is remembered stands behind the
+caller's own system text, so users share that text's keys and values (with memory in front of it, as it was before, the ratio was 1.11)."""
 
 _OVERHEAD = """One caller asks all four in turn, {turns} times. *chat*: ChatService with recall_k {k}. *model, same memory*: Generate on
 the llm service with {k} recalled entries in the request: a prompt of the same length, nobody recalls, no gateway; what is left is what

@@ -45,11 +45,11 @@ def memory(size: int, number: int) -> MemoryReadout:
     return MemoryReadout(tuple(Entry(i, fact, "Ana", _DAY + timedelta(days=i)) for i, fact in enumerate(facts, 1)))
 
 
-def ask(number: int, entries: int) -> Ask:
-    """Prompts differ, as those of different users do."""
-    return Ask(
-        (Message("user", f"Hello, it is me, caller {number}. What is the name of my cat?"),), Sampling(NEW_TOKENS), memory(entries, number)
-    )
+def ask(number: int, entries: int, system: str = "") -> Ask:
+    """Prompts differ, as those of different users do, but for a system text where one is given."""
+    own = (Message("system", system),) if system else ()
+    question = Message("user", f"Hello, it is me, caller {number}. What is the name of my cat?")
+    return Ask((*own, question), Sampling(NEW_TOKENS), memory(entries, number))
 
 
 def stand_in(path: Path) -> Path:
@@ -70,7 +70,7 @@ def entries_for(local: LocalModel, tokens: int = 150) -> int:
     return 1 + min(range(len(sizes)), key=lambda n: abs(sizes[n] - tokens))
 
 
-async def serve(generator: LocalGenerator, callers: int, seconds: float, entries: int) -> dict[str, float]:
+async def serve(generator: LocalGenerator, callers: int, seconds: float, entries: int, system: str = "") -> dict[str, float]:
     """Callers that ask again as soon as they are answered."""
     first: list[float] = []
     done, stop = 0, time.perf_counter() + seconds
@@ -81,7 +81,7 @@ async def serve(generator: LocalGenerator, callers: int, seconds: float, entries
         while time.perf_counter() < stop:
             began, said = time.perf_counter(), False
             turn += callers
-            async for piece in generator.generate(ask(turn, entries), None):
+            async for piece in generator.generate(ask(turn, entries, system), None):
                 if not said and not isinstance(piece, Finish):
                     said = True
                     first.append(time.perf_counter() - began)

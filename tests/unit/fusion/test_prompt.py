@@ -52,13 +52,15 @@ def test_the_block_is_written_exactly_so() -> None:
     )
     assert block.used == (4, 3, 2, 1, 5) and block.tokens == words(block.text)
     asked = [Message("user", "where do I live?")]
-    assert block.before(asked) == [Message("system", block.text), *asked]
+    assert block.into(asked) == [Message("system", block.text), *asked]
+    own = Message("system", "be brief")
+    assert block.into([own, *asked]) == [Message("system", f"be brief\n\n{block.text}"), *asked]
 
 
 def test_nothing_remembered_is_nothing_written() -> None:
     asked = [Message("user", "hello")]
     for block in (write_block(MemoryReadout(), words), write_block(MemoryReadout((Entry(1, "too long"),)), words, PromptLimits(tokens=3))):
-        assert block == Block("", (), 0) and block.before(asked) == asked
+        assert block == Block("", (), 0) and block.into(asked) == asked
 
 
 def test_the_budget_keeps_the_best_and_prints_them_oldest_first() -> None:

@@ -55,8 +55,21 @@ def test_the_prompt_is_the_template_around_the_block_and_the_conversation() -> N
         "<|im_start|>user\nwhere is my cat?<|im_end|>\n<|im_start|>assistant"
     )
     assert (plan.way, plan.used, plan.positions) == ("prompt", (2, 1), len(plan.tokens))
+    own = made.plan([Message("system", "be brief"), *ASK], CAT)
+    assert text(made, own.tokens).startswith(f"<|im_start|>system\nbe brief\n\n{RULES}\n<memory>\n{lines}\n</memory><|im_end|>\n")
     plain = tokenizer(None)
     assert text(made, template(plain, ASK)) == "user: where is my cat?\nassistant:"
+
+
+def test_a_system_text_that_users_share_stands_before_what_each_remembers() -> None:
+    made, own = fusion(), Message("system", "You work for the library. " * 8)
+    alone = made.plan([own, *ASK], MemoryReadout()).tokens
+    told = [MemoryReadout((Entry(1, f"my cat is called {name}"),)) for name in ("Miso", "Otto")]
+    one, two = (made.plan([own, *ASK], each).tokens for each in told)
+    end = len(template(tokenizer(), [own])) - len(template(tokenizer(), [Message("system", "")]))
+    assert one != two and one[:end] == two[:end] == alone[:end] and end > 50
+    states = [made.plan([own, Message("user", asks)], told[0], "state").state for asks in ("where is my cat?", "and?")]
+    assert states[0] is states[1] is not None and len(states[0]) > end
 
 
 def test_a_memory_cannot_end_its_message_in_the_model_s_own_tokens() -> None:

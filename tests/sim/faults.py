@@ -19,7 +19,7 @@ LEAD_S = 60.0
 
 _FAR_S = (110.0, 200.0)
 _MARGIN_S = 15.0
-"""Clocks differ by some seconds, and a round of the sweep passes."""
+"""A sweep passes, and streams that were given up begin anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,8 @@ class Faults:
         self._roster = roster
         self._random = random
         self._snapshots: dict[str, Path] = {}
-        self._close_again_at = 0.0
-        self.leads: dict[str, float] = {}
-        """By how much the others' hybrid clocks were ahead when a clock that was far off was set right."""
+        self.leads: dict[str, float] | None = None
+        """By how much the others' hybrid clocks were ahead when a clock that was far off was set right; None: none was."""
 
         self.done: list[str] = []
 
@@ -113,7 +112,10 @@ class Faults:
                 machine.slowness_s = 0.0
             if not machine.process.alive:
                 await machine.start()
-        await asyncio.sleep(max(0.0, self._close_again_at - asyncio.get_running_loop().time()))
+        if self.leads is not None:
+            # A hybrid clock never goes back: what such a node writes is refused until the time of whoever is most behind is there.
+            far_s = max(node.lead_s() for node in self._nodes) - min(node.clock.skew_s for node in self._nodes)
+            await asyncio.sleep(max(far_s - LEAD_S, 0.0) + _MARGIN_S)
 
     def _say(self, what: str) -> None:
         self.done.append(f"{asyncio.get_running_loop().time():.2f} {what}")
@@ -213,5 +215,3 @@ class Faults:
             # Also when the run's clients are done before that.
             node.clock.skew_s -= off_s
             self.leads = {other.name: other.lead_s() for other in self._nodes if other is not node and other.process.alive}
-            # A hybrid clock never goes back: what the node writes leads until everybody's time is there.
-            self._close_again_at = asyncio.get_running_loop().time() + max(off_s - LEAD_S, 0.0) + _MARGIN_S

@@ -238,7 +238,7 @@ class Suite:
         history = self.notes.history
         found = [f"a caller that asked for nothing wrong was told {reason}" for reason in _BLAMING if reason in self.notes.failures]
         found += [f"after {rounds - 1} rounds: {each}" for each in diverged(self._digests())]
-        found += read_your_writes(history) + monotonic_reads(history) + dragged(self.faults.leads, LEAD_S)
+        found += read_your_writes(history) + monotonic_reads(history) + dragged(self.faults.leads or {}, LEAD_S)
         if not self.plan.destructive:
             # A copy that lost its disk knows nothing and answers, until it is taken for one that joins.
             found += stale_reads(history, REPLICAS)

@@ -26,7 +26,6 @@ from ndml.errors import (
     Overloaded,
     ScoresUnsupported,
 )
-from ndml.fusion.knn import KnnOptions
 from ndml.fusion.prompt import write_block
 from ndml.fusion.readout import Entry, MemoryReadout
 from services.llm.generator import LocalGenerator
@@ -190,20 +189,6 @@ async def test_without_memory_the_prompt_is_the_callers_and_with_it_the_end_says
         _, some = await collect(generator, asked(Sampling(2), memory=CAT))
     assert (none.read, none.prompt_tokens) == ((), len(bare.tokens))
     assert some.read == (1,) and some.prompt_tokens > none.prompt_tokens, "a token a byte: the budget leaves room for one"
-
-
-async def test_settings_say_how_much_neighbours_decide() -> None:
-    async def said(**options: object) -> tuple[str, Finish]:
-        async with serving(local("Llama", **options)) as generator:
-            return await collect(generator, asked(Sampling(6), memory=CAT, fusion="knn"))
-
-    async with serving(local("Llama")) as generator:
-        alone, _ = await collect(generator, asked(Sampling(6)))
-    assert (await said(knn_share=0))[0] == alone == (await said(knn_share=1, knn_reach=1e-9))[0]
-    text, finish = await said(knn_share=1, knn_reach=100)
-    assert text != alone and finish.read and set(text) <= set("my cat is called Misothe notebook is red")
-    store = local("Llama", knn_neighbours=3, knn_temperature=0.001).prepare(asked(memory=CAT, fusion="knn")).plan.store
-    assert store is not None and store.options == KnnOptions(share=0.25, neighbours=3, temperature=0.001, reach=1.0)
 
 
 async def test_a_way_that_the_model_has_not_is_refused_with_the_reason() -> None:

@@ -44,7 +44,7 @@ run: setup ## Keep the suite up in the foreground; Ctrl-C drains it. ARGS="--dat
 test: setup ## Run every test; TESTS=tests/unit runs a part
 	$(BIN)/python -m pytest $(TESTS) -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
 
-sim: setup ## Simulate SEEDS whole suites with faults, two at a time, from seed FROM on (1,000 take some minutes); ARGS=--records: the lattice alone
+sim: setup ## Simulate SEEDS whole suites with faults, one on each processor, from seed FROM on (1,000 take some minutes); ARGS=--records: the lattice alone
 	$(BIN)/python -m tests.sim --seeds $(or $(SEEDS),1000) --from $(or $(FROM),0) $(ARGS)
 
 fuzz: setup ## Every decoder of what comes from outside under atheris, SECONDS=60 each (half an hour); ARGS=NAME: one of them, ARGS=--list: names

@@ -14,6 +14,7 @@ from ndml.errors import FieldInvalid, FusionUnsupported, ModelUnavailable
 from ndml.fusion.adapter import Adapter
 from ndml.fusion.checkpoints import Trained, load_adapter, load_projector
 from ndml.fusion.families import Family, study
+from ndml.fusion.knn import KnnOptions
 from ndml.fusion.prefix import Projector
 from ndml.fusion.prompt import PromptLimits, Turn
 from ndml.fusion.ways import Fusion, FusionOptions, Plan
@@ -53,7 +54,8 @@ class LocalModel:
         self._writing: ContextVar[tuple[int, Sequence[Tool]]] = ContextVar("writing", default=(0, ()))
         family = replace(study(network), context=self.context)
         limits = PromptLimits(settings.memory_tokens, settings.entry_chars)
-        options = FusionOptions(prompt=limits, state_bytes=settings.state_bytes, store_bytes=settings.store_bytes)
+        knn = KnnOptions(settings.knn_share, settings.knn_neighbours, settings.knn_temperature, settings.knn_reach)
+        options = FusionOptions(prompt=limits, knn=knn, state_bytes=settings.state_bytes, store_bytes=settings.store_bytes)
         adapter, projector = _trained(settings.trained, family)
         self.fusion = Fusion(
             network,

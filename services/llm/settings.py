@@ -103,6 +103,27 @@ class ChatSection(Section):
         description="Local, fusion=state: of states kept for memory that comes again; 1,000 tokens of a 1 B model take 30 MiB.",
     )
     store_bytes: int = Field(256 << 20, ge=0, description="Local, fusion=knn: of datastores kept for memory that comes again.")
+    knn_share: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Local, fusion=knn: part of the neighbours in the next token's probability (lambda of kNN-LM). The default is the "
+        "papers' own, and rarely turns what a model is sure of; 0.5 and more do. 0: the model alone.",
+    )
+    knn_neighbours: int = Field(16, ge=1, le=1024, description="Local, fusion=knn: how many vote (k); a memory has some hundred tokens.")
+    knn_temperature: float = Field(
+        0.1,
+        gt=0,
+        le=100,
+        description="Local, fusion=knn: of their votes, in units of the store's spread. Lower: the nearest decides; where states of two "
+        "memories lie close, 0.0001 tells them apart.",
+    )
+    knn_reach: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="Local, fusion=knn: further neighbours, in spreads, have no vote; without any the model is alone.",
+    )
     prefix_bytes: int = Field(
         64 << 20, ge=0, description="Local: of keys and values kept for beginnings that prompts share, such as rules and history. 0: none."
     )

@@ -48,7 +48,8 @@ CLAIM = """What this shows: new facts are used after being written once, without
 learned how to read. What it does not: it makes no model smarter, and what it learned holds for this model and for facts of this shape;
 one seed, one made-up task, words that are whole tokens. kNN-LM needs no training; it finds a value by the words that stand before it,
 so it is sure only in the form in which the fact is stored (elsewhere it names one of the values in memory), and the states before two
-values differ so little that it takes a temperature a thousandth of the default to tell them apart. Below, for comparison, a projector's
+values differ so little that it takes a temperature a thousandth of the default (`chat.knn_temperature`) to tell
+them apart. Below, for comparison, a projector's
 prefix on the same task, trained for a quarter of the steps; the model has two layers and never saw anything to look back to. **It
 shows no use**: with its memory, with exchanged values and without any it answers at chance (1 in 80; .016 is 2 of 128). A soft prefix is
 here as a mechanism, tested on every family; that it helps a model is shown nowhere on this page."""

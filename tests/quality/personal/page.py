@@ -23,9 +23,9 @@ _LISTED = 6  # examples of one kind of error
 ABOVE = """# Personal memory
 
 Written by `make eval-personal ARGS="--messages {messages}"`. {users} simulated users talk to one suite (`ndml.testing.Suite`: gateway,
-memory nodes and llm service are processes) with the boxed model, {messages} messages each, in sessions of four to eight that take
-turns. They tell facts in many phrasings, among small talk, orders and facts about others, correct some later, and ask in later
-sessions; every message is a chat with learning on. All that the model knows of a user in a later session it has from memory.
+memory nodes and llm service are processes) with the boxed model, {messages} messages each, in sessions of four to eight that take turns.
+They tell facts in many phrasings, among small talk, orders and facts about others, correct some later, and ask in later sessions; every
+message is a chat with learning on. All that the model knows of a user in a later session it has from memory.
 {chats:,} chats, baselines among them, in {seconds:.0f} s.
 
 ![Share of questions answered right as a user's messages grow in number, with 95 % intervals](img/personal.png)

@@ -43,7 +43,7 @@ def of_json(sample: bytes) -> Iterator[bytes]:
     start = next((at for at, letter in enumerate(sample[:40]) if letter in b"{["), -1)
     try:
         tree = json.loads(sample[start:])
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or too deep for Python's own reader
         return
     for changed in replaced(tree):
         yield sample[:start] + changed.encode()

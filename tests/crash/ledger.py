@@ -82,9 +82,9 @@ def today() -> str:
 
 
 def commit_of(directory: Path = Path()) -> str:
-    """The commit that is checked out there, with a plus where files differ from it; empty where git does not know."""
+    """The commit that is checked out there, with a plus where files other than pages differ from it; empty where git does not know."""
     head = _git(directory, "rev-parse", "--short=12", "HEAD")
-    return head + "+" * bool(head and _git(directory, "status", "--porcelain", "--untracked-files=no"))
+    return head + "+" * bool(head and _git(directory, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs"))
 
 
 def _git(directory: Path, *arguments: str) -> str:

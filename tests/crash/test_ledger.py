@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,3 +69,21 @@ def test_a_report_file_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["kills"] == 25
     with pytest.raises(KeyError):
         ledger.run_of({"seed": 1}, "", "")
+
+
+def test_a_commit_is_named_with_a_plus_where_code_differs_from_it_and_not_for_a_page(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *arguments], check=True, capture_output=True)
+
+    assert ledger.commit_of(tmp_path) == ""
+    git("init")
+    for name in ("docs/kills.json", "code.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    git("add", ".")
+    git("commit", "-m", "first")
+    clean = ledger.commit_of(tmp_path)
+    (tmp_path / "docs/kills.json").write_text("2\n")
+    assert len(clean) == 12 and ledger.commit_of(tmp_path) == clean
+    (tmp_path / "code.py").write_text("2\n")
+    assert ledger.commit_of(tmp_path) == clean + "+"

@@ -50,6 +50,7 @@ ELSEWHERE = {
     "ndml mcp": "tests/integration/test_mcp.py",
     "ndml monitor": "tests/integration/test_monitor.py",
     "ndml export nir": "tests/unit/cli/test_export_nir.py",
+    "NDML_GATEWAY__REST__MODEL_ALIASES=": "tests/integration/test_openai_python.py",
     "curl -s 'http://prometheus": "tests/deploy/test_prometheus.py",
     "curl -s -H 'accept: application/openmetrics-text'": "tests/integration/test_telemetry.py",
 }

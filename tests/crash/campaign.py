@@ -19,6 +19,7 @@ from tests.crash import ledger
 from tests.crash.clients import RecordingClient, together
 from tests.crash.load import SWEEPS, p99_s, under_load
 from tests.integration.signed_suite import signed_settings
+from tests.ledgers import commit_of, today
 from tests.sim.checkers.erased import erased_returns
 from tests.sim.checkers.lost_acks import lost_acks
 from tests.sim.checkers.sessions import monotonic_reads, read_your_writes
@@ -115,7 +116,7 @@ def main() -> None:
     given = parser.parse_args()
     report = run(given.kills, given.seed, given.clients, given.data_dir, signed=given.signed)
     if given.ledger is not None:
-        ledger.append(given.ledger, ledger.run_of(asdict(report), ledger.today(), ledger.commit_of()))
+        ledger.append(given.ledger, ledger.run_of(asdict(report), today(), commit_of()))
     print(json.dumps(asdict(report), indent=1))
     raise SystemExit(bool(report.violations))
 

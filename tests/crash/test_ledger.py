@@ -11,6 +11,7 @@ import pytest
 
 from tests.crash import ledger
 from tests.crash.ledger import COUNTS, Run
+from tests.ledgers import commit_of
 
 REPORT = {
     "seed": 4,
@@ -38,7 +39,7 @@ def test_runs_add_up_and_one_is_counted_once(tmp_path: Path) -> None:
 
 
 def test_old_runs_become_one_sum_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "MOST_RUNS", 4)
+    monkeypatch.setattr(ledger._KILLS, "most", 4)
     path = tmp_path / "kills.json"
     made = [Run(f"2026-11-{day:02}", "abc", day, *(day + i for i in range(len(COUNTS)))) for day in range(1, 11)]
     for run in made:
@@ -48,7 +49,7 @@ def test_old_runs_become_one_sum_and_nothing_is_lost(tmp_path: Path, monkeypatch
 
 
 def test_a_run_whose_finding_was_mended_is_in_no_sum_and_goes_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "MOST_RUNS", 3)
+    monkeypatch.setattr(ledger._KILLS, "most", 3)
     path = tmp_path / "kills.json"
     made = [Run(f"2026-11-{day:02}", "abc", day, *(day + i for i in range(len(COUNTS))), mended="def" * (day == 2)) for day in range(1, 6)]
     assert ledger.append(path, made[0]) and ledger.total(ledger.append(path, made[1])) == ledger.total(made[:1])
@@ -75,15 +76,15 @@ def test_a_commit_is_named_with_a_plus_where_code_differs_from_it_and_not_for_a_
     def git(*arguments: str) -> None:
         subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *arguments], check=True, capture_output=True)
 
-    assert ledger.commit_of(tmp_path) == ""
+    assert commit_of(tmp_path) == ""
     git("init")
     for name in ("docs/kills.json", "code.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1\n")
     git("add", ".")
     git("commit", "-m", "first")
-    clean = ledger.commit_of(tmp_path)
+    clean = commit_of(tmp_path)
     (tmp_path / "docs/kills.json").write_text("2\n")
-    assert len(clean) == 12 and ledger.commit_of(tmp_path) == clean
+    assert len(clean) == 12 and commit_of(tmp_path) == clean
     (tmp_path / "code.py").write_text("2\n")
-    assert ledger.commit_of(tmp_path) == clean + "+"
+    assert commit_of(tmp_path) == clean + "+"

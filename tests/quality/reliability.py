@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.crash import campaign, disk, fabric, forgotten, late, ledger, newcomer, overload, partition, scenarios
 from tests.crash.load import Row, first
+from tests.ledgers import commit_of, today
 from tests.quality.science import at5
 from tests.quality.science import rows as science
 from tests.sim import ledger as seeds
@@ -44,7 +45,7 @@ Held by tests instead, with figures of their own where they print some:
 def kills(count: int, clients: int, seed: int, kept: Path) -> Row:
     """The campaign as a row, with what earlier ones add up to; `kept`: the ledger, to which this one is added."""
     report = campaign.run(count, seed, clients, None)
-    runs = ledger.append(kept, ledger.run_of(asdict(report), ledger.today(), ledger.commit_of()))
+    runs = ledger.append(kept, ledger.run_of(asdict(report), today(), commit_of()))
     every, mended = ledger.total(runs), [run for run in runs if run.mended]
     found = (
         f"{report.lost} of {report.acked:,} lost, {report.returned} deletes undone, {report.sessions_broken} sessions broken in "

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.crash.ledger import commit_of, today
+from tests.ledgers import commit_of, today
 from tests.sim import ledger
 from tests.sim.seeds import again, lattice, suite, told
 from tests.sim.world import Outcome, quiet

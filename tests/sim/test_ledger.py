@@ -25,7 +25,7 @@ def test_runs_add_up_and_one_is_counted_once(tmp_path: Path) -> None:
 
 
 def test_old_runs_become_one_sum_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "MOST_RUNS", 3)
+    monkeypatch.setattr(ledger._SEEDS, "most", 3)
     path = tmp_path / "seeds.json"
     for first in range(8):
         runs = ledger.append(path, replace(RUN, first=first))

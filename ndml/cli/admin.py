@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
@@ -22,11 +23,12 @@ def status(context: typer.Context) -> None:
     session: Session = context.obj
     with session.client(needs_user=False) as client:
         cluster, placement = client.cluster_status(), client.placement()
+    left = {row.node_id for row in placement.members if row.phase == "left"}
     session.output.result(
         {"cluster": cluster, "placement": placement},
         _verdict(cluster, placement),
-        *_troubles(cluster),
-        table("=service", "=instance", "=address", "=state", "=version", ">uptime", rows=map(_process, cluster.services)),
+        *_troubles(cluster, left),
+        table("=service", "=instance", "=address", "=state", "=version", ">uptime", rows=[_process(row, left) for row in cluster.services]),
         table("=memory node", "=zone", "=state", "=phase", ">memories", ">to take", ">conflicts", "", rows=_members(cluster, placement)),
     )
 
@@ -42,16 +44,19 @@ def _absence(row: PlacementMember) -> str:
     return f"{row.node_id} is down" if row.state == "down" else f"{row.node_id} has not been heard of yet"
 
 
-def _troubles(cluster: ClusterStatus) -> list[str]:
-    """A line for each process that does not answer, and for each author that is not believed any more."""
-    lines = [f"  {row.instance or row.address}: {row.error}" for row in cluster.services if not row.reachable]
+def _troubles(cluster: ClusterStatus, left: Collection[str]) -> list[str]:
+    """A line for each process that does not answer and should, and for each author that is not believed any more."""
+    silent = (row for row in cluster.services if not (row.reachable or row.instance in left))
+    lines = [f"  {row.instance or row.address}: {row.error}" for row in silent]
     liars = {name for row in cluster.services for name in row.details.get("quarantined", "").split(", ") if name}
     return lines + [f"  {name}: quarantined, it signed two histories; nothing of it is taken" for name in sorted(liars)]
 
 
-def _process(row: ServiceStatus) -> tuple[str, ...]:
+def _process(row: ServiceStatus, left: Collection[str]) -> tuple[str, ...]:
+    """`left`: memory nodes that were drained, of which nobody expects an answer."""
     uptime = str(row.uptime).split(".")[0] if row.reachable else ""
-    return row.service, row.instance, row.address, "up" if row.reachable else "no answer", row.version, uptime
+    state = "up" if row.reachable else "left" if row.instance in left else "no answer"
+    return row.service, row.instance, row.address, state, row.version, uptime
 
 
 def _members(cluster: ClusterStatus, placement: Placement) -> list[tuple[str, ...]]:

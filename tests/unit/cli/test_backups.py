@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndml.cli import archive
+from ndml.cli import admin, archive
+from ndml.client import ClusterStatus, ServiceStatus
 from ndml.errors import FieldInvalid
 
 Command = Callable[..., Any]
@@ -152,3 +154,12 @@ def test_consistency_stands_anywhere(ndml: Command, server: Any) -> None:
     ndml("list", "--consistency=quorum")
     assert ndml("add", "two", "--consistency", "most").code == 2
     assert [server.world.calls(name)[0].consistency for name in ("AddMemory", "ListMemories")] == [3, 2]
+
+
+def test_a_node_that_has_left_is_no_trouble() -> None:
+    def row(name: str) -> ServiceStatus:
+        return ServiceStatus("ndml-memory-node", name, "127.0.0.1:7710", False, "connection refused", "", timedelta(), {})
+
+    cluster = ClusterStatus((row("n1"), row("n2")), 3, True)
+    assert admin._troubles(cluster, {"n1"}) == ["  n2: connection refused"]
+    assert [admin._process(each, {"n1"})[3] for each in cluster.services] == ["left", "no answer"]

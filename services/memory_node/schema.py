@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ndml.crdt.envelope import replica_number
+from ndml.runtime.log import get_logger
+
+log = get_logger(__name__)
 
 APPLICATION_ID = 0x4E444D4C  # "NDML": `file` and every SQLite tool show it
 
@@ -187,6 +190,7 @@ def migrate(connection: sqlite3.Connection, found: int, steps: Sequence[Callable
             raise
         connection.execute(f"PRAGMA user_version = {version + 1}")
         connection.execute("COMMIT")
+        log.info("store_migrated", schema=version + 1)
 
 
 def check_identity(connection: sqlite3.Connection, identity: Identity) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from ndml.errors import (
     CapacityReached,
@@ -277,9 +278,9 @@ def test_migrations_run_once_each_and_a_failing_one_leaves_its_version() -> None
             raise RuntimeError("no")
 
         connection.execute("PRAGMA user_version = 1")
-        with pytest.raises(RuntimeError):
+        with capture_logs() as said, pytest.raises(RuntimeError):
             schema.migrate(connection, 1, [lambda _: ran.append(2), fails])
-        assert ran == [2]
+        assert ran == [2] and [(line["event"], line["schema"]) for line in said] == [("store_migrated", 2)]
         assert connection.execute("PRAGMA user_version").fetchone() == (2,)
         assert connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
 

@@ -37,7 +37,9 @@ async def _wait_equal(suite: Suite) -> int:
 
 
 def _change(shape: Shape, plan: Plan) -> tuple[Shape, Plan]:
-    plan = replace(plan, kinds=("partition", "consensus"), weather=Weather(drop=0.1), destructive="", joins=False, leaves=False)
+    plan = replace(
+        plan, kinds=("partition", "consensus"), weather=Weather(drop=0.1), destructive="", joins=False, leaves=False, far_off=False
+    )
     return replace(shape, nodes=3, consensus=3, clients=3, operations=30), plan
 
 

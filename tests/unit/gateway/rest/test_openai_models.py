@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.message import Message
 
 from ndml import errors
-from services.gateway.rest import codec, openai, requests
+from services.gateway.rest import codec, openai, validation
 from tests.unit.gateway.rest.openai_script import Script, client_of
 
 
@@ -40,7 +40,7 @@ async def test_large_bodies_and_many_vectors_are_converted_off_the_loop(monkeypa
 
         return here
 
-    monkeypatch.setattr(requests, "parse_json", noted(codec.parse_json))
+    monkeypatch.setattr(validation, "parse_json", noted(codec.parse_json))
     monkeypatch.setattr(openai, "to_json", noted(codec.to_json))
     async with client_of(Script(), thread_above_bytes=above) as client:
         answer = await client.post("/v1/embeddings", json={"input": ["a", "bbb"]})

@@ -37,7 +37,7 @@ def served(loaded: Any, scene: Scene, style: Style) -> str:
         for minute, line in enumerate(scene.lines)
     )
     block = write_block(MemoryReadout(entries), len, PromptLimits(tokens=100_000), loaded.all_special_tokens)
-    messages = [{"role": m.role, "content": m.content} for m in block.before([])]
+    messages = [{"role": m.role, "content": m.content} for m in block.into([])]
     for turn in scene.turns:
         messages += [{"role": "user", "content": turn.user}, {"role": "assistant", "content": turn.answer}]
     text: str = loaded.apply_chat_template(messages, tokenize=False)

@@ -291,7 +291,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"metadata": {"session": 5}}, "metadata.session"),
     ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
     ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools[0].function.name"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": "\ud800"}}}]}, "tools[0].function.parameters"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": "\ud800"}}}]}, "tools[0].function.parameters.a"),
     ({"tool_choice": "maybe"}, "tool_choice"),
     ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {}}}, "tool_choice"),
     ({"tool_choice": {"type": "function", "function": {"name": 5}}}, "tool_choice"),

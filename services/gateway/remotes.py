@@ -140,10 +140,10 @@ class MemoryNodes:
     async def _stream(
         self, method: str, owner: Owner, request: node_pb2.ExportRequest | node_pb2.ConsolidateRequest, call: Call
     ) -> AsyncGenerator[Any, None]:
-        """A server stream of the likeliest owner. Before its first message a stale placement is refreshed, once, and a node that is
-        away is left for the next; after it nothing is repeated.
+        """A server stream of the likeliest owner. Before its first message a stale placement is refreshed, as in `in_rounds`, and a node
+        that is away is left for the next; after it nothing is repeated.
         """
-        nodes, stale = self._liveness.ordered(self._copies.owners(*owner)), False
+        nodes, stale = self._liveness.ordered(self._copies.owners(*owner)), 0
         while True:
             node = nodes.pop(0)
             epoch = request.epoch = self._copies.epoch
@@ -156,9 +156,9 @@ class MemoryNodes:
                 return
             except StaleEpoch:
                 # A node refuses an epoch before its first message: nothing has been passed on yet.
-                if stale:
+                stale += 1
+                if stale > self._options.attempts:
                     raise
-                stale = True
             except Unavailable:
                 self._liveness.failed(node.node_id)
                 if begun or not nodes:

@@ -1,4 +1,4 @@
-"""Asking an owner's copies again: once under a newer placement, and a few times when none of them answers."""
+"""Asking an owner's copies again: under a newer placement, and when none of them answers, a few times each."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ ELSEWHERE = (OwnerUnavailable, Draining, StoreUnavailable)
 async def in_rounds(once: Callable[[int], Awaitable[T]], copies: Copies, links: LinkSettings, again: Callable[[], bool]) -> T:
     """What `once`, given the number of failed rounds before it, gives in the end; `again` says whether it may be repeated.
 
-    A stale placement is refreshed once, and does not count as a round: a node that refuses an epoch has done nothing.
+    A stale placement is refreshed, and does not count as a round: a node that refuses an epoch has done nothing. As often as there are
+    rounds, since a node that leaves or joins makes several epochs within one call.
     """
-    rounds, stale = 0, False
+    rounds = stale = 0
     while True:
         epoch = copies.epoch
         try:
             return await once(rounds)
         except StaleEpoch:
-            if stale:
+            stale += 1
+            if stale > links.attempts:
                 raise
-            stale = True
             metrics.STALE_EPOCH_RETRIES.inc()
             await copies.wait_newer(epoch, links.stale_wait_s)
         except ELSEWHERE:

@@ -139,14 +139,17 @@ async def test_what_consensus_takes_for_dead_is_asked_last() -> None:
 
 
 @simulated
-async def test_a_stale_placement_is_refreshed_once() -> None:
+async def test_a_stale_placement_is_refreshed_for_each_epoch_of_a_node_that_leaves() -> None:
     world = World(3)
     world.faults = {"n0": ["stale"]}
     await write(world)
     assert world.epoch == 2
     world.faults = {"n0": ["stale", "stale"]}
+    await write(world, put(trace_of(2)))
+    assert world.epoch == 4
+    world.faults = {"n0": ["stale"] * 4}
     with pytest.raises(StaleEpoch):
-        await write(world, put(trace_of(2)))
+        await write(world, put(trace_of(3)))
 
 
 @simulated

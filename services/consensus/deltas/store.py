@@ -151,12 +151,19 @@ class SqliteDeltaStore:
         try:
             self._write(writer, change)
             writer.execute("COMMIT")
-            if change.removed:  # what goes, goes from the log of the file too
-                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except BaseException:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
             raise
+        if change.removed:
+            self._empty_log(writer)
+
+    def _empty_log(self, writer: sqlite3.Connection) -> None:
+        """What goes, goes from the log of the file too. The commit stands, whatever becomes of this."""
+        try:
+            writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.DatabaseError as error:
+            log.warning("checkpoint_failed", error=str(error))
 
     def _write(self, writer: sqlite3.Connection, change: Change) -> None:
         writer.executemany("DELETE FROM deltas WHERE author = ? AND counter = ?", change.removed)

@@ -222,13 +222,8 @@ def tokens_of(text: str) -> int:
 
 
 def with_block(messages: Sequence[Message], block: Block) -> list[Message]:
-    """The conversation with the block behind the caller's own system text, in the same message: many templates take one system message
-    only, and what never changes stands first, where upstreams keep what they have read. Exactly the conversation without a block."""
-    if not block.text:
-        return list(messages)
-    if messages and messages[0].role == "system":
-        return [replace(messages[0], content=f"{messages[0].content}\n\n{block.text}"), *messages[1:]]
-    return [Message("system", block.text), *messages]
+    """The conversation as `Block.into` has it, for upstreams too."""
+    return [turn if isinstance(turn, Message) else Message("system", turn.content) for turn in block.into(messages)]
 
 
 def count_of(value: Any) -> int:

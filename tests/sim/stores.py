@@ -148,6 +148,9 @@ class SimStore:
         assert isinstance(result, pb.MergeResult)
         return result
 
+    async def written(self) -> None:
+        await self.prune(0)
+
     async def prune(self, up_to: int) -> None:
         await self._write(Owner("", ""), JournalPrune(up_to))
 

@@ -116,7 +116,7 @@ class PhaseKeeper:
             return
         self._pause(True)
         try:
-            await self._quiet()
+            await self._written()
             if await self._gave_all() and self.phase is MemberPhase.LEAVING:
                 await self._say(MemberPhase.LEFT)
                 await self._arrived(MemberPhase.LEFT)
@@ -135,18 +135,16 @@ class PhaseKeeper:
         taking = frozenset(node_id for node_id, owners in done.coming.items() if owners)
         return done.epoch == self._shares.epoch and _has_all(done, taking) and any(each.clean for each in done.passes.values())
 
-    async def _quiet(self) -> None:
-        """Wait until what was let in before the pause is on disk."""
-        seen = -1
-        while seen != self._store.last_sequence:
-            seen = self._store.last_sequence
-            await self._sleep(self._settings.quiet_s)
+    async def _written(self) -> None:
+        """What was let in before the pause is on disk: the writes, then what they in turn had written. Others' writes go on meanwhile."""
+        for _ in range(2):
+            await self._store.written()
 
     async def _arrived(self, phase: MemberPhase) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.pause_s):
                 while self._shares.phase is not phase:
-                    await self._sleep(self._settings.quiet_s / 10)
+                    await self._sleep(self._settings.poll_s)
 
     async def _say(self, phase: MemberPhase) -> None:
         was = self.phase

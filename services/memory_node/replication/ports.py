@@ -109,6 +109,10 @@ class LocalStore(Protocol):
         """On disk when it returns. Raises NdmlError: Overloaded where the queue is full, FieldInvalid where nothing of it was taken."""
         ...
 
+    async def written(self) -> None:
+        """Wait until every write that was let in so far is on disk. Raises Overloaded where the queue is full."""
+        ...
+
     async def prune(self, up_to: int) -> None:
         """Forget the journal up to a position."""
         ...

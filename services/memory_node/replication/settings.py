@@ -90,7 +90,7 @@ class PhaseSection(Section):
     """Joining and leaving the suite."""
 
     retry_s: float = Field(1.0, gt=0, description="Between two tries of a node that joins or leaves: each is a whole round.")
-    quiet_s: float = Field(0.05, gt=0, description="A store that commits nothing for so long has written what was let in before the pause.")
+    poll_s: float = Field(0.005, gt=0, description="Between two looks at whether the placement has heard that the node left.")
     pause_s: float = Field(
         5.0,
         gt=0,

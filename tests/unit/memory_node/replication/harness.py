@@ -117,6 +117,9 @@ class MemoryStore:
     def _raise_head(self, owner: Owner, replica: int, counter: int) -> None:
         self.known[owner][replica] = max(counter, self.known[owner].get(replica, 0))
 
+    async def written(self) -> None:
+        """A commit here is on disk at once."""
+
     async def prune(self, up_to: int) -> None:
         self.rows = [row for row in self.rows if row.sequence > up_to]
 

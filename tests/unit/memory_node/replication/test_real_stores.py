@@ -73,6 +73,9 @@ class DiskStore:
         assert isinstance(result, pb.MergeResult)
         return result
 
+    async def written(self) -> None:
+        """A commit here is on disk at once."""
+
     async def prune(self, up_to: int) -> None:
         self.commit(Owner("", ""), JournalPrune(up_to))
 

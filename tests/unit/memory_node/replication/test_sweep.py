@@ -224,6 +224,30 @@ def test_a_drain_gives_everything_to_the_coming_owners_pauses_once_and_then_has_
     run(main)
 
 
+def test_a_node_leaves_while_others_go_on_to_write_what_it_has_a_copy_of() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        suite = Suite(2, hub=False)
+        suite.map.serving[ALICE], suite.map.taking[ALICE] = ["n0"], ["n1"]
+        suite.store(0).write(ALICE, trace_id("a"))
+
+        async def others() -> None:
+            while True:
+                suite.store(0).last_sequence += 1
+                await asyncio.sleep(0.01)
+
+        await suite.start()
+        writing = asyncio.ensure_future(others())
+        leaving = suite.nodes["n0"]
+        assert leaving.replication.keeper is not None
+        await leaving.replication.keeper.set(MemberPhase.LEAVING)
+        await suite.until(lambda: suite.map.phases["n0"] is MemberPhase.LEFT, limit_s=30.0)
+        await suite.until(lambda: leaving.paused == [True, False], limit_s=1.0)
+        writing.cancel()
+        await suite.stop()
+
+    run(main)
+
+
 def test_an_only_node_cannot_leave_and_other_phases_are_not_for_the_asking() -> None:
     async def main(loop: VirtualLoop) -> None:
         suite = Suite(1, hub=False)

@@ -24,7 +24,8 @@ _ZERO = timedelta()
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process. `state`: "up", "no answer" (to the gateway), "unknown" (the gateway could not be asked). None: not known."""
+    """One process. `state`: "up", "no answer" (to the gateway), "left" (drained, so that nobody expects one), "unknown" (the gateway could
+    not be asked). None: not known."""
 
     service: str
     instance: str
@@ -158,17 +159,24 @@ def _verdict(reading: Reading) -> str:
 
 
 def _troubles(reading: Reading) -> Iterator[str]:
+    left = _left(reading)
     for row in reading.cluster.services if reading.cluster else ():
-        if not row.reachable:
+        if not row.reachable and row.instance not in left:
             yield f"{row.instance or row.address}: {row.error}"
     for target, answer in reading.answers.items():
         if isinstance(answer, str):
             yield f"{target.name}: no metrics at {target.host}:{target.port}, {answer}"
 
 
+def _left(reading: Reading) -> frozenset[str]:
+    """Memory nodes that were drained."""
+    return frozenset(row.node_id for row in reading.members if row.phase == "left")
+
+
 def _processes(reading: Reading, grown: Mapping[Target, Growth]) -> Iterator[Process]:
     """Those that the gateway knows, or last knew, then those that were named by hand and are none of them."""
     zones = {row.node_id: row.zone for row in reading.members}
+    left = _left(reading)
     targets = {target.name: target for target in reading.answers}
     # The gateway that is asked speaks of itself first.
     for number, row in enumerate(reading.services):
@@ -179,7 +187,8 @@ def _processes(reading: Reading, grown: Mapping[Target, Growth]) -> Iterator[Pro
             known = reading.cluster.epoch
         answers = isinstance(reading.answers.get(target), Scrape) if target else False
         asked = reading.cluster is not None or number == 0
-        state = ("up" if row.reachable else "no answer") if asked else "up" if answers else "unknown"
+        silent = "left" if row.instance in left else "no answer"
+        state = ("up" if row.reachable else silent) if asked else "up" if answers else "unknown"
         yield _process(row, state, zones.get(row.instance, ""), known, target, reading, grown)
     for target in targets.values():
         unknown = ServiceStatus("", target.name, f"{target.host}:{target.port}", False, "", "", _ZERO, {})

@@ -13,7 +13,7 @@ from ndml.cli.output import clean, table
 
 # Of the sixteen colours that every terminal has; what they say stands there in words, too.
 _GOOD, _WARN, _BAD, _DIM = "green", "yellow", "bold red", "dim"
-_STATES = {"up": _GOOD, "alive": _GOOD, "suspect": _WARN, "unknown": _WARN, "standby": _DIM, "no answer": _BAD, "down": _BAD}
+_STATES = {"up": _GOOD, "alive": _GOOD, "suspect": _WARN, "unknown": _WARN, "standby": _DIM, "left": _DIM, "no answer": _BAD, "down": _BAD}
 _BAR_WIDTH = 30
 _NOT_KNOWN = "-"
 

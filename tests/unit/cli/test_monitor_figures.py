@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
@@ -240,6 +241,14 @@ def test_nodes_with_what_the_consensus_nodes_know_of_them() -> None:
     one, two = of(reading({})).nodes
     assert (one.owners, one.traces, one.to_take, one.conflicts, one.behind) == (2, 9, 4, 0, 1)
     assert (two.owners, two.traces, two.to_take) == (None, None, 7)
+
+
+def test_a_node_that_was_drained_has_left_and_is_no_trouble() -> None:
+    rows = [row("ndml-gateway", "gateway-1", "10.0.0.1:7700"), row("ndml-memory-node", "memory-node-2", "", reachable=False)]
+    found = reading({}, rows)
+    gone = replace(found, members=tuple(replace(each, phase="left") for each in found.members))
+    assert [each.state for each in of(found).processes] == ["up", "no answer"] and of(found).troubles
+    assert [each.state for each in of(gone).processes] == ["up", "left"] and not of(gone).troubles
 
 
 def test_without_the_gateway_what_was_last_known_stays_and_metrics_go_on() -> None:

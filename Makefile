@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: docs help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus bench-scale sim eval-reliability plots fuzz fuzz-rest test-deploy format proto images clean
+.PHONY: docs help setup demo run test lint dashboards bench bench-index bench-btsp recall eval-recall eval-scopes eval-updates eval-science eval-ablation eval-continual eval-fusion eval-personal train-tiny bench-chat bench-consensus bench-scale sim eval-reliability plots fuzz fuzz-rest test-deploy format proto images clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -82,6 +82,9 @@ recall: setup ## Evidence recall of dense search on LoCoMo (NDML_LOCOMO=file) be
 
 eval-recall: setup ## Recall through the API, signal by signal, on LoCoMo (NDML_LOCOMO=file) and two sets of our own; latency; docs/science/recall.md
 	$(BIN)/python -m tests.quality.recall --page docs/science/recall.md $(ARGS)
+
+eval-scopes: setup ## One scope of a thousand to a million memories: recall, latency, bytes, restart (half an hour), into docs/science/scopes.md
+	$(BIN)/python -m tests.quality.recall.scopes --page docs/science/scopes.md $(ARGS)
 
 eval-updates: setup ## Facts that change: is what holds now the first hit, and what held on a day, into docs/science/updates.md
 	$(BIN)/python -m tests.quality.updates --page docs/science/updates.md $(ARGS)

@@ -104,7 +104,7 @@ def search(
         str, typer.Option(help="How to rank: full (every signal), fast (similarity and words) or dense.", show_default=False)
     ] = "",
     neighbours: Annotated[int, typer.Option(help="With so many of its session before and after each hit.", min=0, max=5)] = 0,
-    ancestors: Annotated[int, typer.Option(help="With what each hit was made out of or replaced: steps back.", min=0, max=5)] = 0,
+    ancestors: Annotated[int, typer.Option(help="With what each hit was made out of, replaced or was caused by: steps back.", min=0, max=5)] = 0,
     diversity: Annotated[float, typer.Option(help="How much a hit loses for being like those before it.", min=0.0, max=1.0)] = 0.0,
     max_tokens: Annotated[int, typer.Option(help="Tokens of all hits together; what does not fit is passed over. 0: any.", min=0)] = 0,
     label: opt.Labels = None,

@@ -77,7 +77,8 @@ def event(value: types_pb2.TraceEvent) -> dynamics.TraceEvent:
 
 
 def link(value: types_pb2.TraceLink) -> dynamics.Link:
-    return dynamics.Link(dynamics.LinkType(word(types_pb2.LinkType, "LINK_TYPE_", value.type)), value.trace_id, value.weight)
+    kind = dynamics.LinkType(word(types_pb2.LinkType, "LINK_TYPE_", value.type))
+    return dynamics.Link(kind, value.trace_id, value.weight, value.evidence)
 
 
 def memory(trace: types_pb2.MemoryTrace) -> models.Memory:

@@ -99,6 +99,8 @@ class NewMemory:
     """When what it says began to hold, with a time zone. Default: when it was said."""
     valid_until: datetime | None = None
     """When it ceased to hold. Default: not known to have."""
+    links: Sequence[Link] = ()
+    """What it has to do with other memories of the owner: related, supersedes, caused_by, causes or about; at most 16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ class Hit:
     after: tuple[Memory, ...] = ()
     """The same, said after it."""
     ancestors: tuple[Memory, ...] = ()
-    """Asked for: what it was made out of or replaced, and so on, first said first."""
+    """Asked for: what it was made out of, replaced or was caused by, and so on, each after its own sources, else first said first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from ndml.client._administration import Administration
 from ndml.client._basics import owner_of
 from ndml.client._calls import Call, Page, Streamed, Unary
 from ndml.client._chunks import Chunks
-from ndml.client._dynamics import CreditSpread, Feedback, RankingWeights, Reinforced, SearchMode
+from ndml.client._dynamics import CreditSpread, Feedback, Link, RankingWeights, Reinforced, SearchMode
 from ndml.client._models import Added, Filter, Kind, Memory, NewMemory, Query, Scope, SearchResult
 from ndml.client._options import CallOptions
 from ndml.client._session import Owner, Tokens
@@ -51,6 +51,7 @@ class Operations(Administration, Talking):
         ttl_s: float | None = None,
         valid_from: datetime | None = None,
         valid_until: datetime | None = None,
+        links: Sequence[Link] = (),
         deduplicate: bool = False,
         request_id: str = "",
         **options: Unpack[CallOptions],
@@ -65,6 +66,7 @@ class Operations(Administration, Talking):
         scope = self._scope(options)
         what = (text, speaker, said_at, kind, metadata or {}, salience, provenance, embedding)
         new = NewMemory(*what, protected=protected, expires_at=expires_at, ttl_s=ttl_s, valid_from=valid_from, valid_until=valid_until)
+        new = replace(new, links=links)
         request = memory_pb2.AddMemoryRequest(
             request_id=encode.text("request_id", request_id) or uuid4().hex,
             memory=encode.new_memory(new, scope),

@@ -107,6 +107,7 @@ class Operations(Administration, Talking):
         mode: SearchMode | str = "",
         neighbours: int = 0,
         ancestors: int = 0,
+        episode: bool = False,
         diversity: float = 0.0,
         max_tokens: int = 0,
         consistency_token: str = "",
@@ -117,13 +118,14 @@ class Operations(Administration, Talking):
         `min_score` leaves out what scores below it; `explain` fills Hit.signals; `agent` and `session` narrow the search; `mode` says how
         to rank ("full", "fast" or "dense"; empty: the server's setting), `weights` what each signal counts; `include_strength` fills
         Hit.memory.strength.
-        `neighbours` (0 to 5) fills Hit.before and Hit.after, `ancestors` (steps, 0 to 5) Hit.ancestors. `diversity` (0 to 1) puts back
+        `neighbours` (0 to 5) fills Hit.before and Hit.after, `ancestors` (steps, 0 to 5) Hit.ancestors; `episode` fills Hit.episode, and
+        neighbours are of the episode then, k is at most 100. `diversity` (0 to 1) puts back
         what is like a hit before it; `max_tokens` bounds the texts of all hits, a token taken for four bytes, and leaves repetitions out.
         Raises FieldInvalid, EmbeddingDimensionMismatch, EmbeddingNotFinite, OwnerUnavailable, DeadlinePassed.
         """
         what = (text, embedding, k, filter, min_score, explain, include_embedding)
         query = Query(*what, weights=weights, include_strength=include_strength, mode=mode)
-        query = replace(query, neighbours=neighbours, ancestors=ancestors, diversity=diversity, max_tokens=max_tokens)
+        query = replace(query, neighbours=neighbours, ancestors=ancestors, episode=episode, diversity=diversity, max_tokens=max_tokens)
         request = self._search_request(query, options, consistency_token)
         owners = [(request.scope.tenant, request.scope.user)]
         return Unary(self._call("memory", "SearchMemories", options), request, self._remembering(owners, decode.found))
@@ -370,6 +372,7 @@ class Operations(Administration, Talking):
             mode=encode.mode(query.mode),
             neighbours=encode.integer("neighbours", query.neighbours),
             ancestors=encode.integer("ancestors", query.ancestors),
+            episode=query.episode,
             diversity=encode.number("diversity", query.diversity),
             max_tokens=encode.integer("max_tokens", query.max_tokens),
             consistency=self._consistency(options),

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ndml.errors import FieldInvalid
+from ndml.v1.memory_pb2 import Episode
 from ndml.v1.types_pb2 import LINK_TYPE_CAUSED_BY, LINK_TYPE_DERIVED_FROM, LINK_TYPE_SUPERSEDES, MemoryTrace
+from services.memory_node import episodes
 from services.memory_node.filters import Mask
 from services.memory_node.partition import Partition
 from services.memory_node.ranking import I64
@@ -37,6 +39,7 @@ class Beside:
     before: Sequence[bytes] = ()
     after: Sequence[bytes] = ()
     ancestors: Sequence[bytes] = ()
+    episode: Episode | None = None
 
 
 @dataclass(slots=True)
@@ -52,10 +55,16 @@ class Surroundings:
     now_us: int
     limit_bytes: int
 
-    def neighbours(self, rows: I64, width: int) -> list[tuple[list[int], list[int]]]:
-        """For each row the sequence numbers of those before it and after it in its session."""
+    def episodes(self, rows: I64) -> list[I64]:
+        """For each row the rows of its episode."""
+        return episodes.episodes(self.partition, rows, self.allowed)
+
+    def neighbours(self, rows: I64, width: int, inside: Sequence[I64]) -> list[tuple[list[int], list[int]]]:
+        """For each row the sequence numbers of those before it and after it in its session, and in its episode where `inside` has these."""
         columns, evidence = self.partition.columns, self.partition.evidence
         around = evidence.sessions.around(rows, width, columns)
+        if inside:
+            around = episodes.within(around, inside)
         if self.allowed is not None:
             around = np.where((around >= 0) & self.allowed[around], around, -1)
         self._spend(int((columns.ints("payload_bytes")[around] * (around >= 0)).sum()), "neighbours")

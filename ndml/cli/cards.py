@@ -59,7 +59,7 @@ def _life(memory: Memory) -> Iterator[tuple[str, object]]:
     yield "expires", when(memory.expires_at)
     yield "gate", decision(memory.gate) if memory.gate else ""
     for link in memory.links:
-        yield link.type.replace("_", " "), f"{link.trace_id} ({link.weight:.2f})"
+        yield link.type.replace("_", " "), f"{link.trace_id} ({link.weight:.2f}){f': {link.evidence}' if link.evidence else ''}"
 
 
 def strength_rows(strength: Strength) -> Iterator[tuple[str, object]]:

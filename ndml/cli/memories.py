@@ -104,7 +104,12 @@ def search(
         str, typer.Option(help="How to rank: full (every signal), fast (similarity and words) or dense.", show_default=False)
     ] = "",
     neighbours: Annotated[int, typer.Option(help="With so many of its session before and after each hit.", min=0, max=5)] = 0,
-    ancestors: Annotated[int, typer.Option(help="With what each hit was made out of or replaced: steps back.", min=0, max=5)] = 0,
+    ancestors: Annotated[
+        int, typer.Option(help="With what each hit was made out of, replaced or was caused by: steps back.", min=0, max=5)
+    ] = 0,
+    episode: Annotated[
+        bool, typer.Option("--episode", help="With the episode of its session that each hit is part of; neighbours are of it then.")
+    ] = False,
     diversity: Annotated[float, typer.Option(help="How much a hit loses for being like those before it.", min=0.0, max=1.0)] = 0.0,
     max_tokens: Annotated[int, typer.Option(help="Tokens of all hits together; what does not fit is passed over. 0: any.", min=0)] = 0,
     label: opt.Labels = None,
@@ -127,6 +132,7 @@ def search(
             mode=mode,
             neighbours=neighbours,
             ancestors=ancestors,
+            episode=episode,
             diversity=diversity,
             max_tokens=max_tokens,
             filter=opt.filter_of(label, kind, speaker, since, until, valid_at),
@@ -286,7 +292,11 @@ def _hit_rows(number: int, hit: Hit, explain: bool, strength: bool) -> list[list
         return [["", mark, *blank, when(each.said_at), each.speaker, text_and_id(each.text, each.trace_id)] for each in memories]
 
     hit_row = _hit_row(number, hit, explain, strength)
-    return [*beside("from", hit.ancestors), *beside("before", hit.before), hit_row, *beside("after", hit.after)]
+    rows = [*beside("from", hit.ancestors), *beside("before", hit.before), hit_row, *beside("after", hit.after)]
+    if hit.episode is not None:
+        seen = f"{hit.episode.turns} turns until {when(hit.episode.last_said_at)}"
+        rows.append(["", "episode", *blank, when(hit.episode.first_said_at), "", text_and_id(seen, hit.episode.episode_id)])
+    return rows
 
 
 def _hit_row(number: int, hit: Hit, explain: bool, strength: bool) -> list[object]:

@@ -101,6 +101,7 @@ def new_memories(lines: Iterable[str]) -> Iterator[NewMemory]:
                 ttl_s=_as((int, float), row, "ttl_s", None),
                 valid_from=_time(row, "valid_from"),
                 valid_until=_time(row, "valid_until"),
+                links=tuple(_link(link) for link in _as(list, row, "links", [])),
             )
 
 
@@ -235,7 +236,8 @@ def _link(link: Any) -> Link:
     word = _as(str, found, "type", "")
     if word not in set(LinkType):
         raise FieldInvalid(f"links.type must be one of {', '.join(LinkType)}; got {word!r}", field="links.type")
-    return Link(LinkType(word), _as(str, found, "trace_id", ""), _as((int, float), found, "weight", 0.0))
+    weight = _as((int, float), found, "weight", 0.0)
+    return Link(LinkType(word), _as(str, found, "trace_id", ""), weight, _as(str, found, "evidence", ""))
 
 
 def _provenance(row: Mapping[str, Any]) -> Provenance | None:

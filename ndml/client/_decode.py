@@ -77,7 +77,8 @@ def event(value: types_pb2.TraceEvent) -> dynamics.TraceEvent:
 
 
 def link(value: types_pb2.TraceLink) -> dynamics.Link:
-    return dynamics.Link(dynamics.LinkType(word(types_pb2.LinkType, "LINK_TYPE_", value.type)), value.trace_id, value.weight)
+    kind = dynamics.LinkType(word(types_pb2.LinkType, "LINK_TYPE_", value.type))
+    return dynamics.Link(kind, value.trace_id, value.weight, value.evidence)
 
 
 def memory(trace: types_pb2.MemoryTrace) -> models.Memory:
@@ -154,6 +155,10 @@ def stats(value: types_pb2.SearchStats) -> models.SearchStats:
     )
 
 
+def episode(value: memory_pb2.Episode) -> models.Episode:
+    return models.Episode(value.episode_id, time(value.first_said_at), time(value.last_said_at), value.turns)
+
+
 def found(response: memory_pb2.SearchMemoriesResponse) -> models.SearchResult:
     hits = tuple(
         models.Hit(
@@ -161,7 +166,10 @@ def found(response: memory_pb2.SearchMemoriesResponse) -> models.SearchResult:
             hit.score,
             {share.signal: share.share for share in hit.signals},
             hit.similarity,
-            *(tuple(map(memory, traces)) for traces in (hit.before, hit.after, hit.ancestors)),
+            before=tuple(map(memory, hit.before)),
+            after=tuple(map(memory, hit.after)),
+            ancestors=tuple(map(memory, hit.ancestors)),
+            episode=episode(hit.episode) if hit.HasField("episode") else None,
         )
         for hit in response.hits
     )

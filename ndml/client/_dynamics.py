@@ -40,6 +40,9 @@ class LinkType(StrEnum):
     DUPLICATES = "duplicates"
     SUPERSEDES = "supersedes"
     DERIVED_FROM = "derived_from"
+    CAUSED_BY = "caused_by"
+    CAUSES = "causes"
+    ABOUT = "about"
 
 
 class SearchMode(StrEnum):
@@ -125,11 +128,13 @@ class TraceEvent:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A directed link to a memory of the same owner, which may have been deleted since; `weight` is 0 to 1."""
+    """A directed link to a memory of the same owner, which may have been deleted since; `weight` is 0 to 1, `evidence` the words that say
+    so, if any."""
 
     type: LinkType
     trace_id: str
     weight: float = 0.0
+    evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,7 @@ def new_memory(value: NewMemory, default: Scope) -> memory_pb2.NewMemory:
         ttl=duration("memory.ttl", value.ttl_s),
         valid_from=timestamp("memory.valid_from", value.valid_from),
         valid_until=timestamp("memory.valid_until", value.valid_until),
+        links=[link(each) for each in value.links],
     )
 
 
@@ -217,7 +218,8 @@ def trace(value: Memory, owner: Scope) -> types_pb2.MemoryTrace:
 
 def link(value: Link) -> types_pb2.TraceLink:
     trace_id, weight = text("links.trace_id", value.trace_id), number("links.weight", value.weight)
-    return types_pb2.TraceLink(type=f"LINK_TYPE_{value.type.upper()}", trace_id=trace_id, weight=weight)
+    evidence = text("links.evidence", value.evidence)
+    return types_pb2.TraceLink(type=f"LINK_TYPE_{value.type.upper()}", trace_id=trace_id, weight=weight, evidence=evidence)
 
 
 def weights(value: RankingWeights | None) -> types_pb2.RankingWeights | None:

@@ -99,6 +99,8 @@ class NewMemory:
     """When what it says began to hold, with a time zone. Default: when it was said."""
     valid_until: datetime | None = None
     """When it ceased to hold. Default: not known to have."""
+    links: Sequence[Link] = ()
+    """What it has to do with other memories of the owner: related, supersedes, caused_by, causes or about; at most 16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,16 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
+class Episode:
+    """A stretch of a session between two surprises. `episode_id` is the id of its first turn: hits of one episode have the same."""
+
+    episode_id: str
+    first_said_at: datetime
+    last_said_at: datetime
+    turns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """A found memory. `score` orders the hits of one answer and compares within it only; `similarity` is the cosine of query and memory.
 
@@ -177,7 +189,9 @@ class Hit:
     after: tuple[Memory, ...] = ()
     """The same, said after it."""
     ancestors: tuple[Memory, ...] = ()
-    """Asked for: what it was made out of or replaced, and so on, first said first."""
+    """Asked for: what it was made out of, replaced or was caused by, and so on, each after its own sources, else first said first."""
+    episode: Episode | None = None
+    """Asked for: what it is part of; None for a memory without a session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +285,7 @@ class Query:
     mode: SearchMode | str = ""
     neighbours: int = 0
     ancestors: int = 0
+    episode: bool = False
     diversity: float = 0.0
     max_tokens: int = 0
 

@@ -19,7 +19,7 @@ from ndml.client._administration import Administration
 from ndml.client._basics import owner_of
 from ndml.client._calls import Call, Page, Streamed, Unary
 from ndml.client._chunks import Chunks
-from ndml.client._dynamics import CreditSpread, Feedback, RankingWeights, Reinforced, SearchMode
+from ndml.client._dynamics import CreditSpread, Feedback, Link, RankingWeights, Reinforced, SearchMode
 from ndml.client._models import Added, Filter, Kind, Memory, NewMemory, Query, Scope, SearchResult
 from ndml.client._options import CallOptions
 from ndml.client._session import Owner, Tokens
@@ -51,6 +51,7 @@ class Operations(Administration, Talking):
         ttl_s: float | None = None,
         valid_from: datetime | None = None,
         valid_until: datetime | None = None,
+        links: Sequence[Link] = (),
         deduplicate: bool = False,
         request_id: str = "",
         **options: Unpack[CallOptions],
@@ -65,6 +66,7 @@ class Operations(Administration, Talking):
         scope = self._scope(options)
         what = (text, speaker, said_at, kind, metadata or {}, salience, provenance, embedding)
         new = NewMemory(*what, protected=protected, expires_at=expires_at, ttl_s=ttl_s, valid_from=valid_from, valid_until=valid_until)
+        new = replace(new, links=links)
         request = memory_pb2.AddMemoryRequest(
             request_id=encode.text("request_id", request_id) or uuid4().hex,
             memory=encode.new_memory(new, scope),
@@ -105,6 +107,7 @@ class Operations(Administration, Talking):
         mode: SearchMode | str = "",
         neighbours: int = 0,
         ancestors: int = 0,
+        episode: bool = False,
         diversity: float = 0.0,
         max_tokens: int = 0,
         consistency_token: str = "",
@@ -115,13 +118,14 @@ class Operations(Administration, Talking):
         `min_score` leaves out what scores below it; `explain` fills Hit.signals; `agent` and `session` narrow the search; `mode` says how
         to rank ("full", "fast" or "dense"; empty: the server's setting), `weights` what each signal counts; `include_strength` fills
         Hit.memory.strength.
-        `neighbours` (0 to 5) fills Hit.before and Hit.after, `ancestors` (steps, 0 to 5) Hit.ancestors. `diversity` (0 to 1) puts back
+        `neighbours` (0 to 5) fills Hit.before and Hit.after, `ancestors` (steps, 0 to 5) Hit.ancestors; `episode` fills Hit.episode, and
+        neighbours are of the episode then, k is at most 100. `diversity` (0 to 1) puts back
         what is like a hit before it; `max_tokens` bounds the texts of all hits, a token taken for four bytes, and leaves repetitions out.
         Raises FieldInvalid, EmbeddingDimensionMismatch, EmbeddingNotFinite, OwnerUnavailable, DeadlinePassed.
         """
         what = (text, embedding, k, filter, min_score, explain, include_embedding)
         query = Query(*what, weights=weights, include_strength=include_strength, mode=mode)
-        query = replace(query, neighbours=neighbours, ancestors=ancestors, diversity=diversity, max_tokens=max_tokens)
+        query = replace(query, neighbours=neighbours, ancestors=ancestors, episode=episode, diversity=diversity, max_tokens=max_tokens)
         request = self._search_request(query, options, consistency_token)
         owners = [(request.scope.tenant, request.scope.user)]
         return Unary(self._call("memory", "SearchMemories", options), request, self._remembering(owners, decode.found))
@@ -368,6 +372,7 @@ class Operations(Administration, Talking):
             mode=encode.mode(query.mode),
             neighbours=encode.integer("neighbours", query.neighbours),
             ancestors=encode.integer("ancestors", query.ancestors),
+            episode=query.episode,
             diversity=encode.number("diversity", query.diversity),
             max_tokens=encode.integer("max_tokens", query.max_tokens),
             consistency=self._consistency(options),

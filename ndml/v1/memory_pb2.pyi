@@ -28,7 +28,7 @@ CREDIT_CLOCK_SECONDS: CreditClock
 CREDIT_CLOCK_NONE: CreditClock
 
 class NewMemory(_message.Message):
-    __slots__ = ("scope", "text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding", "protected", "expires_at", "ttl", "valid_from", "valid_until")
+    __slots__ = ("scope", "text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding", "protected", "expires_at", "ttl", "valid_from", "valid_until", "links")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class NewMemory(_message.Message):
     TTL_FIELD_NUMBER: _ClassVar[int]
     VALID_FROM_FIELD_NUMBER: _ClassVar[int]
     VALID_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
     scope: _types_pb2.Scope
     text: str
     speaker: str
@@ -64,7 +65,8 @@ class NewMemory(_message.Message):
     ttl: _duration_pb2.Duration
     valid_from: _timestamp_pb2.Timestamp
     valid_until: _timestamp_pb2.Timestamp
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[_types_pb2.TraceKind, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[_types_pb2.Provenance, _Mapping]] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., protected: _Optional[bool] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., valid_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., valid_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    links: _containers.RepeatedCompositeFieldContainer[_types_pb2.TraceLink]
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[_types_pb2.TraceKind, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[_types_pb2.Provenance, _Mapping]] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., protected: _Optional[bool] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., valid_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., valid_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., links: _Optional[_Iterable[_Union[_types_pb2.TraceLink, _Mapping]]] = ...) -> None: ...
 
 class AddMemoryRequest(_message.Message):
     __slots__ = ("request_id", "memory", "deduplicate", "consistency")
@@ -129,7 +131,7 @@ class BatchAddMemoriesResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[AddResult, _Mapping]]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
 class SearchMemoriesRequest(_message.Message):
-    __slots__ = ("scope", "text", "embedding", "k", "filter", "min_score", "consistency_token", "include_embedding", "explain", "weights", "include_strength", "consistency", "mode", "neighbours", "ancestors", "diversity", "max_tokens")
+    __slots__ = ("scope", "text", "embedding", "k", "filter", "min_score", "consistency_token", "include_embedding", "explain", "weights", "include_strength", "consistency", "mode", "neighbours", "ancestors", "diversity", "max_tokens", "episode")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +149,7 @@ class SearchMemoriesRequest(_message.Message):
     ANCESTORS_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
     scope: _types_pb2.Scope
     text: str
     embedding: _types_pb2.Embedding
@@ -164,7 +167,8 @@ class SearchMemoriesRequest(_message.Message):
     ancestors: int
     diversity: float
     max_tokens: int
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ..., mode: _Optional[_Union[_types_pb2.SearchMode, str]] = ..., neighbours: _Optional[int] = ..., ancestors: _Optional[int] = ..., diversity: _Optional[float] = ..., max_tokens: _Optional[int] = ...) -> None: ...
+    episode: bool
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ..., mode: _Optional[_Union[_types_pb2.SearchMode, str]] = ..., neighbours: _Optional[int] = ..., ancestors: _Optional[int] = ..., diversity: _Optional[float] = ..., max_tokens: _Optional[int] = ..., episode: _Optional[bool] = ...) -> None: ...
 
 class SignalShare(_message.Message):
     __slots__ = ("signal", "share")
@@ -174,8 +178,20 @@ class SignalShare(_message.Message):
     share: float
     def __init__(self, signal: _Optional[str] = ..., share: _Optional[float] = ...) -> None: ...
 
+class Episode(_message.Message):
+    __slots__ = ("episode_id", "first_said_at", "last_said_at", "turns")
+    EPISODE_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SAID_AT_FIELD_NUMBER: _ClassVar[int]
+    LAST_SAID_AT_FIELD_NUMBER: _ClassVar[int]
+    TURNS_FIELD_NUMBER: _ClassVar[int]
+    episode_id: str
+    first_said_at: _timestamp_pb2.Timestamp
+    last_said_at: _timestamp_pb2.Timestamp
+    turns: int
+    def __init__(self, episode_id: _Optional[str] = ..., first_said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., turns: _Optional[int] = ...) -> None: ...
+
 class SearchHit(_message.Message):
-    __slots__ = ("trace", "score", "signals", "similarity", "before", "after", "ancestors")
+    __slots__ = ("trace", "score", "signals", "similarity", "before", "after", "ancestors", "episode")
     TRACE_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     SIGNALS_FIELD_NUMBER: _ClassVar[int]
@@ -183,6 +199,7 @@ class SearchHit(_message.Message):
     BEFORE_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     ANCESTORS_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
     trace: _types_pb2.MemoryTrace
     score: float
     signals: _containers.RepeatedCompositeFieldContainer[SignalShare]
@@ -190,7 +207,8 @@ class SearchHit(_message.Message):
     before: _containers.RepeatedCompositeFieldContainer[_types_pb2.MemoryTrace]
     after: _containers.RepeatedCompositeFieldContainer[_types_pb2.MemoryTrace]
     ancestors: _containers.RepeatedCompositeFieldContainer[_types_pb2.MemoryTrace]
-    def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ..., score: _Optional[float] = ..., signals: _Optional[_Iterable[_Union[SignalShare, _Mapping]]] = ..., similarity: _Optional[float] = ..., before: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., after: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., ancestors: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ...) -> None: ...
+    episode: Episode
+    def __init__(self, trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ..., score: _Optional[float] = ..., signals: _Optional[_Iterable[_Union[SignalShare, _Mapping]]] = ..., similarity: _Optional[float] = ..., before: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., after: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., ancestors: _Optional[_Iterable[_Union[_types_pb2.MemoryTrace, _Mapping]]] = ..., episode: _Optional[_Union[Episode, _Mapping]] = ...) -> None: ...
 
 class SearchMemoriesResponse(_message.Message):
     __slots__ = ("hits", "stats", "consistency_token")

@@ -51,6 +51,9 @@ class LinkType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LINK_TYPE_DUPLICATES: _ClassVar[LinkType]
     LINK_TYPE_SUPERSEDES: _ClassVar[LinkType]
     LINK_TYPE_DERIVED_FROM: _ClassVar[LinkType]
+    LINK_TYPE_CAUSED_BY: _ClassVar[LinkType]
+    LINK_TYPE_CAUSES: _ClassVar[LinkType]
+    LINK_TYPE_ABOUT: _ClassVar[LinkType]
 
 class SearchMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -84,6 +87,9 @@ LINK_TYPE_RELATED: LinkType
 LINK_TYPE_DUPLICATES: LinkType
 LINK_TYPE_SUPERSEDES: LinkType
 LINK_TYPE_DERIVED_FROM: LinkType
+LINK_TYPE_CAUSED_BY: LinkType
+LINK_TYPE_CAUSES: LinkType
+LINK_TYPE_ABOUT: LinkType
 SEARCH_MODE_UNSPECIFIED: SearchMode
 SEARCH_MODE_FULL: SearchMode
 SEARCH_MODE_FAST: SearchMode
@@ -249,14 +255,16 @@ class TraceEvent(_message.Message):
     def __init__(self, at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[str] = ..., why: _Optional[str] = ..., state: _Optional[_Union[LifecycleState, str]] = ..., grade: _Optional[float] = ...) -> None: ...
 
 class TraceLink(_message.Message):
-    __slots__ = ("type", "trace_id", "weight")
+    __slots__ = ("type", "trace_id", "weight", "evidence")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     type: LinkType
     trace_id: str
     weight: float
-    def __init__(self, type: _Optional[_Union[LinkType, str]] = ..., trace_id: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
+    evidence: str
+    def __init__(self, type: _Optional[_Union[LinkType, str]] = ..., trace_id: _Optional[str] = ..., weight: _Optional[float] = ..., evidence: _Optional[str] = ...) -> None: ...
 
 class RankingWeights(_message.Message):
     __slots__ = ("salience", "strength", "dense", "lexical", "late", "late_context", "links", "session", "date", "speaker", "asks", "another", "slot", "newest")

@@ -138,6 +138,7 @@ class _Alike(NamedTuple):
     worded: bool
     neighbours: int
     ancestors: int
+    episode: bool
     diversity: float
     max_tokens: int
 
@@ -162,6 +163,7 @@ def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -
         not request.HasField("embedding"),
         request.neighbours,
         request.ancestors,
+        request.episode,
         request.diversity,
         request.max_tokens,
     )
@@ -185,7 +187,7 @@ def _operation(owner: Owner, request: memory_pb2.SearchMemoriesRequest, queries:
     search.agent, search.session = scope.agent, scope.session
     search.include_embedding, search.explain = request.include_embedding, request.explain
     search.include_strength = request.include_strength
-    search.neighbours, search.ancestors = request.neighbours, request.ancestors
+    search.neighbours, search.ancestors, search.episode = request.neighbours, request.ancestors, request.episode
     search.diversity, search.max_tokens = request.diversity, request.max_tokens
     if request.HasField("weights"):
         search.weights.CopyFrom(request.weights)

@@ -26,6 +26,18 @@ from services.gateway.vectors import VectorSpace, accept_words, fill
 
 _FAILURES_LISTED = 100
 _LINKS = 64
+_EVIDENCE_BYTES = 1024
+_WRITERS_LINKS: frozenset[int] = frozenset(
+    (
+        types_pb2.LINK_TYPE_RELATED,
+        types_pb2.LINK_TYPE_SUPERSEDES,
+        types_pb2.LINK_TYPE_CAUSED_BY,
+        types_pb2.LINK_TYPE_CAUSES,
+        types_pb2.LINK_TYPE_ABOUT,
+    )
+)
+"""Duplicates are the gate's to find, and what a trace was made out of is consolidation's to say: it ends with its sources."""
+_ANY_LINK: frozenset[int] = frozenset(types_pb2.LinkType.values()) - {0}
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 # What another node made of a trace, at another time, beside other memories: an import starts anew. The vector goes its own way.
 _NOT_TAKEN_OVER: tuple[Literal["embedding", "gate", "state", "strength", "history", "siblings"], ...] = (
@@ -141,6 +153,7 @@ class Remember:
             salience=memory.salience,
             protected=memory.protected,
             version=1,
+            links=check_links(memory.links, f"{path}.links", _WRITERS_LINKS),
         )
         trace.scope.tenant = owner.tenant
         if memory.HasField("provenance"):
@@ -253,14 +266,18 @@ def _note(item: Added, outcome: node_pb2.PutOutcome) -> None:
     item.error = status_to_error(outcome.error) if outcome.HasField("error") else None
 
 
-def check_links(links: Sequence[types_pb2.TraceLink], path: str) -> None:
-    """Raises FieldInvalid for links that no node can have made."""
+def check_links(links: Sequence[types_pb2.TraceLink], path: str, allowed: frozenset[int] = _ANY_LINK) -> Sequence[types_pb2.TraceLink]:
+    """The links. Raises FieldInvalid for those that no node can have made, or that are none of the `allowed` types."""
     if len(links) > _LINKS:
         raise FieldInvalid(f"{len(links)} links, at most {_LINKS} a trace", field=path)
     for i, link in enumerate(links):
         if not _TRACE_ID.fullmatch(link.trace_id):
             raise FieldInvalid("must be 32 lower-case hexadecimal digits", field=f"{path}[{i}].trace_id")
-        if link.type not in types_pb2.LinkType.values() or not link.type:
-            raise FieldInvalid("must be one of the defined types", field=f"{path}[{i}].type")
+        if link.type not in allowed:
+            names = ", ".join(types_pb2.LinkType.keys()[each].removeprefix("LINK_TYPE_") for each in sorted(allowed))
+            raise FieldInvalid(f"must be one of {names}", field=f"{path}[{i}].type")
         if not 0 <= link.weight <= 1:
             raise FieldInvalid("must be 0 to 1", field=f"{path}[{i}].weight")
+        if len(link.evidence.encode()) > _EVIDENCE_BYTES:
+            raise FieldInvalid(f"must be at most {_EVIDENCE_BYTES} bytes", field=f"{path}[{i}].evidence")
+    return links

@@ -21,8 +21,11 @@ from ndml.btsp.gate import Decision, GateThresholds, contradicts, decide_many, e
 from ndml.btsp.plateau import CalciumTable
 from ndml.btsp.salience import DocumentFrequencies, salience_of
 from ndml.language import entities
+from ndml.language.causes import LOOKED_BACK, Turn, causes
 from ndml.runtime import metrics
 from ndml.v1.types_pb2 import (
+    LINK_TYPE_CAUSED_BY,
+    LINK_TYPE_CAUSES,
     LINK_TYPE_DUPLICATES,
     LINK_TYPE_RELATED,
     LINK_TYPE_SUPERSEDES,
@@ -33,6 +36,7 @@ from ndml.v1.types_pb2 import (
     GateDecision,
     LinkType,
     MemoryTrace,
+    TraceLink,
     WriteDecision,
 )
 from services.memory_node.partition import Partition
@@ -82,14 +86,15 @@ class _Known(NamedTuple):
 
 
 class WriteGate:
-    """Judges the traces of one put. `profile`: of the suite's embedding model."""
+    """Judges the traces of one put. `profile`: of the suite's embedding model. `causes`: link what a text names as cause or effect."""
 
-    def __init__(self, profile: GateProfile, calcium: CalciumTable, reader: Reader, now_ns: NowNs) -> None:
+    def __init__(self, profile: GateProfile, calcium: CalciumTable, reader: Reader, now_ns: NowNs, causes: bool = True) -> None:
         self._profile = profile
         self._dimension = profile.dimension
         self._calcium = calcium
         self._reader = reader
         self._now_ns = now_ns
+        self._causes = causes
 
     def judge(self, owner: Owner, partition: Partition | None, traces: Sequence[MemoryTrace], deduplicate: bool) -> list[Judgement | None]:
         """One for each trace, None where the vector is broken. `partition` None: the owner has no traces yet."""
@@ -124,6 +129,8 @@ class WriteGate:
             judgement = _judgement(made, decision, deduplicate, known)
             if judgement.duplicate_of:
                 left_out[trace.trace_id] = judgement.duplicate_of
+            elif self._causes:
+                made.links.extend(self._caused(partition, traces[:i], trace, left_out))
             plateaus += gate.plateau
             judged.append(None if i in broken else judgement)
         _count(decisions, plateaus)
@@ -180,6 +187,40 @@ class WriteGate:
             before = np.argsort(-(vectors[:i] @ vectors[i]), kind="stable")[:_AROUND]
             stored += [_as_known(traces[j]) for j in before.tolist()]
         return [[each for each in known if each is not None and len(each.text) <= _READ_CHARS] for known in near]
+
+    def _caused(
+        self, partition: Partition | None, before: Sequence[MemoryTrace], trace: MemoryTrace, left_out: dict[str, str]
+    ) -> list[TraceLink]:
+        """Links to earlier turns of the session that the text names as its cause or explains."""
+        session, said = trace.scope.session, trace.said_at if trace.HasField("said_at") else trace.learned_at
+        if not session:
+            return []
+        turns: list[MemoryTrace] = []
+
+        def earlier() -> list[Turn]:
+            batch = [each for each in before if each.scope.session == session][-LOOKED_BACK:]
+            turns.extend([*self._said_before(partition, session, said.ToMicroseconds()), *batch][-LOOKED_BACK:])
+            return [Turn(each.speaker, each.text) for each in turns]
+
+        return [
+            TraceLink(
+                type=LINK_TYPE_CAUSES if each.explains else LINK_TYPE_CAUSED_BY,
+                trace_id=left_out.get(turns[each.place].trace_id, turns[each.place].trace_id),
+                weight=each.weight,
+                evidence=each.evidence,
+            )
+            for each in causes(trace.speaker, trace.text, earlier)
+        ]
+
+    def _said_before(self, partition: Partition | None, session: str, said_us: int) -> list[MemoryTrace]:
+        """The last turns of a session until a time, first said first."""
+        number = -1 if partition is None else partition.columns.strings.find(session)
+        if partition is None or number < 0:
+            return []
+        rows = partition.evidence.sessions.said_before(number, said_us, LOOKED_BACK, partition.columns)
+        sequences = partition.columns.ints("sequence")[rows].tolist()
+        stored = self._reader.payloads(partition.owner_id, sorted(sequences))
+        return [MemoryTrace.FromString(stored[each][0]) for each in sequences if each in stored]
 
     def _look(self, partition: Partition | None, vectors: F32, traces: Sequence[MemoryTrace], at: GateThresholds) -> _Seen:
         """Familiarity of all, exact neighbours of those that need them, the batch's own earlier traces included."""

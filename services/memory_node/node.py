@@ -163,7 +163,7 @@ class Node:
             self._reads(reader, states),
             cache,
             self._placement,
-            None if profile is None else WriteGate(profile, calcium, reader, self._now_ns),
+            None if profile is None else WriteGate(profile, calcium, reader, self._now_ns, self._settings.gate.causes),
             FeedbackDesk(reader, states, dynamics.dynamics.credit, self._now_ns),
             Caretaker(reader, lifecycle, self._now_ns),
             settings.response_bytes,

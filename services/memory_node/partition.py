@@ -28,6 +28,7 @@ from services.memory_node.reader import LoadedRows, Place, Reader, StoredTrace
 from services.memory_node.records import F32, Owner, TraceRow
 from services.memory_node.signals.evidence import Evidence, Said
 from services.memory_node.states import RowSignals, States
+from services.memory_node.told import Told
 from services.memory_node.validity import Validity
 from services.memory_node.vectors import sentences, words
 
@@ -58,6 +59,7 @@ class Partition:
         self.columns = Columns()
         self.evidence = Evidence(parts.dimension)
         self.validity = Validity()
+        self.told = Told()
         self.states = parts.states.block()
         self.words: DocumentFrequencies | None = None
         self._familiarity = parts.familiarity()
@@ -77,6 +79,7 @@ class Partition:
             + self.states.nbytes
             + self.evidence.nbytes
             + self.validity.nbytes
+            + self.told.nbytes
             + self._familiarity.nbytes
             + (0 if self.words is None else self.words.nbytes)
         )
@@ -138,6 +141,7 @@ class Partition:
         found = [words(vector, self._parts.dimension) for vector in vectors]
         self.evidence.append([Said(*each) for each in zip(speakers, texts, found, strict=True)], self.columns)
         self.validity.append(len(self.columns) - len(traces), traces)
+        self.told.append(traces)
 
     def revive(self, stored: StoredTrace) -> int:
         """Bring an archived trace back into the index, active; returns its row. The change of its state is the caller's to write."""

@@ -186,12 +186,17 @@ def changed_trace(old: TraceRow, change: MemoryTrace, fields: Sequence[str], vec
 
     Returns the new row's content and the trace as it reads now. Raises FieldInvalid.
 
-    The content hash stays that of the first write: a late replay of it is still recognised.
+    The content hash stays that of the first write: a late replay of it is still recognised. With the text go the links that rest on its
+    words.
     """
     trace = MemoryTrace.FromString(old.payload)
     for name in fields:
         if name != "embedding":
             _take(trace, change, name)
+    if "text" in fields:
+        said = [link for link in trace.links if not link.evidence]
+        del trace.links[:]
+        trace.links.extend(said)
     if not trace.text:
         raise FieldInvalid("text is empty: delete the trace instead", field="text")
     _check_interval(trace)

@@ -19,6 +19,7 @@ from ndml.internal.v1.memory_node_pb2 import QueryText, SearchAction
 from ndml.runtime import metrics
 from ndml.v1.types_pb2 import SEARCH_MODE_DENSE, SEARCH_MODE_FAST, Embedding, MemoryTrace, SearchMode, SearchStats, StageTimings
 from services.memory_node import wire
+from services.memory_node.episodes import MOST_HITS, shown
 from services.memory_node.filters import Conditions, conditions
 from services.memory_node.partition import Partition
 from services.memory_node.payloads import PayloadCache
@@ -51,6 +52,7 @@ class GroupKey(NamedTuple):
     worded: bool
     neighbours: int
     ancestors: int
+    episode: bool
     diversity: float
     max_tokens: int
 
@@ -97,6 +99,8 @@ def group_key(action: SearchAction) -> GroupKey:
     """Raises FieldInvalid."""
     if action.k < 1:
         raise FieldInvalid(f"k is {action.k}: ask for 1 hit or more", field="k")
+    if action.episode and action.k > MOST_HITS:
+        raise FieldInvalid(f"k is {action.k}: with episodes at most {MOST_HITS}, each is worked out anew", field="k")
     text = action.filter.SerializeToString(deterministic=True) if action.HasField("filter") else b""
     weights = action.weights.SerializeToString(deterministic=True) if action.HasField("weights") else b""
     return GroupKey(
@@ -112,6 +116,7 @@ def group_key(action: SearchAction) -> GroupKey:
         bool(action.texts),
         action.neighbours,
         action.ancestors,
+        action.episode,
         action.diversity,
         action.max_tokens,
     )
@@ -205,7 +210,7 @@ class Searcher:
             for sequences, count, too_large in zip(found.sequences.tolist(), found.counts, sizes, strict=True)
         ]
         first = chunk.actions[0]
-        around = first.neighbours or first.ancestors
+        around = first.neighbours or first.ancestors or first.episode
         full = first.include_embedding or first.explain or first.include_strength or around
         hits: Sequence[list[bytes] | NdmlError] = (
             self._full_hits(chunk, wanted, found.ranked) if full else self._hits(chunk, wanted, found.ranked, fresh)
@@ -341,16 +346,18 @@ class Searcher:
     def _around(self, chunk: _Chunk, rows: I64, payloads: Sequence[bytes]) -> list[Beside]:
         """What the request wants to see beside each hit. Raises FieldInvalid where that is too large, _RowsGone."""
         action, partition = chunk.actions[0], chunk.partition
-        if not (action.neighbours or action.ancestors):
+        if not (action.neighbours or action.ancestors or action.episode):
             return [Beside()] * len(rows)
         narrowed = conditions(action.agent, action.session, None)
         allowed = partition.mask(narrowed, self._reader, self._now_us())
         view = Surroundings(partition, self._reader, allowed, action.agent, action.session, self._now_us(), self._options.result_bytes)
-        sides = view.neighbours(rows, action.neighbours)
+        inside = view.episodes(rows) if action.episode else []
+        sides = view.neighbours(rows, action.neighbours, inside)
         stored = self._rows(partition, sorted({sequence for before, after in sides for sequence in (*before, *after)}))
+        seen = [shown(partition, turns) for turns in inside] or [None] * len(rows)
         return [
-            Beside([stored[s][0] for s in before], [stored[s][0] for s in after], view.ancestors(payload, action.ancestors))
-            for (before, after), payload in zip(sides, payloads, strict=True)
+            Beside([stored[s][0] for s in before], [stored[s][0] for s in after], view.ancestors(payload, action.ancestors), episode)
+            for (before, after), payload, episode in zip(sides, payloads, seen, strict=True)
         ]
 
     def _full_hit(self, chunk: _Chunk, i: int, j: int, stored: tuple[bytes, bytes], ranked: Ranked, around: Beside) -> bytes:
@@ -368,7 +375,7 @@ class Searcher:
         if action.explain:
             all_shares = {name: float(part[i, j]) for name, part in ranked.shares.items()}
             shares = {name: share for name, share in all_shares.items() if share or name == "dense"}
-        beside = wire.beside(around.before, around.after, around.ancestors)
+        beside = wire.beside(around.before, around.after, around.ancestors, around.episode)
         return wire.full_hit(payload, float(ranked.scores[i, j]), float(ranked.cosines[i, j]), shares, beside)
 
     def _now_us(self) -> int:

@@ -163,6 +163,10 @@ class GateSection(Section):
         8192, ge=512, le=1 << 20, description="Largest associative index, 1 KiB a neuron; one holds 1.25 traces. Past it search is faster."
     )
 
+    causes: bool = Field(
+        True, description="Link a memory to earlier turns of its session that its words name as a cause or an effect; by rules of English."
+    )
+
     def load(self, model: str, dimension: int) -> GateProfile | None:
         """The profile in force; None: no gate. Raises FieldInvalid where it is of another model."""
         if not self.enabled:

@@ -1,14 +1,17 @@
-"""What stands around a hit: its neighbours in the session, and what it came from. Runs on the engine's thread."""
+"""What stands around a hit: its neighbours in the session, and what it came from: sources, what it replaced, causes. Runs on the engine's
+thread."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ndml.errors import FieldInvalid
-from ndml.v1.types_pb2 import LINK_TYPE_DERIVED_FROM, LINK_TYPE_SUPERSEDES, MemoryTrace
+from ndml.v1.memory_pb2 import Episode
+from ndml.v1.types_pb2 import LINK_TYPE_CAUSED_BY, LINK_TYPE_DERIVED_FROM, LINK_TYPE_SUPERSEDES, MemoryTrace
+from services.memory_node import episodes
 from services.memory_node.filters import Mask
 from services.memory_node.partition import Partition
 from services.memory_node.ranking import I64
@@ -17,7 +20,16 @@ from services.memory_node.records import micros
 
 MOST_ANCESTORS = 32
 """Of one hit: an answer to "why" that somebody reads."""
-_CAME_FROM = (LINK_TYPE_SUPERSEDES, LINK_TYPE_DERIVED_FROM)
+_CAME_FROM = (LINK_TYPE_SUPERSEDES, LINK_TYPE_DERIVED_FROM, LINK_TYPE_CAUSED_BY)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ancestor:
+    """When it was said, its payload, ids of what it came from."""
+
+    said_us: int
+    payload: bytes
+    sources: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +39,7 @@ class Beside:
     before: Sequence[bytes] = ()
     after: Sequence[bytes] = ()
     ancestors: Sequence[bytes] = ()
+    episode: Episode | None = None
 
 
 @dataclass(slots=True)
@@ -42,10 +55,16 @@ class Surroundings:
     now_us: int
     limit_bytes: int
 
-    def neighbours(self, rows: I64, width: int) -> list[tuple[list[int], list[int]]]:
-        """For each row the sequence numbers of those before it and after it in its session."""
+    def episodes(self, rows: I64) -> list[I64]:
+        """For each row the rows of its episode."""
+        return episodes.episodes(self.partition, rows, self.allowed)
+
+    def neighbours(self, rows: I64, width: int, inside: Sequence[I64]) -> list[tuple[list[int], list[int]]]:
+        """For each row the sequence numbers of those before it and after it in its session, and in its episode where `inside` has these."""
         columns, evidence = self.partition.columns, self.partition.evidence
         around = evidence.sessions.around(rows, width, columns)
+        if inside:
+            around = episodes.within(around, inside)
         if self.allowed is not None:
             around = np.where((around >= 0) & self.allowed[around], around, -1)
         self._spend(int((columns.ints("payload_bytes")[around] * (around >= 0)).sum()), "neighbours")
@@ -54,14 +73,15 @@ class Surroundings:
         return [tuple(sequence[side[side >= 0]].tolist() for side in each) for each in zip(*sides, strict=True)]
 
     def ancestors(self, payload: bytes, steps: int) -> list[bytes]:
-        """What the trace was made out of or replaced, and so on, so many steps back; what is gone is passed over."""
+        """What the trace was made out of, replaced or was caused by, and so on, so many steps back, each after its own sources; what is
+        gone is passed over."""
         if not steps:
             return []
         trace = MemoryTrace.FromString(payload)
-        seen, found = {trace.trace_id}, dict[str, tuple[int, bytes]]()
+        seen, found = {trace.trace_id}, dict[str, _Ancestor]()
         at = [trace]
         for _ in range(steps):
-            sources = dict.fromkeys(link.trace_id for each in at for link in each.links if link.type in _CAME_FROM)
+            sources = dict.fromkeys(source for each in at for source in self._sources(each))
             at = []
             for trace_id in sources:
                 if trace_id in seen or len(found) == MOST_ANCESTORS:
@@ -70,8 +90,13 @@ class Surroundings:
                 source = self._visible(trace_id)
                 if source is not None:
                     at.append(source[0])
-                    found[trace_id] = (source[0].said_at.ToMicroseconds() or source[0].learned_at.ToMicroseconds(), source[1])
-        return [stored for _, stored in sorted(found.values(), key=lambda each: each[0])]
+                    said = source[0].said_at.ToMicroseconds() or source[0].learned_at.ToMicroseconds()
+                    found[trace_id] = _Ancestor(said, source[1], self._sources(source[0]))
+        return _sources_first(found)
+
+    def _sources(self, trace: MemoryTrace) -> list[str]:
+        """Ids of what the trace came from by its own links, and of what tells why it is so."""
+        return [*(link.trace_id for link in trace.links if link.type in _CAME_FROM), *self.partition.told.why(trace.trace_id)]
 
     def _visible(self, trace_id: str) -> tuple[MemoryTrace, bytes] | None:
         """A trace that is there, has not ended, and is in the caller's scope."""
@@ -92,3 +117,15 @@ class Surroundings:
             raise FieldInvalid(
                 f"with their {field} the hits are larger than engine.result_bytes allows: ask for fewer, or a smaller k", field=field
             )
+
+
+def _sources_first(found: Mapping[str, _Ancestor]) -> list[bytes]:
+    """Payloads, each after its sources, else first said first; in a circle, the one that was said first breaks it."""
+    left = {trace_id: {source for source in each.sources if source in found and source != trace_id} for trace_id, each in found.items()}
+    ordered: list[bytes] = []
+    while left:
+        free = [trace_id for trace_id, sources in left.items() if not sources & left.keys()]
+        first = min(free or left, key=lambda trace_id: found[trace_id].said_us)
+        ordered.append(found[first].payload)
+        del left[first]
+    return ordered

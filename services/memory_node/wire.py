@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ndml.v1.memory_pb2 import SignalShare
+from ndml.v1.memory_pb2 import Episode, SignalShare
 from ndml.v1.types_pb2 import Embedding, LifecycleState, TraceStrength
 
 F32 = NDArray[np.float32]
@@ -29,6 +29,7 @@ _HIT_SIMILARITY = b"\x25"  # SearchHit.similarity = 4
 _HIT_BEFORE = b"\x2a"  # SearchHit.before = 5
 _HIT_AFTER = b"\x32"  # SearchHit.after = 6
 _HIT_ANCESTORS = b"\x3a"  # SearchHit.ancestors = 7
+_HIT_EPISODE = b"\x42"  # SearchHit.episode = 8
 _RESPONSE_HITS = b"\x0a"  # SearchMemoriesResponse.hits = 1
 _RESPONSE_STATS = b"\x12"  # SearchMemoriesResponse.stats = 2
 _RESULT_SEARCH = b"\x1a"  # OperationResult.search = 3
@@ -70,10 +71,11 @@ def scores(score: F32, similarity: F32) -> bytes:
     return made.tobytes()
 
 
-def beside(before: Sequence[bytes], after: Sequence[bytes], ancestors: Sequence[bytes]) -> bytes:
-    """Fields of a hit: payloads of what stands around it."""
+def beside(before: Sequence[bytes], after: Sequence[bytes], ancestors: Sequence[bytes], episode: Episode | None = None) -> bytes:
+    """Fields of a hit: payloads of what stands around it, and its episode."""
     sides = ((_HIT_BEFORE, before), (_HIT_AFTER, after), (_HIT_ANCESTORS, ancestors))
-    return b"".join([field(tag, payload) for tag, payloads in sides for payload in payloads])
+    around = b"".join([field(tag, payload) for tag, payloads in sides for payload in payloads])
+    return around if episode is None else around + field(_HIT_EPISODE, episode.SerializeToString())
 
 
 def full_hit(payload: bytes, score: float, similarity: float, shares: Mapping[str, float], around: bytes = b"") -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ndml.client import Filter, NdmlClient, NewMemory, Query
+from ndml.client import Filter, Link, LinkType, NdmlClient, NewMemory, Query
 from ndml.errors import FieldInvalid
 from ndml.testing import Suite, SuiteOptions
 
@@ -140,6 +140,26 @@ def test_what_stands_around_a_hit_and_a_budget_reach_the_caller(small: Suite) ->
         with pytest.raises(FieldInvalid) as refused:
             client.search("walnuts", neighbours=6)
         assert refused.value.violations[0].field == "neighbours"
+
+
+def test_why_and_the_episode_reach_the_caller(small: Suite) -> None:
+    with NdmlClient(small.grpc_address, user="why", timeout_s=60) as client:
+        failed, full = (client.add(text, session="s") for text in ("The nightly backup failed.", "The disk was full."))
+        client.add("We moved the logs.", session="s", links=[Link(LinkType.CAUSED_BY, failed.trace_id, evidence="as it failed")])
+        client.add("The logs had grown.", session="s", links=[Link(LinkType.CAUSES, full.trace_id), Link(LinkType.ABOUT, failed.trace_id)])
+        client.add("Full disks stop backups.", links=[Link(LinkType.CAUSES, failed.trace_id), Link(LinkType.CAUSED_BY, full.trace_id)])
+        [hit] = client.search("We moved the logs.", k=1, mode="dense", ancestors=5, episode=True)
+        assert [each.text for each in hit.ancestors] == [
+            "The logs had grown.",
+            "The disk was full.",
+            "Full disks stop backups.",
+            "The nightly backup failed.",
+        ]
+        [link] = [each for each in hit.memory.links if each.evidence]
+        assert (link.type, link.evidence) == (LinkType.CAUSED_BY, "as it failed")
+        assert hit.episode is not None and (hit.episode.episode_id, hit.episode.turns) == (failed.trace_id, 4)
+        with pytest.raises(FieldInvalid, match="CAUSED_BY"):
+            client.add("Everything at once.", links=[Link(LinkType.DERIVED_FROM, failed.trace_id)])
 
 
 @pytest.mark.parametrize("mode", ["full", "fast", "dense"])

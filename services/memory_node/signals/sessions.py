@@ -16,6 +16,8 @@ I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
 
 NONE = -1
+_STEPS = 8
+"""Times what is wanted, how far the end of a session is walked back to a time: an import may be older than all of it."""
 
 
 class Sessions:
@@ -91,6 +93,18 @@ class Sessions:
                 at = np.where(at >= 0, links[at], NONE)
                 found[:, width + step * distance] = at
         return found
+
+    def said_before(self, session: int, said_us: int, most: int, columns: Columns) -> list[int]:
+        """The last rows of a session, by number, that were said no later; at most `most`, first said first."""
+        if self._stale:
+            self._build(columns)
+        said, row, found = columns.ints("said_at_us"), self._last.get(session, NONE), list[int]()
+        for _ in range(_STEPS * most):
+            if row == NONE or len(found) == most:
+                break
+            found += [row] if said[row] <= said_us else []
+            row = int(self._before[row])
+        return found[::-1]
 
     def _build(self, columns: Columns) -> None:
         self._rows = len(columns)

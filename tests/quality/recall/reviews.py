@@ -80,7 +80,7 @@ class _Repository:
         doing = say(self.random, (self.doings.deal(),))
         values = {"f": f[0], "doing": doing[:1].lower() + doing[1:]}
         lines = [
-            Line(reviewer, self._say(phrases.QUERY, file, **values)),
+            Line(reviewer, self._say(phrases.QUERY, file, **values), because=("reply",)),
             Line(author, self._say(phrases.REPLY, file, ground=self.grounds.deal(), **values), "reply"),
             Line(reviewer, self._say(phrases.CONTENT, file)),
         ]
@@ -93,7 +93,7 @@ class _Repository:
         repair = self.repairs.deal().format(n=self.random.randint(2, 512))
         lines = [
             Line(reviewer, self._say(phrases.BREAKS, file, f=f[0], condition=condition[0]), "breaks"),
-            Line(author, self._say(phrases.MENDED, file, f=f[0], repair=repair), "mended"),
+            Line(author, self._say(phrases.MENDED, file, f=f[0], repair=repair), "mended", ("breaks",)),
         ]
         asked = condition[0] if self.random.random() < _OTHER_WORDS else other_form(self.random, condition, condition[0])
         return Scene(
@@ -128,7 +128,7 @@ class _Repository:
             ],
             [
                 Line(c, self._say(phrases.AGAINST, file, topic=topic[0], policy=first, trouble=self.troubles.deal()), "trouble"),
-                Line(d, self._say(phrases.REVERSED, file, topic=topic[0], policy=second), "second"),
+                Line(d, self._say(phrases.REVERSED, file, topic=topic[0], policy=second), "second", ("trouble",)),
             ],
         ]
         asked = self.random.choice(topic)

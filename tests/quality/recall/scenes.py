@@ -17,11 +17,13 @@ _FILLER = 0.42  # chance of small talk before a part of a scene
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A turn of a scene. key: the name by which questions name it as evidence, "" for none."""
+    """A turn of a scene. key: the name by which questions name it as evidence, "" for none; because: keys of lines of the same part that
+    it came about because of."""
 
     speaker: str
     text: str
     key: str = ""
+    because: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ def arrange(random: Random, name: str, scenes: Mapping[str, Sequence[Scene]], op
     for topic in order:
         sessions.append((topic, waiting[topic].pop(0)))
     turns: list[Turn] = []
+    effects: list[tuple[int, tuple[int, str]]] = []
     at: dict[tuple[int, str], int] = {}
     anywhere: dict[str, int] = {}
     for number, (topic, placed) in enumerate(sessions):
@@ -68,6 +71,7 @@ def arrange(random: Random, name: str, scenes: Mapping[str, Sequence[Scene]], op
         for scene, line in _session_lines(random, topic, placed, opening, filler):
             if line.key:
                 at[scene, line.key] = anywhere[line.key] = len(turns)
+            effects += [(len(turns), (scene, key)) for key in line.because]
             turns.append(Turn(f"{name}-{number:03d}", line.speaker, line.text, said_at))
             said_at += timedelta(seconds=random.randint(20, 240))
     questions = tuple(
@@ -76,7 +80,7 @@ def arrange(random: Random, name: str, scenes: Mapping[str, Sequence[Scene]], op
         for scene in found
         for ask in scene.asks
     )
-    return Conversation(name, tuple(turns), questions)
+    return Conversation(name, tuple(turns), questions, frozenset((at[cause], effect) for effect, cause in effects))
 
 
 def _sessions_of(random: Random, scenes: Sequence[Scene], numbered: Mapping[int, int]) -> list[list[_Placed]]:

@@ -34,11 +34,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """The store of one user: turns in the order in which they were said, and what is asked about them."""
+    """The store of one user: turns in the order in which they were said, and what is asked about them. causes: positions of turns of one
+    session, cause and effect, as far as the set knows them."""
 
     name: str
     turns: tuple[Turn, ...]
     questions: tuple[Question, ...]
+    causes: frozenset[tuple[int, int]] = frozenset()
 
 
 def load(name: SetName, most: int) -> list[Conversation]:

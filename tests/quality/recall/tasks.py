@@ -88,9 +88,9 @@ class _World:
         repair = self.repairs.deal().format(**_numbers(self.random))
         lines = [
             Line("user", self._say(phrases.RUN, project, thing=told)),
-            Line("tool", self._say(phrases.BROKE, project, slug=_slug(thing), error=error), "broke"),
+            Line("tool", self._say(phrases.BROKE, project, slug=_slug(thing), error=error), "broke", ("cause",)),
             Line("assistant", cause, "cause"),
-            Line("assistant", self._say(phrases.REPAIR, project, repair=repair), "repair"),
+            Line("assistant", self._say(phrases.REPAIR, project, repair=repair), "repair", ("broke", "cause")),
         ]
         why, when = (self._say(how, project, thing=asked) for how in (phrases.ASK_WHY, phrases.ASK_WHEN_BROKE))
         repaired, printed = (self._say(how, project, thing=told) for how in (phrases.ASK_REPAIR, phrases.ASK_ERROR))
@@ -122,7 +122,7 @@ class _World:
         ]
         key = f"chosen {project} {purpose[0]}"
         settled = [
-            Line("user", self._say(phrases.CHOSEN, project, **values), key),
+            Line("user", self._say(phrases.CHOSEN, project, **values), key, ("why",)),
             Line("user", self._say(phrases.CHOSEN_WHY, project, reason=self.reasons.deal()), "why"),
         ]
         lines += settled if self.random.random() < _REASON_LAST else settled[::-1]
@@ -196,11 +196,11 @@ class _World:
         parts = [
             [
                 Line("user", self._say(phrases.SYMPTOM, project, **values), "symptom"),
-                Line("assistant", self._say(phrases.EASED, project), "eased"),
+                Line("assistant", self._say(phrases.EASED, project), "eased", ("symptom",)),
             ],
             [
                 Line("assistant", self._say(phrases.LOOKED_INTO, project, thing=thing[0], cause=self.causes.deal()), "cause"),
-                Line("assistant", self._say(phrases.ENDED, project, repair=repair), "cure"),
+                Line("assistant", self._say(phrases.ENDED, project, repair=repair), "cure", ("cause",)),
             ],
         ]
         asked = {"symptom": self._asked(symptom, symptom[0]), "thing": self._asked(thing, thing[0])}

@@ -270,12 +270,25 @@ async def test_word_vectors_of_another_shape_are_refused(size: int) -> None:
         ([types_pb2.TraceLink(type=0, trace_id=IDS[0])], "[0].type"),
         ([types_pb2.TraceLink(type=77, trace_id=IDS[0])], "[0].type"),  # type: ignore[arg-type]
         ([types_pb2.TraceLink(type=1, trace_id=IDS[0], weight=float("nan"))], "[0].weight"),
+        ([types_pb2.TraceLink(type=1, trace_id=IDS[0], evidence="é" * 513)], "[0].evidence"),
         ([types_pb2.TraceLink(type=1, trace_id=IDS[0])] * 65, ""),
     ],
 )
 async def test_links_that_no_node_made_are_refused(links: list[types_pb2.TraceLink], where: str) -> None:
     result = await import_one(Nodes(stored), types_pb2.MemoryTrace(trace_id=IDS[0], scope=SCOPE, text="x", links=links))
     assert result.failed == 1 and f"traces[0].links{where}".encode() in result.failures[0].error.SerializeToString()
+
+
+async def test_a_writer_links_what_it_knows_and_not_what_is_the_node_s_to_say() -> None:
+    nodes = Nodes(stored)
+    links = [types_pb2.TraceLink(type=name, trace_id=IDS[1], evidence="because") for name in ("LINK_TYPE_CAUSED_BY", "LINK_TYPE_ABOUT")]
+    await service(nodes).AddMemory(memory_pb2.AddMemoryRequest(memory=memory_pb2.NewMemory(scope=SCOPE, text="x", links=links)), CALL)
+    assert list(nodes.operations[0].put.traces[0].links) == links
+    for kind in ("LINK_TYPE_DERIVED_FROM", "LINK_TYPE_DUPLICATES"):
+        wrong = memory_pb2.NewMemory(scope=SCOPE, text="x", links=[types_pb2.TraceLink(type=kind, trace_id=IDS[1])])
+        with pytest.raises(FieldInvalid, match="CAUSED_BY") as refused:
+            await service(nodes).AddMemory(memory_pb2.AddMemoryRequest(memory=wrong), CALL)
+        assert field_of(refused) == "memory.links[0].type"
 
 
 # Searching

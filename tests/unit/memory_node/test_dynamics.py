@@ -92,6 +92,38 @@ async def test_what_was_known_and_contradicted_since_is_no_duplicate_when_said_a
         assert not kept or "contradicted since" in last.gate.reason
 
 
+@pytest.mark.parametrize("together", [False, True])
+async def test_what_a_text_names_as_its_cause_is_linked_with_the_words_that_say_so(tmp_path: Path, together: bool) -> None:
+    turns = [
+        said("a", "The nightly backup failed again.", at_s=1.0, session="s"),
+        said("x", "The dog is ill.", at_s=2.0, session="other"),
+        said("b", "That's because the disk was full.", at_s=3.0, session="s"),
+        said("c", "So we moved the logs. It took a day.", at_s=4.0, session="s"),
+        said("d", "That's because the disk was full!", near("b", 0.5), at_s=9.0),
+    ]
+    async with node(tmp_path / "n", Clock()) as driver:
+        for batch in [turns] if together else [[turn] for turn in turns]:
+            await put(driver, *batch)
+        reason, effect = await get(driver, "b"), await get(driver, "c")
+        [why] = [link for link in reason.links if link.evidence]
+        assert (why.type, why.trace_id) == (types.LINK_TYPE_CAUSES, harness.trace_id("a"))
+        assert why.evidence == "That's because the disk was full."
+        [from_] = [link for link in effect.links if link.evidence]
+        assert (from_.type, from_.trace_id) == (types.LINK_TYPE_CAUSED_BY, harness.trace_id("b"))
+        assert not [link for link in (await get(driver, "d")).links if link.evidence], "without a session nothing came before it"
+        await driver.one(
+            harness.operation("u", update={"trace": said("b", "Never mind.", harness.vector("n")), "fields": ["text", "embedding"]})
+        )
+        assert not [link for link in (await get(driver, "b")).links if link.evidence], "with the words goes what rests on them"
+
+
+async def test_causes_can_be_switched_off(tmp_path: Path) -> None:
+    async with node(tmp_path / "n", Clock(), gate={"causes": False}) as driver:
+        await put(driver, said("a", "The nightly backup failed again.", session="s"))
+        await put(driver, said("b", "That's because the disk was full.", at_s=3.0, session="s"))
+        assert not [link for link in (await get(driver, "b")).links if link.evidence]
+
+
 async def test_one_batch_is_judged_against_itself(tmp_path: Path) -> None:
     async with node(tmp_path / "n", Clock()) as driver:
         traces = [said("a", "one"), said("b", "one", near("a", 0.99)), said("c", "one", near("a", 0.98))]

@@ -13,7 +13,16 @@ from hypothesis.extra import numpy as arrays
 
 from ndml.errors import FieldInvalid
 from ndml.v1.memory_pb2 import SearchHit, SearchMemoriesResponse
-from ndml.v1.types_pb2 import LINK_TYPE_DERIVED_FROM, LINK_TYPE_RELATED, LINK_TYPE_SUPERSEDES, MemoryTrace, Scope, TraceLink
+from ndml.v1.types_pb2 import (
+    LINK_TYPE_CAUSED_BY,
+    LINK_TYPE_CAUSES,
+    LINK_TYPE_DERIVED_FROM,
+    LINK_TYPE_RELATED,
+    LINK_TYPE_SUPERSEDES,
+    MemoryTrace,
+    Scope,
+    TraceLink,
+)
 from services.memory_node.ranking import Ranked
 from services.memory_node.selection import diverse, only, within
 from tests.unit.memory_node import node_harness as harness
@@ -78,6 +87,41 @@ async def test_ancestors_are_what_it_was_made_of_and_replaced_first_said_first(t
         for steps, expected in ((0, []), (1, ["c"]), (2, ["b", "c"]), (5, ["a", "b", "c"])):
             [hit] = await hits(node, "d", k=1, ancestors=steps)
             assert [t.text for t in hit.ancestors] == expected
+
+
+async def test_ancestors_tell_why_causes_before_effects_from_whichever_end_it_was_told(tmp_path: Path) -> None:
+    async with harness.running(harness.settings(tmp_path)) as node:
+        chain = [
+            linked("failed", 1),
+            linked("disk full", 5, failed=LINK_TYPE_CAUSES),  # said after what it explains
+            linked("logs grew", 3),
+            linked("disk full again", 6, **{"logs grew": LINK_TYPE_CAUSES}),
+            linked("moved", 2, failed=LINK_TYPE_CAUSED_BY),
+        ]
+        await node.put("ann", *chain)
+        [hit] = await hits(node, "moved", k=1, ancestors=5)
+        assert [t.text for t in hit.ancestors] == ["disk full", "failed"], "the cause first, although it was said last"
+        [hit] = await hits(node, "failed", k=1, ancestors=1)
+        assert [t.text for t in hit.ancestors] == ["disk full"]
+        await node.one(harness.operation("ann", delete={"trace_id": harness.trace_id("disk full")}))
+        [hit] = await hits(node, "moved", k=1, ancestors=5)
+        assert [t.text for t in hit.ancestors] == ["failed"], "what is deleted explains nothing"
+
+
+async def test_causes_in_a_circle_end(tmp_path: Path) -> None:
+    async with harness.running(harness.settings(tmp_path)) as node:
+        a, b, c = LINK_TYPE_CAUSED_BY, LINK_TYPE_CAUSED_BY, LINK_TYPE_CAUSES
+        await node.put("ann", linked("x", 1, y=a), linked("y", 2, z=b), linked("z", 3, x=a, y=c), linked("hit", 4, x=a))
+        [hit] = await hits(node, "hit", k=1, ancestors=5)
+        assert sorted(t.text for t in hit.ancestors) == ["x", "y", "z"]
+
+
+async def test_a_link_to_another_owner_leads_nowhere(tmp_path: Path) -> None:
+    async with harness.running(harness.settings(tmp_path)) as node:
+        await node.put("bob", linked("secret", 1), linked("teller", 2, mine=LINK_TYPE_CAUSES))
+        await node.put("ann", linked("mine", 3, secret=LINK_TYPE_CAUSED_BY))
+        [hit] = await hits(node, "mine", k=1, ancestors=5)
+        assert not hit.ancestors
 
 
 async def test_a_budget_keeps_what_fits_and_nothing_twice(tmp_path: Path) -> None:

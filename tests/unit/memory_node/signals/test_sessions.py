@@ -63,6 +63,17 @@ def test_rows_without_a_session_have_no_neighbours() -> None:
     assert of(columns).around(np.arange(4), 1, columns).tolist() == [[NO, 0, NO], [NO, 1, 3], [NO, 2, NO], [1, 3, NO]]
 
 
+def test_what_was_said_before_a_time_are_the_last_rows_of_the_session_until_then() -> None:
+    columns = columns_of([row(n, "ab"[n % 2], n) for n in range(1, 30)])
+    sessions = of(columns)
+    odd = int(columns.ints("session")[0])
+    assert sessions.said_before(odd, 7, 2, columns) == [4, 6]
+    assert sessions.said_before(odd, 99, 3, columns) == [24, 26, 28]
+    assert sessions.said_before(odd, 0, 3, columns) == []
+    assert sessions.said_before(77, 9, 3, columns) == []
+    assert sessions.said_before(odd, 2, 1, columns) == [], "what is older than nearly all of a long session is not looked for"
+
+
 @pytest.mark.parametrize("times", [(3, 1, 2), (1, 3, 2), (2, 2, 1), (1, 1, 1)])
 def test_what_comes_late_takes_the_place_of_its_time(times: tuple[int, ...]) -> None:
     columns = Columns()

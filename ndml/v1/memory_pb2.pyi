@@ -28,7 +28,7 @@ CREDIT_CLOCK_SECONDS: CreditClock
 CREDIT_CLOCK_NONE: CreditClock
 
 class NewMemory(_message.Message):
-    __slots__ = ("scope", "text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding", "protected", "expires_at", "ttl", "valid_from", "valid_until", "links")
+    __slots__ = ("scope", "text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding", "protected", "expires_at", "ttl", "valid_from", "valid_until", "links", "contents")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class NewMemory(_message.Message):
     VALID_FROM_FIELD_NUMBER: _ClassVar[int]
     VALID_UNTIL_FIELD_NUMBER: _ClassVar[int]
     LINKS_FIELD_NUMBER: _ClassVar[int]
+    CONTENTS_FIELD_NUMBER: _ClassVar[int]
     scope: _types_pb2.Scope
     text: str
     speaker: str
@@ -66,7 +67,8 @@ class NewMemory(_message.Message):
     valid_from: _timestamp_pb2.Timestamp
     valid_until: _timestamp_pb2.Timestamp
     links: _containers.RepeatedCompositeFieldContainer[_types_pb2.TraceLink]
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[_types_pb2.TraceKind, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[_types_pb2.Provenance, _Mapping]] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., protected: _Optional[bool] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., valid_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., valid_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., links: _Optional[_Iterable[_Union[_types_pb2.TraceLink, _Mapping]]] = ...) -> None: ...
+    contents: _containers.RepeatedCompositeFieldContainer[_types_pb2.Content]
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[_types_pb2.TraceKind, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[_types_pb2.Provenance, _Mapping]] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., protected: _Optional[bool] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., valid_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., valid_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., links: _Optional[_Iterable[_Union[_types_pb2.TraceLink, _Mapping]]] = ..., contents: _Optional[_Iterable[_Union[_types_pb2.Content, _Mapping]]] = ...) -> None: ...
 
 class AddMemoryRequest(_message.Message):
     __slots__ = ("request_id", "memory", "deduplicate", "consistency")
@@ -131,10 +133,13 @@ class BatchAddMemoriesResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[AddResult, _Mapping]]] = ..., consistency_token: _Optional[str] = ...) -> None: ...
 
 class SearchMemoriesRequest(_message.Message):
-    __slots__ = ("scope", "text", "embedding", "k", "filter", "min_score", "consistency_token", "include_embedding", "explain", "weights", "include_strength", "consistency", "mode", "neighbours", "ancestors", "diversity", "max_tokens", "episode")
+    __slots__ = ("scope", "text", "embedding", "content", "space", "include_data", "k", "filter", "min_score", "consistency_token", "include_embedding", "explain", "weights", "include_strength", "consistency", "mode", "neighbours", "ancestors", "diversity", "max_tokens", "episode")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    SPACE_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_DATA_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +158,9 @@ class SearchMemoriesRequest(_message.Message):
     scope: _types_pb2.Scope
     text: str
     embedding: _types_pb2.Embedding
+    content: _types_pb2.Content
+    space: str
+    include_data: bool
     k: int
     filter: _types_pb2.Filter
     min_score: float
@@ -168,7 +176,7 @@ class SearchMemoriesRequest(_message.Message):
     diversity: float
     max_tokens: int
     episode: bool
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ..., mode: _Optional[_Union[_types_pb2.SearchMode, str]] = ..., neighbours: _Optional[int] = ..., ancestors: _Optional[int] = ..., diversity: _Optional[float] = ..., max_tokens: _Optional[int] = ..., episode: _Optional[bool] = ...) -> None: ...
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., text: _Optional[str] = ..., embedding: _Optional[_Union[_types_pb2.Embedding, _Mapping]] = ..., content: _Optional[_Union[_types_pb2.Content, _Mapping]] = ..., space: _Optional[str] = ..., include_data: _Optional[bool] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ..., mode: _Optional[_Union[_types_pb2.SearchMode, str]] = ..., neighbours: _Optional[int] = ..., ancestors: _Optional[int] = ..., diversity: _Optional[float] = ..., max_tokens: _Optional[int] = ..., episode: _Optional[bool] = ...) -> None: ...
 
 class SignalShare(_message.Message):
     __slots__ = ("signal", "share")
@@ -241,7 +249,7 @@ class BatchSearchMemoriesResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[BatchSearchResult, _Mapping]]] = ...) -> None: ...
 
 class GetMemoryRequest(_message.Message):
-    __slots__ = ("scope", "trace_id", "consistency_token", "include_embedding", "include_strength", "include_history", "include_siblings", "consistency")
+    __slots__ = ("scope", "trace_id", "consistency_token", "include_embedding", "include_strength", "include_history", "include_siblings", "consistency", "include_data")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -250,6 +258,7 @@ class GetMemoryRequest(_message.Message):
     INCLUDE_HISTORY_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_SIBLINGS_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_DATA_FIELD_NUMBER: _ClassVar[int]
     scope: _types_pb2.Scope
     trace_id: str
     consistency_token: str
@@ -258,7 +267,8 @@ class GetMemoryRequest(_message.Message):
     include_history: bool
     include_siblings: bool
     consistency: _types_pb2.Consistency
-    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., trace_id: _Optional[str] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., include_strength: _Optional[bool] = ..., include_history: _Optional[bool] = ..., include_siblings: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
+    include_data: bool
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., trace_id: _Optional[str] = ..., consistency_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., include_strength: _Optional[bool] = ..., include_history: _Optional[bool] = ..., include_siblings: _Optional[bool] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ..., include_data: _Optional[bool] = ...) -> None: ...
 
 class GetMemoryResponse(_message.Message):
     __slots__ = ("trace", "consistency_token")

@@ -117,8 +117,24 @@ class Embedding(_message.Message):
     word_vectors: bytes
     def __init__(self, vector: _Optional[bytes] = ..., model: _Optional[str] = ..., word_vectors: _Optional[bytes] = ...) -> None: ...
 
+class Content(_message.Message):
+    __slots__ = ("media_type", "data", "uri", "text", "embeddings", "data_bytes")
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    URI_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    DATA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    media_type: str
+    data: bytes
+    uri: str
+    text: str
+    embeddings: _containers.RepeatedCompositeFieldContainer[Embedding]
+    data_bytes: int
+    def __init__(self, media_type: _Optional[str] = ..., data: _Optional[bytes] = ..., uri: _Optional[str] = ..., text: _Optional[str] = ..., embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ..., data_bytes: _Optional[int] = ...) -> None: ...
+
 class MemoryTrace(_message.Message):
-    __slots__ = ("trace_id", "scope", "kind", "text", "speaker", "said_at", "learned_at", "updated_at", "metadata", "salience", "provenance", "version", "embedding", "gate", "state", "strength", "protected", "expires_at", "history", "links", "valid_from", "valid_until", "siblings")
+    __slots__ = ("trace_id", "scope", "kind", "text", "speaker", "said_at", "learned_at", "updated_at", "metadata", "salience", "provenance", "version", "embedding", "gate", "state", "strength", "protected", "expires_at", "history", "links", "valid_from", "valid_until", "contents", "siblings")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +164,7 @@ class MemoryTrace(_message.Message):
     LINKS_FIELD_NUMBER: _ClassVar[int]
     VALID_FROM_FIELD_NUMBER: _ClassVar[int]
     VALID_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    CONTENTS_FIELD_NUMBER: _ClassVar[int]
     SIBLINGS_FIELD_NUMBER: _ClassVar[int]
     trace_id: str
     scope: Scope
@@ -171,8 +188,9 @@ class MemoryTrace(_message.Message):
     links: _containers.RepeatedCompositeFieldContainer[TraceLink]
     valid_from: _timestamp_pb2.Timestamp
     valid_until: _timestamp_pb2.Timestamp
+    contents: _containers.RepeatedCompositeFieldContainer[Content]
     siblings: _containers.RepeatedCompositeFieldContainer[TraceSibling]
-    def __init__(self, trace_id: _Optional[str] = ..., scope: _Optional[_Union[Scope, _Mapping]] = ..., kind: _Optional[_Union[TraceKind, str]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., version: _Optional[int] = ..., embedding: _Optional[_Union[Embedding, _Mapping]] = ..., gate: _Optional[_Union[GateDecision, _Mapping]] = ..., state: _Optional[_Union[LifecycleState, str]] = ..., strength: _Optional[_Union[TraceStrength, _Mapping]] = ..., protected: _Optional[bool] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., history: _Optional[_Iterable[_Union[TraceEvent, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[TraceLink, _Mapping]]] = ..., valid_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., valid_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., siblings: _Optional[_Iterable[_Union[TraceSibling, _Mapping]]] = ...) -> None: ...
+    def __init__(self, trace_id: _Optional[str] = ..., scope: _Optional[_Union[Scope, _Mapping]] = ..., kind: _Optional[_Union[TraceKind, str]] = ..., text: _Optional[str] = ..., speaker: _Optional[str] = ..., said_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., salience: _Optional[float] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., version: _Optional[int] = ..., embedding: _Optional[_Union[Embedding, _Mapping]] = ..., gate: _Optional[_Union[GateDecision, _Mapping]] = ..., state: _Optional[_Union[LifecycleState, str]] = ..., strength: _Optional[_Union[TraceStrength, _Mapping]] = ..., protected: _Optional[bool] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., history: _Optional[_Iterable[_Union[TraceEvent, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[TraceLink, _Mapping]]] = ..., valid_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., valid_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ..., siblings: _Optional[_Iterable[_Union[TraceSibling, _Mapping]]] = ...) -> None: ...
 
 class TraceSibling(_message.Message):
     __slots__ = ("sibling_id", "trace", "node_id", "shown", "support")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
+from ndml.contents import embedded_as, leave_out
 from ndml.errors import FieldInvalid, TraceNotFound
 from ndml.internal.v1 import memory_node_pb2 as node_pb2
 from ndml.language.sentences import spoken
 from ndml.runtime.call import Call
 from ndml.v1 import memory_pb2, types_pb2
+from services.gateway.contents import Contents
 from services.gateway.ports import Embedder, Nodes
 from services.gateway.scopes import Owner, owner_of, tenant_of
 from services.gateway.times import check_expiry, check_time, check_validity
@@ -19,18 +21,24 @@ from services.gateway.vectors import VectorSpace, accept_words, fill
 DEFAULT_PAGE = 50
 CHANGEABLE = (
     *("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "embedding", "protected", "expires_at"),
-    *("valid_from", "valid_until"),
+    *("valid_from", "valid_until", "contents"),
 )
+_SAID = frozenset(("text", "speaker", "contents"))
+"""What the vector is made of."""
 
 
 class Manage:
-    """Everything about memories but adding and searching. `now_ms` is the wall clock in milliseconds."""
+    """Everything about memories but adding and searching. `now_ms` is the wall clock in milliseconds. contents: None: without joint
+    encoders."""
 
-    def __init__(self, nodes: Nodes, embedder: Embedder, space: VectorSpace, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, nodes: Nodes, embedder: Embedder, space: VectorSpace, now_ms: Callable[[], int], contents: Contents | None = None
+    ) -> None:
         self._nodes = nodes
         self._embedder = embedder
         self._space = space
         self._now_ms = now_ms
+        self._contents = contents or Contents(space)
 
     async def get(self, request: memory_pb2.GetMemoryRequest, call: Call) -> memory_pb2.GetMemoryResponse:
         """Raises TraceNotFound."""
@@ -41,6 +49,7 @@ class Manage:
             include_strength=request.include_strength,
             include_history=request.include_history,
             include_siblings=request.include_siblings,
+            include_data=request.include_data,
         )
         seen = read_consistency_token(request.consistency_token, owner)
         operation = _operation(owner, call, get=action)
@@ -80,7 +89,7 @@ class Manage:
         seen = read_consistency_token(request.consistency_token, owner)
         done = await self._nodes.execute(owner, _operation(owner, call, update=action), call, seen=seen, consistency=request.consistency)
         token = write_consistency_token({owner: joined(seen, done.seen)})
-        return memory_pb2.UpdateMemoryResponse(trace=done.result.trace.trace, consistency_token=token)
+        return memory_pb2.UpdateMemoryResponse(trace=_answered(done.result.trace.trace), consistency_token=token)
 
     async def resolve(self, request: memory_pb2.ResolveConflictRequest, call: Call) -> memory_pb2.ResolveConflictResponse:
         """Raises TraceNotFound, FieldInvalid for a sibling that the trace does not have."""
@@ -89,7 +98,7 @@ class Manage:
         seen = read_consistency_token(request.consistency_token, owner)
         done = await self._nodes.execute(owner, _operation(owner, call, resolve=action), call, seen=seen, consistency=request.consistency)
         token = write_consistency_token({owner: joined(seen, done.seen)})
-        return memory_pb2.ResolveConflictResponse(trace=done.result.trace.trace, consistency_token=token)
+        return memory_pb2.ResolveConflictResponse(trace=_answered(done.result.trace.trace), consistency_token=token)
 
     async def _changed(self, given: types_pb2.MemoryTrace, fields: list[str], token: str, call: Call) -> types_pb2.MemoryTrace:
         """The new values, with a vector where text or vector change; `fields` gains "embedding" then."""
@@ -98,7 +107,7 @@ class Manage:
             raise FieldInvalid(f"update_mask may name {', '.join(CHANGEABLE)}; got {', '.join(unknown) or 'nothing'}", field="update_mask")
         if not given.trace_id:
             raise FieldInvalid("trace_id is required", field="trace.trace_id")
-        if "text" in fields and not given.text:
+        if "text" in fields and not (given.text or ("contents" in fields and given.contents)):
             raise FieldInvalid("must be at least 1 character; to remove a memory use DeleteMemory", field="trace.text")
         if "said_at" in fields and given.HasField("said_at"):
             check_time(given.said_at, "trace.said_at")
@@ -107,24 +116,35 @@ class Manage:
             check_expiry(given.expires_at, self._now_ms(), "trace.expires_at")
         trace = types_pb2.MemoryTrace()
         trace.CopyFrom(given)
+        if "contents" in fields:
+            contents = self._contents.accept_all(given.contents, "trace.contents")
+            trace.ClearField("contents")
+            trace.contents.extend(contents)
         trace.updated_at.FromMilliseconds(self._now_ms())
         if "embedding" in fields:
             [trace.embedding.vector] = self._space.accept([given.embedding], lambda _: "trace.embedding")
             trace.embedding.word_vectors = accept_words(given.embedding, self._space.dimension, "trace.embedding")
-        elif "text" in fields or "speaker" in fields:
+        elif not _SAID.isdisjoint(fields):
             fields.append("embedding")
-            text, speaker = await self._text_after(trace, fields, token, call)
-            [embedded] = await self._embedder.embed([spoken(speaker, text)], call)
+            after = await self._said_after(trace, fields, token, call)
+            [embedded] = await self._embedder.embed([spoken(after.speaker, embedded_as(after))], call)
             fill(trace.embedding, embedded, self._space.dimension)
+        if "contents" in fields:
+            await self._contents.complete([trace.contents], call, lambda _: "trace.contents")
         return trace
 
-    async def _text_after(self, trace: types_pb2.MemoryTrace, fields: list[str], token: str, call: Call) -> tuple[str, str]:
-        """Text and speaker as they will be: what the mask does not name stays as it is stored."""
-        if "text" in fields and "speaker" in fields:
-            return trace.text, trace.speaker
-        get = memory_pb2.GetMemoryRequest(scope=trace.scope, trace_id=trace.trace_id, consistency_token=token)
-        stored = (await self.get(get, call)).trace
-        return (trace.text if "text" in fields else stored.text), (trace.speaker if "speaker" in fields else stored.speaker)
+    async def _said_after(self, trace: types_pb2.MemoryTrace, fields: list[str], token: str, call: Call) -> types_pb2.MemoryTrace:
+        """Text, speaker and contents as they will be: what the mask does not name stays as it is stored."""
+        after = types_pb2.MemoryTrace()
+        if not _SAID.issubset(fields):
+            get = memory_pb2.GetMemoryRequest(scope=trace.scope, trace_id=trace.trace_id, consistency_token=token)
+            after.CopyFrom((await self.get(get, call)).trace)
+        for name in _SAID.intersection(fields):
+            after.ClearField(name)
+            after.MergeFrom(types_pb2.MemoryTrace(**{name: getattr(trace, name)}))
+        if not (after.text or after.contents):
+            raise FieldInvalid("nothing would be left to remember; to remove a memory use DeleteMemory", field="trace.contents")
+        return after
 
     async def delete(self, request: memory_pb2.DeleteMemoryRequest, call: Call) -> memory_pb2.DeleteMemoryResponse:
         """Raises TraceNotFound unless allow_missing."""
@@ -194,6 +214,12 @@ def _operation(
         stats=stats,
         resolve=resolve,
     )
+
+
+def _answered(trace: types_pb2.MemoryTrace) -> types_pb2.MemoryTrace:
+    """As the answer to a write has it: without its contents' data and vectors."""
+    leave_out(trace, data=True, embeddings=True)
+    return trace
 
 
 def _stats_or_raise(result: node_pb2.OperationResult | Exception) -> memory_pb2.GetMemoryStatsResponse:

@@ -142,6 +142,30 @@ class Embedder(Protocol):
         ...
 
 
+class JointSpace(NamedTuple):
+    """A space in which a joint encoder puts texts and contents side by side; `media`: top-level media types that it reads, as "image"."""
+
+    name: str
+    dimension: int
+    media: tuple[str, ...]
+
+
+class JointEncoders(Protocol):
+    """Texts and contents to unit vectors of one space, float32 little-endian."""
+
+    async def spaces(self, call: Call) -> Sequence[JointSpace]:
+        """Those that are configured. Raises ModelUnavailable."""
+        ...
+
+    async def embed_texts(self, space: JointSpace, texts: Sequence[str], call: Call) -> list[bytes]:
+        """Raises ModelUnavailable, Overloaded."""
+        ...
+
+    async def embed_contents(self, space: JointSpace, contents: Sequence[types_pb2.Content], call: Call) -> list[bytes]:
+        """Of their data. Raises ModelUnavailable, Overloaded; FieldInvalid, its field `contents[i].data`, for what cannot be read."""
+        ...
+
+
 class ChatModel(Protocol):
     """A language model."""
 

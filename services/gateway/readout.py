@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ndml.btsp.supersession import Recalled, to_read
+from ndml.contents import words_of
 from ndml.internal.v1 import llm_pb2
 from ndml.v1 import chat_pb2, memory_pb2, types_pb2
 from services.gateway.answers import write_answer_id
@@ -29,14 +30,15 @@ class Chosen:
 
 
 def choose(hits: Sequence[memory_pb2.SearchHit], k: int, limit_bytes: int, *, past: bool) -> list[Chosen]:
-    """At most k of the hits as `to_read` has them, those whose text fits into `limit_bytes` together."""
-    read = to_read([_recalled(hit.trace) for hit in hits], k, past=past)
-    return _within([Chosen(hits[each.place], each.superseded) for each in read], limit_bytes)
+    """At most k of the hits as `to_read` has them, those whose words fit into `limit_bytes` together. What has none nobody can read."""
+    worded = [hit for hit in hits if words_of(hit.trace)]
+    read = to_read([_recalled(hit.trace) for hit in worded], k, past=past)
+    return _within([Chosen(worded[each.place], each.superseded) for each in read], limit_bytes)
 
 
 def _recalled(trace: types_pb2.MemoryTrace) -> Recalled:
     replaced = (link.trace_id for link in trace.links if link.type == types_pb2.LINK_TYPE_SUPERSEDES)
-    return Recalled(trace.trace_id, trace.text, trace.speaker, said_ns(trace), tuple(replaced))
+    return Recalled(trace.trace_id, words_of(trace), trace.speaker, said_ns(trace), tuple(replaced))
 
 
 def entries(chosen: Sequence[Chosen]) -> list[llm_pb2.MemoryEntry]:
@@ -49,7 +51,7 @@ def entries(chosen: Sequence[Chosen]) -> list[llm_pb2.MemoryEntry]:
         made.append(
             llm_pb2.MemoryEntry(
                 number=number,
-                text=trace.text,
+                text=words_of(trace),
                 speaker=trace.speaker,
                 said_at=said_at(trace),
                 embedding=trace.embedding.vector,
@@ -68,7 +70,7 @@ def citations(chosen: Sequence[Chosen], read: Iterable[int], mentioned: frozense
             number=n,
             trace_id=chosen[n - 1].hit.trace.trace_id,
             score=chosen[n - 1].hit.score,
-            text=chosen[n - 1].hit.trace.text,
+            text=words_of(chosen[n - 1].hit.trace),
             mentioned=n in mentioned,
         )
         for n in numbers
@@ -108,7 +110,7 @@ def _within(chosen: Sequence[Chosen], limit_bytes: int) -> list[Chosen]:
     """By rank; one that is too long lets shorter ones after it in."""
     kept = []
     for each in chosen:
-        size = len(each.hit.trace.text.encode())
+        size = len(words_of(each.hit.trace).encode())
         if size <= limit_bytes:
             limit_bytes -= size
             kept.append(each)

@@ -17,6 +17,7 @@ from ndml.runtime.interceptors import as_ndml_error
 from ndml.runtime.telemetry import current_traceparent, span
 from ndml.v1 import memory_pb2, types_pb2
 from ndml.wire import error_to_status
+from services.gateway.contents import Contents, in_a_space
 from services.gateway.ports import NOTHING_SEEN, Embedder, Nodes, Seen
 from services.gateway.scopes import Owner, owner_of
 from services.gateway.tokens import read_consistency_token, write_consistency_token
@@ -32,10 +33,12 @@ _embed_stage = metrics.SEARCH_STAGE.labels("embed")
 class Recall:
     """Searches memories."""
 
-    def __init__(self, nodes: Nodes, embedder: Embedder, space: VectorSpace) -> None:
+    def __init__(self, nodes: Nodes, embedder: Embedder, space: VectorSpace, contents: Contents | None = None) -> None:
+        """contents: None: without joint encoders."""
         self._nodes = nodes
         self._embedder = embedder
         self._space = space
+        self._contents = contents or Contents(space)
 
     async def search(self, request: memory_pb2.SearchMemoriesRequest, call: Call) -> bytes:
         """Wire bytes of a SearchMemoriesResponse. Raises NdmlError."""
@@ -52,11 +55,12 @@ class Recall:
         Searches that differ in nothing but their query go to the node as one operation.
         """
         began = time.perf_counter()
-        groups: dict[_Alike, list[int]] = defaultdict(list)
-        for i, request in enumerate(requests):
-            groups[_alike(request, call, f"searches[{i}].")].append(i)
+        groups: dict[tuple[_Alike, _Place], list[int]] = defaultdict(list)
+        alikes = [_alike(request, call, f"searches[{i}].") for i, request in enumerate(requests)]
         queries, embed_ms = await self._queries(requests, call, lambda i: f"searches[{i}].")
-        parts = [(alike, at[start : start + _GROUP]) for alike, at in groups.items() for start in range(0, len(at), _GROUP)]
+        for i, (alike, query) in enumerate(zip(alikes, queries, strict=True)):
+            groups[alike, query.place].append(i)
+        parts = [(alike, at[start : start + _GROUP]) for (alike, _), at in groups.items() for start in range(0, len(at), _GROUP)]
         found = await asyncio.gather(
             *(
                 self._search(alike.owner, dict(alike.seen), requests[at[0]], [queries[i] for i in at], embed_ms, began, call)
@@ -74,6 +78,8 @@ class Recall:
         self, requests: Sequence[memory_pb2.SearchMemoriesRequest], call: Call, prefix: Callable[[int], str]
     ) -> tuple[list[_Query], float]:
         """What to look for, and the milliseconds that embedding took."""
+        if any(in_a_space(request) for request in requests):
+            return await self._with_spaces(requests, call, prefix)
         if len(requests) == 1 and requests[0].HasField("embedding"):
             [vector] = self._space.accept([requests[0].embedding], lambda _: f"{prefix(0)}embedding")
             return [_Query(vector)], 0.0
@@ -89,6 +95,19 @@ class Recall:
             queries[i] = _Query(vector, node_pb2.QueryText(text=requests[i].text, word_vectors=words))
         _embed_stage.observe(took := time.perf_counter() - began, metrics.exemplar(call.traceparent))
         return [queries[i] for i in range(len(requests))], took * 1000
+
+    async def _with_spaces(
+        self, requests: Sequence[memory_pb2.SearchMemoriesRequest], call: Call, prefix: Callable[[int], str]
+    ) -> tuple[list[_Query], float]:
+        """As `_queries`, of some that look in spaces of contents."""
+        began = time.perf_counter()
+        usual = [i for i, request in enumerate(requests) if not in_a_space(request)]
+        spaced = [i for i, request in enumerate(requests) if in_a_space(request)]
+        found, _ = await self._queries([requests[i] for i in usual], call, lambda j: prefix(usual[j])) if usual else ([], 0.0)
+        sought = await self._contents.sought([(requests[i], prefix(i)) for i in spaced], call)
+        queries = dict(zip(usual, found, strict=True))
+        queries |= {i: _Query(each.vector, None, (each.space, each.dimension)) for i, each in zip(spaced, sought, strict=True)}
+        return [queries[i] for i in range(len(requests))], (time.perf_counter() - began) * 1000
 
     async def _search(
         self,
@@ -112,11 +131,16 @@ class Recall:
         return [response + suffix for response in result.search.responses]
 
 
+_Place = tuple[str, int]
+"""A space of contents and its number of components; ("", 0): that of words."""
+
+
 class _Query(NamedTuple):
-    """A unit vector, and the words that it came from; None where the caller gave the vector."""
+    """A unit vector, the words that it came from, None where the caller gave the vector, and where it looks."""
 
     vector: bytes
     text: node_pb2.QueryText | None = None
+    place: _Place = ("", 0)
 
 
 class _Alike(NamedTuple):
@@ -141,6 +165,7 @@ class _Alike(NamedTuple):
     episode: bool
     diversity: float
     max_tokens: int
+    include_data: bool
 
 
 def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -> _Alike:
@@ -166,6 +191,7 @@ def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -
         request.episode,
         request.diversity,
         request.max_tokens,
+        request.include_data,
     )
 
 
@@ -189,6 +215,7 @@ def _operation(owner: Owner, request: memory_pb2.SearchMemoriesRequest, queries:
     search.include_strength = request.include_strength
     search.neighbours, search.ancestors, search.episode = request.neighbours, request.ancestors, request.episode
     search.diversity, search.max_tokens = request.diversity, request.max_tokens
+    (search.space, search.dimension), search.include_data = queries[0].place, request.include_data
     if request.HasField("weights"):
         search.weights.CopyFrom(request.weights)
     if request.HasField("filter"):

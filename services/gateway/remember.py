@@ -11,6 +11,7 @@ from typing import Literal
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ndml.contents import embedded_as
 from ndml.errors import FieldInvalid, NdmlError
 from ndml.internal.v1 import memory_node_pb2 as node_pb2
 from ndml.language.sentences import spoken
@@ -18,6 +19,7 @@ from ndml.runtime.call import Call
 from ndml.runtime.interceptors import as_ndml_error
 from ndml.v1 import memory_pb2, types_pb2
 from ndml.wire import error_to_status, status_to_error
+from services.gateway.contents import Contents
 from services.gateway.ids import RANDOM_BYTES, fresh_trace_id, trace_id_of_request
 from services.gateway.ports import Embedder, Nodes, Seen
 from services.gateway.scopes import Owner, owner_of
@@ -75,16 +77,24 @@ class AddedAll:
 
 
 class Remember:
-    """Adds memories. `now_ms` is the wall clock in milliseconds, `random_bytes` a source such as os.urandom."""
+    """Adds memories. `now_ms` is the wall clock in milliseconds, `random_bytes` a source such as os.urandom. contents: None: without joint
+    encoders."""
 
     def __init__(
-        self, nodes: Nodes, embedder: Embedder, space: VectorSpace, now_ms: Callable[[], int], random_bytes: Callable[[int], bytes]
+        self,
+        nodes: Nodes,
+        embedder: Embedder,
+        space: VectorSpace,
+        now_ms: Callable[[], int],
+        random_bytes: Callable[[int], bytes],
+        contents: Contents | None = None,
     ) -> None:
         self._nodes = nodes
         self._embedder = embedder
         self._space = space
         self._now_ms = now_ms
         self._random_bytes = random_bytes
+        self._contents = contents or Contents(space)
 
     async def add(
         self,
@@ -160,6 +170,7 @@ class Remember:
             trace.provenance.CopyFrom(memory.provenance)
         if memory.HasField("said_at"):
             trace.said_at.CopyFrom(check_time(memory.said_at, f"{path}.said_at"))
+        trace.contents.extend(self._contents.accept(memory, path))
         check_validity(memory, path)
         for name in ("valid_from", "valid_until"):
             if memory.HasField(name):
@@ -173,11 +184,12 @@ class Remember:
         return trace
 
     def _imported(self, given: types_pb2.MemoryTrace, owner: Owner, now: int, path: str) -> types_pb2.MemoryTrace:
-        if not given.text:
-            raise FieldInvalid("must be at least 1 character", field=f"{path}.text")
         check_links(given.links, f"{path}.links")
+        contents = self._contents.accept(given, path)
         trace = types_pb2.MemoryTrace()
         trace.CopyFrom(given)
+        trace.ClearField("contents")
+        trace.contents.extend(contents)
         for derived in _NOT_TAKEN_OVER:
             trace.ClearField(derived)
         trace.scope.tenant = owner.tenant
@@ -210,9 +222,10 @@ class Remember:
                 traces[i].embedding.word_vectors = accept_words(embedding, self._space.dimension, f"{path(i)}.embedding")
         lacking = [i for i, embedding in enumerate(given) if embedding is None]
         if lacking:
-            texts = [spoken(traces[i].speaker, traces[i].text) for i in lacking]
+            texts = [spoken(traces[i].speaker, embedded_as(traces[i])) for i in lacking]
             for i, embedded in zip(lacking, await self._embedder.embed(texts, call), strict=True):
                 fill(traces[i].embedding, embedded, self._space.dimension)
+        await self._contents.complete([trace.contents for trace in traces], call, lambda i: f"{path(i)}.contents")
 
     async def _put(
         self,

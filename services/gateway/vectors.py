@@ -91,3 +91,14 @@ def _norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     with np.errstate(over="ignore", invalid="ignore"):
         norms: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     return norms
+
+
+def unit_vector(vector: bytes, path: str) -> bytes:
+    """A vector of whatever space, which stands at `path`, as a unit one. Raises FieldInvalid, EmbeddingNotFinite."""
+    if not vector or len(vector) % 4:
+        raise FieldInvalid(f"{len(vector)} bytes are no float32 components, 4 bytes each", field=f"{path}.vector")
+    row = np.frombuffer(vector, _LITTLE_FLOAT32).astype(np.float64)  # [d]
+    norm = float(np.sqrt(row @ row))
+    if not 0 < norm < math.inf:
+        raise _not_finite(path)
+    return vector if abs(norm - 1) < _UNIT_TOLERANCE else (row / norm).astype(_LITTLE_FLOAT32).tobytes()

@@ -138,7 +138,7 @@ class Consolidations:
         """Episodic traces in the index, the `most` that need it most.
 
         Not those whose words stand in a semantic trace already: sources would multiply with every run. Nor those that are to end: their
-        words must not live on in one that does not.
+        words must not live on in one that does not. Nor those that hold more than words: what an image shows, its caption does not say.
         """
         now_s = self._now_ns() / 1e9
         merged = np.array(reader.merged(owner_id), np.int64)
@@ -156,9 +156,10 @@ class Consolidations:
         if len(sequences) < 2:
             return None
         chosen = np.sort(np.argsort(-np.array(urgency), kind="stable")[: min(most, self._options.plan.most_traces)]).tolist()
+        stored = reader.payloads(owner_id, [sequences[i] for i in chosen])
+        found = [(i, MemoryTrace.FromString(stored[sequences[i]][0])) for i in chosen]
+        chosen, traces = [i for i, trace in found if not trace.contents], [trace for _, trace in found if not trace.contents]
         picked = [sequences[i] for i in chosen]
-        stored = reader.payloads(owner_id, picked)
-        traces = [MemoryTrace.FromString(stored[sequence][0]) for sequence in picked]
         ids = [bytes.fromhex(trace.trace_id) for trace in traces]
         matrix = sentences([vectors[i] for i in chosen], self._store.identity.dimension)
         episodes = Episodes(ids, [trace.text for trace in traces], matrix, np.array(urgency)[chosen])

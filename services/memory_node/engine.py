@@ -43,6 +43,7 @@ from services.memory_node.reads import Reads
 from services.memory_node.records import Judgement, Owner
 from services.memory_node.residents import Loaded, Residents
 from services.memory_node.search import GroupKey, Searcher, group_key
+from services.memory_node.spaces import bringing
 from services.memory_node.weighing import Weigh
 from services.memory_node.writer import Writer
 
@@ -240,7 +241,10 @@ class Engine:
 
     def _sort(self, slot: Slot, writes: list[WriteJob], groups: Groups, reads: list[Slot]) -> None:
         self._check(slot)
-        action = slot.action
+        action, brought = slot.action, bringing(slot.operation)
+        if brought and self._awaits(slot.owner, [slot]):
+            return
+        self._residents.check(slot.owner, brought)
         if action == "search":
             groups[slot.owner][group_key(slot.operation.search)].append(slot)
         elif action == "put":

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
 
+from ndml.contents import leave_out
 from ndml.errors import DeadlinePassed, Overloaded
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.v1.types_pb2 import MemoryTrace
@@ -73,6 +74,7 @@ class Exports:
                     )
                 chunk, size = pb.ExportResponse(total=chunk.total), 0
             trace = MemoryTrace.FromString(payload)
+            leave_out(trace, data=False, embeddings=not request.include_embedding)
             if request.include_embedding:
                 identity = self._store.identity
                 show(trace.embedding, vector, identity.dimension, identity.embedding_model)

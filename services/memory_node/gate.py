@@ -20,6 +20,7 @@ from ndml.btsp.contradiction import among
 from ndml.btsp.gate import Decision, GateThresholds, contradicts, decide_many, explain, needs_search
 from ndml.btsp.plateau import CalciumTable
 from ndml.btsp.salience import DocumentFrequencies, salience_of
+from ndml.contents import words_of
 from ndml.language import entities
 from ndml.language.causes import LOOKED_BACK, Turn, causes
 from ndml.runtime import metrics
@@ -118,7 +119,7 @@ class WriteGate:
             decision, made = Decision(value), MemoryTrace()
             gate = made.gate
             gate.decision, gate.novelty_threshold = _WORDS[decision], at.novel
-            gate.salience = trace.salience or salience_of(None, words.observe(trace.text))
+            gate.salience = trace.salience or salience_of(None, words.observe(words_of(trace)))
             _numbers(gate, familiarity, cosine)
             if known is not None:
                 # A duplicate of one that is left out itself is one of what that duplicates.
@@ -142,7 +143,7 @@ class WriteGate:
         judged: list[Judgement | None] = []
         for trace in traces:
             made = MemoryTrace()
-            made.gate.salience = trace.salience or salience_of(None, words.observe(trace.text))
+            made.gate.salience = trace.salience or salience_of(None, words.observe(words_of(trace)))
             judged.append(Judgement(made))
         return judged
 
@@ -153,19 +154,21 @@ class WriteGate:
         if partition.words is None:
             partition.words = DocumentFrequencies()
             for payload in self._reader.newest(partition.owner_id, _WORDS_FROM):
-                partition.words.observe(MemoryTrace.FromString(payload).text)
+                partition.words.observe(words_of(MemoryTrace.FromString(payload)))
         return partition.words
 
     def _contradicts(self, known: _Known | None, cosine: float, trace: MemoryTrace, at: GateThresholds) -> bool:
-        return known is not None and cosine >= at.related and contradicts(known.text, trace.text)
+        return known is not None and cosine >= at.related and contradicts(known.text, words_of(trace))
 
     def _news(self, partition: Partition | None, vectors: F32, traces: Sequence[MemoryTrace], same: dict[int, _Known]) -> dict[int, str]:
         """Why some of the traces that sound like one that is known, `same` by position, are no duplicates of it.
 
-        Each names what the other does not: vectors hardly tell "at 4:53" from "at 1:44". Or what is known was contradicted since it was
-        said: who says again that they live in Oslo has moved back.
+        It holds more than words. Each names what the other does not: vectors hardly tell "at 4:53" from "at 1:44". Or what is known was
+        contradicted since it was said: who says again that they live in Oslo has moved back.
         """
-        news = {i: "it names something else" for i, known in same.items() if _name_apart(known.text, traces[i].text)}
+        news = {i: "it holds more than its words" for i in same if traces[i].contents}
+        apart = (i for i, known in same.items() if i not in news and _name_apart(known.text, words_of(traces[i])))
+        news |= dict.fromkeys(apart, "it names something else")
         asked = [i for i in same if i not in news]
         for i, around in zip(asked, self._around(partition, vectors, traces, asked), strict=True):
             known = same[i]
@@ -238,6 +241,9 @@ class WriteGate:
                 for i, found in zip(asked.tolist(), self._known(partition, rows[:, 0]), strict=True):
                     nearest[i] = found
         _among_themselves(vectors, traces, familiarity, cosine, nearest, at.distant)
+        for i, trace in enumerate(traces):
+            if not trace.text and not words_of(trace):  # its vector is of no words: what it resembles says nothing
+                cosine[i], nearest[i] = np.nan, None
         return _Seen(familiarity, cosine, nearest)
 
     def _known(self, partition: Partition, rows: I64) -> list[_Known | None]:
@@ -262,7 +268,7 @@ class WriteGate:
 
 def _as_known(trace: MemoryTrace) -> _Known:
     said = trace.said_at if trace.HasField("said_at") else trace.learned_at
-    return _Known(trace.trace_id, trace.text, trace.learned_at, trace.speaker, said.ToNanoseconds())
+    return _Known(trace.trace_id, words_of(trace), trace.learned_at, trace.speaker, said.ToNanoseconds())
 
 
 def _name_apart(known: str, said: str) -> bool:

@@ -16,6 +16,7 @@ from ndml.btsp.lifecycle import Outcome, State
 from ndml.btsp.record import decoded, encoded
 from ndml.btsp.salience import DocumentFrequencies
 from ndml.btsp.state import TraceFlag
+from ndml.contents import words_of
 from ndml.errors import CapacityReached
 from ndml.runtime.log import get_logger
 from ndml.v1.types_pb2 import MemoryTrace
@@ -27,6 +28,7 @@ from services.memory_node.ranking import Signals
 from services.memory_node.reader import LoadedRows, Place, Reader, StoredTrace
 from services.memory_node.records import F32, Owner, TraceRow
 from services.memory_node.signals.evidence import Evidence, Said
+from services.memory_node.spaces import Spaces
 from services.memory_node.states import RowSignals, States
 from services.memory_node.told import Told
 from services.memory_node.validity import Validity
@@ -60,6 +62,7 @@ class Partition:
         self.evidence = Evidence(parts.dimension)
         self.validity = Validity()
         self.told = Told()
+        self.spaces = Spaces()
         self.states = parts.states.block()
         self.words: DocumentFrequencies | None = None
         self._familiarity = parts.familiarity()
@@ -80,6 +83,7 @@ class Partition:
             + self.evidence.nbytes
             + self.validity.nbytes
             + self.told.nbytes
+            + self.spaces.nbytes
             + self._familiarity.nbytes
             + (0 if self.words is None else self.words.nbytes)
         )
@@ -137,11 +141,12 @@ class Partition:
     def _learn(self, speakers: Sequence[str], payloads: Sequence[bytes], vectors: Sequence[bytes]) -> None:
         """What rows hold beside their sentence vectors."""
         traces = [MemoryTrace.FromString(payload) for payload in payloads]
-        texts = [trace.text for trace in traces]
+        texts = [words_of(trace) for trace in traces]
         found = [words(vector, self._parts.dimension) for vector in vectors]
         self.evidence.append([Said(*each) for each in zip(speakers, texts, found, strict=True)], self.columns)
         self.validity.append(len(self.columns) - len(traces), traces)
         self.told.append(traces)
+        self.spaces.append(len(self.columns) - len(traces), traces)
 
     def revive(self, stored: StoredTrace) -> int:
         """Bring an archived trace back into the index, active; returns its row. The change of its state is the caller's to write."""
@@ -194,6 +199,7 @@ class Partition:
             self.index.remove(rows)
             self.columns.alive[rows] = False
             self.evidence.remove(rows, self.columns)
+            self.spaces.remove(rows)
 
     def upkeep(self) -> None:
         """Bounded work between batches: swap in an index that was trained meanwhile, drop dead rows once they are many."""
@@ -206,6 +212,7 @@ class Partition:
             self.states.renumber(new_rows)
             self.evidence.renumber(new_rows)
             self.validity.renumber(new_rows)
+            self.spaces.renumber(new_rows)
 
     def close(self) -> None:
         self.index.close()

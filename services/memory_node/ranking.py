@@ -47,6 +47,10 @@ class RankingOptions:
     def of(self, asked: RankingWeights) -> Weights:
         return Weights(*(_asked(asked, name, usual) for name, usual in zip(Weights._fields, self.weights, strict=True)))
 
+    def asked(self, asked: RankingWeights) -> Weights:
+        """The request's own, none where it does not say: what counts where the cosine ranks unless its caller wants more."""
+        return Weights(*(_asked(asked, name, 0.0) for name in Weights._fields))
+
     def signals_of(self, asked: RankingWeights) -> SignalWeights:
         return SignalWeights(*(_asked(asked, name, usual) for name, usual in zip(SignalWeights._fields, self.signals, strict=True)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -20,8 +20,9 @@ from services.memory_node.replicas import Damaged, checked
 
 I64 = NDArray[np.int64]
 
-_LOAD_ROWS = 4096
+_LOAD_ROWS, _LOAD_BYTES = 4096, 64 << 20
 _COLUMNS = "sequence, first_sequence, kind, said_at_us, learned_at_us, agent, session, speaker, payload, vector"
+_PAYLOAD = 8
 _DYNAMICS = "salience, encoding, expires_at_us, protected, s.lifecycle, s.state, trace_id, checks"
 
 
@@ -238,7 +239,7 @@ class Reader(ReplicaReader):
         query = f"SELECT {_COLUMNS}, {_DYNAMICS} {_WITH_STATES} {_NOT_ARCHIVED} ORDER BY learned_at_us, sequence"
         with store_errors():
             cursor = self._connection.execute(query, (owner_id,))
-            while chunk := cursor.fetchmany(_LOAD_ROWS):
+            for chunk in _chunks(cursor):
                 (s, f, kind, said, learned, agent, session, speaker, payloads, vectors, *rest) = zip(*chunk, strict=True)
                 salience, encoding, expires, protected, lifecycle, states, ids, checks = rest
                 _check_vectors(vectors, checks, ids)
@@ -274,6 +275,20 @@ class Reader(ReplicaReader):
         query = f"SELECT count(*) FROM traces WHERE {_NARROWED}"
         with store_errors():
             return int(self._connection.execute(query, (owner_id, agent, session, now_us)).fetchone()[0])
+
+
+def _chunks(cursor: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    """Rows by the thousand, fewer where they hold images: what is read at once must fit into memory."""
+    chunk: list[tuple[Any, ...]] = []
+    size = 0
+    for row in cursor:
+        chunk.append(row)
+        size += len(row[_PAYLOAD])
+        if len(chunk) == _LOAD_ROWS or size > _LOAD_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _stored(columns: Sequence[Any]) -> StoredTrace:

@@ -8,6 +8,8 @@ import numpy as np
 
 from ndml.btsp.lifecycle import Outcome
 from ndml.btsp.state import StateBlock
+from ndml.contents import leave_out
+from ndml.crdt.record import Version
 from ndml.errors import FieldInvalid, TraceNotFound
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.internal.v1 import replication_pb2 as rpb
@@ -85,7 +87,7 @@ class Reads:
         if stored is None or row is None or 0 < stored.row.expires_at_us <= self._now_us():
             raise TraceNotFound(f"no trace {action.trace_id} here: it was never written in this scope, or it was deleted", field="trace_id")
         found = stored.row
-        trace = self._trace(found.payload, found.vector, action.include_embedding)
+        trace = self._trace(found.payload, found.vector, action.include_embedding, include_data=action.include_data)
         now_s = self._now_us() / 1e6
         block, place = self._states.of(stored, partition)
         outcome = self._look(block, place, [found])
@@ -97,10 +99,10 @@ class Reads:
                 trace.history.add(at=timestamp(self._now_us()), kind="state", why=outcome.why(0), state=trace.state)
             trace.history.extend(map(TraceEvent.FromString, self._reader.history(row.owner_id, found.first_sequence)))
         if action.include_siblings:
-            trace.siblings.extend(self._siblings(found, action.include_embedding))
+            trace.siblings.extend(self._siblings(found, action.include_embedding, action.include_data))
         return pb.TraceResult(trace=trace)
 
-    def _siblings(self, row: TraceRow, include_embedding: bool) -> list[TraceSibling]:
+    def _siblings(self, row: TraceRow, include_embedding: bool, include_data: bool) -> list[TraceSibling]:
         """Distinct contents of a trace, the shown one first; none where there is no conflict."""
         held = self._reader.held(row)
         rivals = [dot for dot in sorted(held.versions) if dot != held.shown and dot not in held.twins]
@@ -110,13 +112,16 @@ class Reads:
         return [
             TraceSibling(
                 sibling_id=sibling_id(dot),
-                trace=self._trace(held.versions[dot].version.content, held.versions[dot].version.vector, include_embedding),
+                trace=self._sibling(held.versions[dot].version, include_embedding, include_data),
                 node_id=names.get(dot.replica, ""),
                 shown=dot == held.shown,
                 support=support.get(dot, 0),
             )
             for dot in (held.shown, *rivals)
         ]
+
+    def _sibling(self, version: Version, include_embedding: bool, include_data: bool) -> MemoryTrace:
+        return self._trace(version.content, version.vector, include_embedding, include_data=include_data)
 
     def feedback_update(self, owner: Owner, action: pb.ReinforceAction) -> rpb.OwnerUpdate:
         """What feedback that was carried out before had changed, as it is now, for copies that may not have it yet. Without a position."""
@@ -202,8 +207,9 @@ class Reads:
     def _traces(self, rows: Sequence[tuple[bytes, bytes]], include_embedding: bool) -> list[MemoryTrace]:
         return [self._trace(payload, vector, include_embedding) for payload, vector in rows]
 
-    def _trace(self, payload: bytes, vector: bytes, include_embedding: bool) -> MemoryTrace:
+    def _trace(self, payload: bytes, vector: bytes, include_embedding: bool, *, include_data: bool = False) -> MemoryTrace:
         trace = MemoryTrace.FromString(payload)
+        leave_out(trace, data=not include_data, embeddings=not include_embedding)
         if include_embedding:
             show(trace.embedding, vector, self._dimension, self._embedding_model)
         return trace

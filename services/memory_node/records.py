@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
+from ndml.contents import leave_out
 from ndml.crdt.record import Version
 from ndml.errors import EmbeddingDimensionMismatch, EmbeddingModelMismatch, EmbeddingNotFinite, FieldInvalid, NdmlError
 from ndml.v1.types_pb2 import TRACE_KIND_EPISODIC, MemoryTrace
@@ -27,7 +28,7 @@ F32 = NDArray[np.float32]
 
 UPDATABLE = (
     *("text", "speaker", "said_at", "kind", "metadata", "salience", "provenance", "protected", "expires_at", "embedding"),
-    *("valid_from", "valid_until"),
+    *("valid_from", "valid_until", "contents"),
 )
 
 # What the node says of a trace, or a retry may say differently: not part of what is hashed.
@@ -151,8 +152,8 @@ def new_trace(owner: Owner, trace: MemoryTrace, vector: bytes, now_us: int, made
     The owner is written into the payload here: what a trace says of its scope cannot differ from where it is stored.
     """
     trace_id = parse_trace_id(trace.trace_id)
-    if not trace.text:
-        raise FieldInvalid("text is empty: a trace needs something to remember", field="text")
+    if not (trace.text or trace.contents):
+        raise FieldInvalid("text is empty: a trace needs something to remember, in words or contents", field="text")
     learned_at = trace.learned_at if trace.HasField("learned_at") else timestamp(now_us)
     said_at = trace.said_at if trace.HasField("said_at") else learned_at
     times = (micros(said_at, "said_at"), micros(learned_at, "learned_at"))
@@ -178,7 +179,18 @@ def new_trace(owner: Owner, trace: MemoryTrace, vector: bytes, now_us: int, made
     # A time that the writer left out is filled in as "now" on the way here and differs between two tries of one request: not hashed.
     given = b"" if times[0] == times[1] else times[0].to_bytes(8, "little", signed=True)
     start = (trace.salience or made.gate.salience, made.gate.encoding_strength) if made is not None else (trace.salience, 0.0)
-    return _row(said, trace_id, times, blake2b(content + given, digest_size=16).digest(), vector, content + tail, start)
+    digest = blake2b(_hashed(said, content) + given, digest_size=16).digest()
+    return _row(said, trace_id, times, digest, vector, content + tail, start)
+
+
+def _hashed(said: MemoryTrace, content: bytes) -> bytes:
+    """`content`, which is `said`, without the vectors of contents: they follow from them, not to the last bit from one try to the next."""
+    if not said.contents:
+        return content
+    bare = MemoryTrace()
+    bare.CopyFrom(said)
+    leave_out(bare, data=False, embeddings=True)
+    return bare.SerializeToString(deterministic=True)
 
 
 def changed_trace(old: TraceRow, change: MemoryTrace, fields: Sequence[str], vector: bytes, now_us: int) -> tuple[NewTrace, MemoryTrace]:
@@ -197,7 +209,7 @@ def changed_trace(old: TraceRow, change: MemoryTrace, fields: Sequence[str], vec
         said = [link for link in trace.links if not link.evidence]
         del trace.links[:]
         trace.links.extend(said)
-    if not trace.text:
+    if not (trace.text or trace.contents):
         raise FieldInvalid("text is empty: delete the trace instead", field="text")
     _check_interval(trace)
     trace.kind = trace.kind or TRACE_KIND_EPISODIC
@@ -219,7 +231,7 @@ def _check_interval(trace: MemoryTrace, path: str = "") -> None:
 
 
 _CONTENT_BYTES = 1 << 20
-"""Of one content that comes from another node: a text is 64 KiB at most, metadata 35 KiB."""
+"""Of one content that comes from another node: a text is 64 KiB at most, metadata 35 KiB, images and the like 512 KiB."""
 
 
 def joined_trace(owner: Owner, trace_id: bytes, version: Version, content_hash: bytes) -> tuple[NewTrace, MemoryTrace]:
@@ -236,7 +248,12 @@ def joined_trace(owner: Owner, trace_id: bytes, version: Version, content_hash: 
     scope = trace.scope
     if (scope.tenant, scope.user) != owner or trace.trace_id != trace_id.hex():
         raise FieldInvalid("content is of another owner or another trace than its record", field="versions.content")
-    if not trace.text or any(trace.HasField(name) for name in ("embedding", "strength")) or trace.history or trace.siblings:
+    if (
+        not (trace.text or trace.contents)
+        or any(trace.HasField(name) for name in ("embedding", "strength"))
+        or trace.history
+        or trace.siblings
+    ):
         raise FieldInvalid("content has no text, or what no stored content has", field="versions.content")
     if len(content_hash) != 16:
         raise FieldInvalid(f"content_hash has {len(content_hash)} bytes: 16", field="versions.content_hash")
@@ -252,8 +269,8 @@ def check_fields(fields: Sequence[str], has_vector: bool) -> None:
     if wrong or not fields:
         what = f"{wrong[0]!r} cannot be changed" if wrong else "it names no field"
         raise FieldInvalid(f"update_mask: {what}; take from {', '.join(UPDATABLE)}", field="update_mask")
-    if not has_vector and ("text" in fields or "embedding" in fields):
-        raise FieldInvalid("a changed text or embedding needs the new vector in trace.embedding", field="trace.embedding")
+    if not has_vector and not {"text", "contents", "embedding"}.isdisjoint(fields):
+        raise FieldInvalid("a changed text, content or embedding needs the new vector in trace.embedding", field="trace.embedding")
 
 
 def _take(trace: MemoryTrace, change: MemoryTrace, name: str) -> None:
@@ -269,6 +286,7 @@ def _row(
 ) -> NewTrace:
     labels = tuple(trace.metadata.items()) if trace.metadata else ()
     size = len(trace.text.encode()) + sum(len(key.encode()) + len(value.encode()) for key, value in labels)
+    size += sum(len(content.data) + len(content.text.encode()) for content in trace.contents)
     scope = trace.scope
     # 0 is "never": what expired in 1970 or before expired long ago.
     expires_us = max(1, micros(trace.expires_at, "expires_at")) if trace.HasField("expires_at") else 0
@@ -307,6 +325,7 @@ def content_key(content: bytes, vector: bytes) -> bytes:
     given = trace.said_at.ToNanoseconds() if apart else 0
     for name in (*_NOT_CONTENT, "links"):
         trace.ClearField(name)
+    leave_out(trace, data=False, embeddings=True)
     return sha256(trace.SerializeToString(deterministic=True) + given.to_bytes(16, "little", signed=True)).digest()
 
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ndml.errors import InternalFault, NdmlError
 from ndml.runtime import metrics
 from ndml.runtime.log import get_logger
+from ndml.v1.types_pb2 import MemoryTrace
 from services.memory_node.commit import Commit
 from services.memory_node.partition import Partition
 from services.memory_node.reader import Reader
 from services.memory_node.records import Owner
+from services.memory_node.spaces import Spaces
 
 log = get_logger(__name__)
 
@@ -63,6 +65,13 @@ class Residents:
         if partition is not None:
             self._partitions.move_to_end(owner)
         return partition
+
+    def check(self, owner: Owner, traces: Sequence[MemoryTrace]) -> None:
+        """Raises FieldInvalid, CapacityReached where the vectors of these traces' contents cannot come to the owner's."""
+        if traces:
+            partition = self._partitions.get(owner)
+            spaces, used = (Spaces(), 0) if partition is None else (partition.spaces, partition.nbytes)
+            spaces.check(traces, self._limit_bytes - used)
 
     def all(self) -> list[Partition]:
         """Those in memory, least recently used first."""

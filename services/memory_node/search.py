@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ndml.contents import shown, words_of
 from ndml.errors import FieldInvalid, NdmlError
 from ndml.internal.v1.memory_node_pb2 import QueryText, SearchAction
 from ndml.runtime import metrics
 from ndml.v1.types_pb2 import SEARCH_MODE_DENSE, SEARCH_MODE_FAST, Embedding, MemoryTrace, SearchMode, SearchStats, StageTimings
-from services.memory_node import wire
-from services.memory_node.episodes import MOST_HITS, shown
+from services.memory_node import episodes, wire
 from services.memory_node.filters import Conditions, conditions
 from services.memory_node.partition import Partition
 from services.memory_node.payloads import PayloadCache
@@ -55,6 +55,9 @@ class GroupKey(NamedTuple):
     episode: bool
     diversity: float
     max_tokens: int
+    space: str
+    dimension: int
+    include_data: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,8 @@ def group_key(action: SearchAction) -> GroupKey:
     """Raises FieldInvalid."""
     if action.k < 1:
         raise FieldInvalid(f"k is {action.k}: ask for 1 hit or more", field="k")
-    if action.episode and action.k > MOST_HITS:
-        raise FieldInvalid(f"k is {action.k}: with episodes at most {MOST_HITS}, each is worked out anew", field="k")
+    if action.episode and action.k > episodes.MOST_HITS:
+        raise FieldInvalid(f"k is {action.k}: with episodes at most {episodes.MOST_HITS}, each is worked out anew", field="k")
     text = action.filter.SerializeToString(deterministic=True) if action.HasField("filter") else b""
     weights = action.weights.SerializeToString(deterministic=True) if action.HasField("weights") else b""
     return GroupKey(
@@ -119,6 +122,9 @@ def group_key(action: SearchAction) -> GroupKey:
         action.episode,
         action.diversity,
         action.max_tokens,
+        action.space,
+        action.dimension,
+        action.include_data,
     )
 
 
@@ -158,16 +164,22 @@ class Searcher:
 
     def _queries(self, action: SearchAction) -> int:
         """How many queries the action brings; a broken one counts as one, so that it gets its error."""
-        return max(1, len(action.vectors) // (4 * self._options.dimension))
+        return max(1, len(action.vectors) // (4 * self._dimension(action)))
+
+    def _dimension(self, action: SearchAction) -> int:
+        """Of the action's queries. Raises FieldInvalid."""
+        if action.space and action.dimension < 1:
+            raise FieldInvalid(f"dimension is {action.dimension}: say how many components a query has in the space", field="dimension")
+        return action.dimension if action.space else self._options.dimension
 
     def _vectors(self, actions: Sequence[SearchAction], counts: Sequence[int]) -> tuple[F32, dict[int, NdmlError]]:
         """Unit vectors [n, d] of all queries, and the errors by query."""
-        width = 4 * self._options.dimension
+        width = 4 * self._dimension(actions[0])
         blobs: list[bytes] = []
         for action, count in zip(actions, counts, strict=True):
             whole = len(action.vectors) == count * width
             blobs += [action.vectors[i * width : (i + 1) * width] for i in range(count)] if whole else [action.vectors] * count
-        return unit_vectors(blobs, self._options.dimension)
+        return unit_vectors(blobs, width // 4)
 
     def _texts(self, actions: Sequence[SearchAction], counts: Sequence[int]) -> tuple[list[QueryText], dict[int, NdmlError]]:
         """Texts of all queries, or none, and the errors by query. What is wrong is one action's: the others keep their places."""
@@ -211,7 +223,7 @@ class Searcher:
         ]
         first = chunk.actions[0]
         around = first.neighbours or first.ancestors or first.episode
-        full = first.include_embedding or first.explain or first.include_strength or around
+        full = first.include_embedding or first.explain or first.include_strength or first.include_data or around
         hits: Sequence[list[bytes] | NdmlError] = (
             self._full_hits(chunk, wanted, found.ranked) if full else self._hits(chunk, wanted, found.ranked, fresh)
         )
@@ -251,19 +263,25 @@ class Searcher:
             floors = [action.min_score if action.HasField("min_score") else -np.inf for action in actions]
             kept &= scores >= np.array(floors, np.float32)[:, None]
         each = 4 * self._options.dimension + MOST_WORDS * word_bytes(self._options.dimension) if actions[0].include_embedding else 0
-        sizes = ((columns.ints("payload_bytes")[rows] + each) * kept).sum(axis=1)
+        payloads = columns.ints("payload_bytes")[rows]
+        if not (actions[0].include_data or actions[0].include_embedding):
+            payloads = payloads - chunk.partition.spaces.left_out(rows)
+        sizes = ((payloads + each) * kept).sum(axis=1)
         return _Found(ranked, columns.ints("sequence")[rows], kept.sum(axis=1).tolist(), sizes.tolist(), spent)
 
     def _ranked(self, chunk: _Chunk, spent: Spent) -> Ranked:
         partition, action, options = chunk.partition, chunk.actions[0], self._options.ranking
         mode = action.mode or options.mode
-        worded = bool(chunk.texts) and mode != SEARCH_MODE_DENSE
-        weights = options.of(action.weights)
+        worded = bool(chunk.texts) and mode != SEARCH_MODE_DENSE and not action.space
+        weights = options.asked(action.weights) if action.space else options.of(action.weights)
         shaped = action.diversity or action.max_tokens
         wanted = action.k if weights.plain and not worded and not shaped else max(action.k, options.candidates)
         k = wanted if shaped else action.k
         allowed = partition.mask(chunk.wanted, self._reader, self._now_us())
-        cosines, rows = partition.index.search(chunk.vectors, min(wanted, len(partition.columns)), allowed, sure=action.k)
+        if action.space:
+            cosines, rows = partition.spaces.search(action.space, chunk.vectors, wanted, len(partition.columns), allowed)
+        else:
+            cosines, rows = partition.index.search(chunk.vectors, min(wanted, len(partition.columns)), allowed, sure=action.k)
         signals = partition.signals(self._now_us() / 1e6)
         # Rounding may lift the cosine of equal vectors above 1.
         cosines = np.ascontiguousarray(np.maximum(np.minimum(cosines, 1.0), -1.0), "<f4")
@@ -279,17 +297,18 @@ class Searcher:
             ranked = plain(cosines, rows)
         else:
             ranked = rank(cosines, rows, weights, signals, min(k, len(partition.columns)))
+        if action.space:
+            ranked = ranked._replace(shares={action.space if name == "dense" else name: share for name, share in ranked.shares.items()})
         homeostasis = options.homeostasis
         if homeostasis.competition_strength and ranked.rows.size:
-            vectors = partition.index.reconstruct(np.maximum(ranked.rows, 0).ravel())
-            ranked = compete_for_rank(ranked, vectors.reshape(*ranked.rows.shape, -1), homeostasis)
+            ranked = compete_for_rank(ranked, _vectors_of(chunk, ranked.rows), homeostasis)
         return self._shaped(chunk, ranked) if shaped and ranked.rows.size else ranked
 
     def _shaped(self, chunk: _Chunk, ranked: Ranked) -> Ranked:
         """The k that the request wants shown, of more."""
         partition, action = chunk.partition, chunk.actions[0]
         if action.diversity:
-            vectors = partition.index.reconstruct(np.maximum(ranked.rows, 0).ravel()).reshape(*ranked.rows.shape, -1)
+            vectors = _vectors_of(chunk, ranked.rows)
             ranked = diverse(ranked, vectors, action.diversity, ranked.rows.shape[1] if action.max_tokens else action.k)
         if action.max_tokens:
             texts = [self._texts_of(partition, rows[rows >= 0]) for rows in ranked.rows]
@@ -301,7 +320,7 @@ class Searcher:
         sequences = partition.columns.ints("sequence")[rows].tolist()
         stored = self._rows(partition, sorted(sequences))
         traces = [MemoryTrace.FromString(stored[sequence][0]) for sequence in sequences]
-        return [(trace.speaker, trace.text) for trace in traces]
+        return [(trace.speaker, words_of(trace)) for trace in traces]
 
     def _hits(self, chunk: _Chunk, wanted: Sequence[Sequence[int]], ranked: Ranked, fresh: bool) -> list[list[bytes]]:
         heads = self._heads(chunk.partition, {sequence for sequences in wanted for sequence in sequences}, fresh)
@@ -327,7 +346,7 @@ class Searcher:
                 heads[sequence] = head
         if missing:
             for sequence, (payload, _) in self._rows(partition, missing).items():
-                heads[sequence] = head = wire.hit_head(payload)
+                heads[sequence] = head = wire.hit_head(shown(payload, include_data=False, include_embedding=False))
                 self._cache.put(sequence, head)
         return heads
 
@@ -354,15 +373,17 @@ class Searcher:
         inside = view.episodes(rows) if action.episode else []
         sides = view.neighbours(rows, action.neighbours, inside)
         stored = self._rows(partition, sorted({sequence for before, after in sides for sequence in (*before, *after)}))
-        seen = [shown(partition, turns) for turns in inside] or [None] * len(rows)
+        told = {s: shown(payload, include_data=False, include_embedding=False) for s, (payload, _) in stored.items()}
+        seen = [episodes.shown(partition, turns) for turns in inside] or [None] * len(rows)
         return [
-            Beside([stored[s][0] for s in before], [stored[s][0] for s in after], view.ancestors(payload, action.ancestors), episode)
+            Beside([told[s] for s in before], [told[s] for s in after], view.ancestors(payload, action.ancestors), episode)
             for (before, after), payload, episode in zip(sides, payloads, seen, strict=True)
         ]
 
     def _full_hit(self, chunk: _Chunk, i: int, j: int, stored: tuple[bytes, bytes], ranked: Ranked, around: Beside) -> bytes:
         """Hit j of query i with all that was asked for."""
         action, (payload, vector) = chunk.actions[i], stored
+        payload = shown(payload, include_data=action.include_data, include_embedding=action.include_embedding)
         if action.include_embedding:
             embedding = Embedding()
             show(embedding, vector, self._options.dimension, self._options.embedding_model)
@@ -374,7 +395,7 @@ class Searcher:
         shares: dict[str, float] = {}
         if action.explain:
             all_shares = {name: float(part[i, j]) for name, part in ranked.shares.items()}
-            shares = {name: share for name, share in all_shares.items() if share or name == "dense"}
+            shares = {name: share for name, share in all_shares.items() if share or name in ("dense", action.space)}
         beside = wire.beside(around.before, around.after, around.ancestors, around.episode)
         return wire.full_hit(payload, float(ranked.scores[i, j]), float(ranked.cosines[i, j]), shares, beside)
 
@@ -390,6 +411,14 @@ class Searcher:
     def _too_large(self, size: int) -> NdmlError:
         limit = self._options.result_bytes
         return FieldInvalid(f"the hits come to {size} bytes, more than {limit} (engine.result_bytes): ask for a smaller k", field="k")
+
+
+def _vectors_of(chunk: _Chunk, rows: I64) -> F32:
+    """[n, k, d] of rows [n, k] in the space that is searched."""
+    action, found = chunk.actions[0], np.maximum(rows, 0).ravel()
+    spaces = chunk.partition.spaces
+    vectors = spaces.reconstruct(action.space, found, action.dimension) if action.space else chunk.partition.index.reconstruct(found)
+    return vectors.reshape(*rows.shape, -1)
 
 
 def _wrong_texts(action: SearchAction, count: int, dimension: int) -> FieldInvalid | None:

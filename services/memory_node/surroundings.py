@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ndml.contents import shown
 from ndml.errors import FieldInvalid
 from ndml.v1.memory_pb2 import Episode
 from ndml.v1.types_pb2 import LINK_TYPE_CAUSED_BY, LINK_TYPE_DERIVED_FROM, LINK_TYPE_SUPERSEDES, MemoryTrace
@@ -67,7 +68,8 @@ class Surroundings:
             around = episodes.within(around, inside)
         if self.allowed is not None:
             around = np.where((around >= 0) & self.allowed[around], around, -1)
-        self._spend(int((columns.ints("payload_bytes")[around] * (around >= 0)).sum()), "neighbours")
+        sizes = columns.ints("payload_bytes")[around] - self.partition.spaces.left_out(around)
+        self._spend(int((sizes * (around >= 0)).sum()), "neighbours")
         sequence = columns.ints("sequence")
         sides = (around[:, :width], around[:, width + 1 :])
         return [tuple(sequence[side[side >= 0]].tolist() for side in each) for each in zip(*sides, strict=True)]
@@ -108,8 +110,9 @@ class Surroundings:
         foreign = (self.agent and trace.scope.agent != self.agent) or (self.session and trace.scope.session != self.session)
         if ended or foreign:
             return None
-        self._spend(len(stored[0]), "ancestors")
-        return trace, stored[0]
+        payload = shown(stored[0], include_data=False, include_embedding=False)
+        self._spend(len(payload), "ancestors")
+        return trace, payload
 
     def _spend(self, size: int, field: str) -> None:
         self.limit_bytes -= size

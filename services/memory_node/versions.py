@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ndml.contents import words_of
 from ndml.crdt.causal import CausalContext, Dot
 from ndml.crdt.oscillator import COSINE_ONE
 from ndml.crdt.resolve import LARGEST_SCORE, Resolution, Sibling, quantised, resolve
@@ -97,7 +98,7 @@ def says_the_same(old: TraceRow, new: NewTrace) -> bool:
     """True where what was made out of the old content still stands: same words, for as long."""
     if (old.vector, old.expires_at_us) != (new.vector, new.expires_at_us):
         return False
-    return MemoryTrace.FromString(old.payload).text == MemoryTrace.FromString(new.payload).text
+    return words_of(MemoryTrace.FromString(old.payload)) == words_of(MemoryTrace.FromString(new.payload))
 
 
 def as_trace(owner: Owner, trace_id: bytes, stored: Stored) -> NewTrace:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TENSORS = ["torch", "faiss", "transformers", "sentence_transformers"]
 # What .importlinter names; empty modules of these names are a house that keeps every rule.
 MODULES = [
-    *("ndml.v1", "ndml.internal", "ndml.errors", "ndml.disk", "ndml.wire"),
+    *("ndml.v1", "ndml.internal", "ndml.errors", "ndml.disk", "ndml.wire", "ndml.contents"),
     *("ndml.placement", "ndml.btsp", "ndml.language", "ndml.crdt", "ndml.fusion", "ndml.tiny", "ndml.training"),
     *("ndml.runtime", "ndml.client", "ndml.cli", "ndml.mcp", "ndml.testing", "ndml.integrated"),
     *("services.gateway", "services.memory_node", "services.consensus", "services.llm"),

@@ -139,7 +139,7 @@ class PutOutcome(_message.Message):
     def __init__(self, existed: _Optional[bool] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., gate: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., duplicate_of: _Optional[str] = ...) -> None: ...
 
 class SearchAction(_message.Message):
-    __slots__ = ("vectors", "k", "agent", "session", "filter", "min_score", "include_embedding", "explain", "weights", "include_strength", "texts", "mode", "neighbours", "ancestors", "diversity", "max_tokens", "episode")
+    __slots__ = ("vectors", "k", "agent", "session", "filter", "min_score", "include_embedding", "explain", "weights", "include_strength", "texts", "mode", "neighbours", "ancestors", "diversity", "max_tokens", "episode", "space", "dimension", "include_data")
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +157,9 @@ class SearchAction(_message.Message):
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     EPISODE_FIELD_NUMBER: _ClassVar[int]
+    SPACE_FIELD_NUMBER: _ClassVar[int]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_DATA_FIELD_NUMBER: _ClassVar[int]
     vectors: bytes
     k: int
     agent: str
@@ -174,7 +177,10 @@ class SearchAction(_message.Message):
     diversity: float
     max_tokens: int
     episode: bool
-    def __init__(self, vectors: _Optional[bytes] = ..., k: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ..., texts: _Optional[_Iterable[_Union[QueryText, _Mapping]]] = ..., mode: _Optional[_Union[_types_pb2.SearchMode, str]] = ..., neighbours: _Optional[int] = ..., ancestors: _Optional[int] = ..., diversity: _Optional[float] = ..., max_tokens: _Optional[int] = ..., episode: _Optional[bool] = ...) -> None: ...
+    space: str
+    dimension: int
+    include_data: bool
+    def __init__(self, vectors: _Optional[bytes] = ..., k: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ..., texts: _Optional[_Iterable[_Union[QueryText, _Mapping]]] = ..., mode: _Optional[_Union[_types_pb2.SearchMode, str]] = ..., neighbours: _Optional[int] = ..., ancestors: _Optional[int] = ..., diversity: _Optional[float] = ..., max_tokens: _Optional[int] = ..., episode: _Optional[bool] = ..., space: _Optional[str] = ..., dimension: _Optional[int] = ..., include_data: _Optional[bool] = ...) -> None: ...
 
 class QueryText(_message.Message):
     __slots__ = ("text", "word_vectors")
@@ -191,18 +197,20 @@ class SearchResult(_message.Message):
     def __init__(self, responses: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class GetAction(_message.Message):
-    __slots__ = ("trace_id", "include_embedding", "include_strength", "include_history", "include_siblings")
+    __slots__ = ("trace_id", "include_embedding", "include_strength", "include_history", "include_siblings", "include_data")
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_STRENGTH_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_HISTORY_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_SIBLINGS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_DATA_FIELD_NUMBER: _ClassVar[int]
     trace_id: str
     include_embedding: bool
     include_strength: bool
     include_history: bool
     include_siblings: bool
-    def __init__(self, trace_id: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., include_strength: _Optional[bool] = ..., include_history: _Optional[bool] = ..., include_siblings: _Optional[bool] = ...) -> None: ...
+    include_data: bool
+    def __init__(self, trace_id: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., include_strength: _Optional[bool] = ..., include_history: _Optional[bool] = ..., include_siblings: _Optional[bool] = ..., include_data: _Optional[bool] = ...) -> None: ...
 
 class ListAction(_message.Message):
     __slots__ = ("limit", "before", "agent", "session", "filter", "include_embedding", "include_archived")

@@ -1,4 +1,4 @@
-"""Commands on memories: add, search, get, list, update, resolve, delete, forget, stats."""
+"""Commands on memories: add, search, get, list, update, resolve, delete, forget, profile, stats."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("resolve")(resolve)
     app.command("delete")(delete)
     app.command("forget")(forget)
+    app.command("profile")(profile)
     app.command("stats")(stats)
 
 
@@ -257,6 +258,19 @@ def forget(context: typer.Context, yes: Annotated[bool, typer.Option("--yes", he
             for erased in steps:
                 ticker.reach(erased, erased)
     session.output.result({"erased": steps.erased, "done": steps.done}, f"{steps.erased:,} memories of {scope} erased; none is left")
+
+
+def profile(context: typer.Context, speaker: opt.Speakers = None, until: opt.Until = None, valid_at: opt.ValidAt = None) -> None:
+    """Show what the user's memories tell of them now: where they live, what they work as."""
+    session: Session = context.obj
+    with session.client() as client:
+        found = client.profile(filter=opt.filter_of(None, None, speaker, None, until, valid_at))
+    rows = [
+        [each.whose or "user", f"{each.kind} {each.what}".strip(), when(each.since), text_and_id(each.memory.text, each.memory.trace_id)]
+        for each in found.properties
+    ]
+    read = f"{len(rows)} properties, of {'the last ' if found.partial else ''}{found.traces_read:,} memories"
+    session.output.result(found, *([table("whose", "property", "=since", "memory", rows=rows)] if rows else []), read)
 
 
 def stats(context: typer.Context) -> None:

@@ -100,6 +100,7 @@ class AsyncNdmlClient:
     resolve = _unary(Operations.resolve)
     reinforce = _unary(Operations.reinforce)
     consolidate = _streamed(Operations.consolidate, AsyncConsolidationStream)
+    profile = _unary(Operations.profile)
     stats = _unary(Operations.stats)
     export = _streamed(Operations.export, AsyncExportStream)
     chat = _streamed(Operations.chat, AsyncChatStream)

@@ -188,6 +188,14 @@ def imported(response: memory_pb2.ImportMemoriesResponse) -> models.ImportResult
     return models.ImportResult(response.imported, response.skipped, response.failed, failures)
 
 
+def profile(response: memory_pb2.GetProfileResponse) -> models.Profile:
+    properties = tuple(
+        models.ProfileProperty(each.whose, each.kind, each.what, memory(each.trace), time(each.since), tuple(each.replaced_trace_ids))
+        for each in response.properties
+    )
+    return models.Profile(properties, response.traces_read, response.partial)
+
+
 def memory_stats(response: memory_pb2.GetMemoryStatsResponse) -> models.MemoryStats:
     return models.MemoryStats(
         traces=response.traces,

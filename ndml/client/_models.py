@@ -291,6 +291,31 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileProperty:
+    """A property of which one value holds at a time: `kind` ("residence", "name" ...) of `whose` ("": a nameless speaker), of their `what`.
+
+    `memory` is the last statement of the value, which holds `since` then; `replaced`: ids of statements of the values before, the last
+    replaced first.
+    """
+
+    whose: str
+    kind: str
+    what: str
+    memory: Memory
+    since: datetime
+    replaced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a user's memories tell of them. `partial`: only the last learned `traces_read` were read, older ones may tell more."""
+
+    properties: tuple[ProfileProperty, ...]
+    traces_read: int
+    partial: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryStats:
     """Counts of one owner, or of the tenant."""
 

@@ -328,6 +328,19 @@ class Operations(Administration, Talking):
         )
         return Streamed(self._call("memory", "ConsolidateMemories", options, stream=True), request)
 
+    def profile(
+        self, *, filter: Filter | None = None, consistency_token: str = "", **options: Unpack[CallOptions]
+    ) -> Unary[models.Profile]:
+        """The one-valued properties that the user's memories tell, each with the statement that holds; a filter by time: as of then."""
+        scope = self._scope(options)
+        request = memory_pb2.GetProfileRequest(
+            scope=encode.scope(scope),
+            filter=encode.filter_(filter),
+            consistency_token=self._token(scope, consistency_token),
+            consistency=self._consistency(options),
+        )
+        return Unary(self._call("memory", "GetProfile", options), request, self._remembering([owner_of(scope)], decode.profile))
+
     def stats(self, **options: Unpack[CallOptions]) -> Unary[models.MemoryStats]:
         """Counts of the user's memory; with user="" those of the whole tenant."""
         request = memory_pb2.GetMemoryStatsRequest(scope=encode.scope(self._scope(options)))

@@ -91,6 +91,7 @@ class NdmlClient:
     resolve = _unary(Operations.resolve)
     reinforce = _unary(Operations.reinforce)
     consolidate = _streamed(Operations.consolidate, ConsolidationStream)
+    profile = _unary(Operations.profile)
     stats = _unary(Operations.stats)
     export = _streamed(Operations.export, ExportStream)
     chat = _streamed(Operations.chat, ChatStream)

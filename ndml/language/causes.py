@@ -102,13 +102,13 @@ _FAILURE_FIRST = _rule(rf"^after ([^,]*{_WENT_WRONG}[^,]*?),? (?=(?:I|we)\b)")
 def causes(speaker: str, text: str, earlier: Callable[[], Sequence[Turn]]) -> list[Cause]:
     """Earlier turns of the session that `text`, said by `speaker`, names as its cause or explains; at most MOST_CAUSES, one a turn.
 
-    earlier: gives the turns before it, the last said last; asked only where the text has a marker at all.
+    earlier: gives the turns before it, the last said last; asked only where the text alone does not rule a cause out.
     """
     read = text[:_READ_CHARS]
     if not _MARKED.search(read):
         return []
     said = [span.text for span in islice(sentences(read), _SENTENCES)]
-    before = earlier() if said else ()
+    before = earlier() if said and _may_name(said) else ()
     turns = before[-LOOKED_BACK:]
     if not turns:
         return []
@@ -116,6 +116,13 @@ def causes(speaker: str, text: str, earlier: Callable[[], Sequence[Turn]]) -> li
     left = len(before) - len(turns)
     once = {each.place: each._replace(place=left + each.place) for each in reversed(found)}
     return list(once.values())[::-1][:MOST_CAUSES]
+
+
+def _may_name(said: Sequence[str]) -> bool:
+    """Whether there is anything in these sentences that an earlier turn could be meant by."""
+    if any(rule.search(said[0]) for rule in (_EXPLAINS, _FOLLOWS, _REPLIES)):
+        return True
+    return any(_TROUBLE.search(clause) for sentence in said for clauses in _split(sentence) for clause in clauses)
 
 
 def _opening(speaker: str, sentence: str, turns: Sequence[Turn]) -> list[Cause]:

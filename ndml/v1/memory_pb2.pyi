@@ -526,6 +526,46 @@ class ImportMemoriesResponse(_message.Message):
     failures: _containers.RepeatedCompositeFieldContainer[ImportFailure]
     def __init__(self, imported: _Optional[int] = ..., skipped: _Optional[int] = ..., failed: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[ImportFailure, _Mapping]]] = ...) -> None: ...
 
+class GetProfileRequest(_message.Message):
+    __slots__ = ("scope", "filter", "consistency_token", "consistency")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    scope: _types_pb2.Scope
+    filter: _types_pb2.Filter
+    consistency_token: str
+    consistency: _types_pb2.Consistency
+    def __init__(self, scope: _Optional[_Union[_types_pb2.Scope, _Mapping]] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., consistency_token: _Optional[str] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
+
+class ProfileProperty(_message.Message):
+    __slots__ = ("whose", "kind", "what", "trace", "since", "replaced_trace_ids")
+    WHOSE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_TRACE_IDS_FIELD_NUMBER: _ClassVar[int]
+    whose: str
+    kind: str
+    what: str
+    trace: _types_pb2.MemoryTrace
+    since: _timestamp_pb2.Timestamp
+    replaced_trace_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, whose: _Optional[str] = ..., kind: _Optional[str] = ..., what: _Optional[str] = ..., trace: _Optional[_Union[_types_pb2.MemoryTrace, _Mapping]] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., replaced_trace_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GetProfileResponse(_message.Message):
+    __slots__ = ("properties", "traces_read", "partial", "consistency_token")
+    PROPERTIES_FIELD_NUMBER: _ClassVar[int]
+    TRACES_READ_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    properties: _containers.RepeatedCompositeFieldContainer[ProfileProperty]
+    traces_read: int
+    partial: bool
+    consistency_token: str
+    def __init__(self, properties: _Optional[_Iterable[_Union[ProfileProperty, _Mapping]]] = ..., traces_read: _Optional[int] = ..., partial: _Optional[bool] = ..., consistency_token: _Optional[str] = ...) -> None: ...
+
 class GetMemoryStatsRequest(_message.Message):
     __slots__ = ("scope",)
     SCOPE_FIELD_NUMBER: _ClassVar[int]

@@ -105,6 +105,11 @@ class MemoryServiceStub:
                 request_serializer=ndml_dot_v1_dot_memory__pb2.ImportMemoriesRequest.SerializeToString,
                 response_deserializer=ndml_dot_v1_dot_memory__pb2.ImportMemoriesResponse.FromString,
                 _registered_method=True)
+        self.GetProfile = channel.unary_unary(
+                '/ndml.v1.MemoryService/GetProfile',
+                request_serializer=ndml_dot_v1_dot_memory__pb2.GetProfileRequest.SerializeToString,
+                response_deserializer=ndml_dot_v1_dot_memory__pb2.GetProfileResponse.FromString,
+                _registered_method=True)
         self.GetMemoryStats = channel.unary_unary(
                 '/ndml.v1.MemoryService/GetMemoryStats',
                 request_serializer=ndml_dot_v1_dot_memory__pb2.GetMemoryStatsRequest.SerializeToString,
@@ -224,6 +229,14 @@ class MemoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProfile(self, request, context):
+        """GetProfile reads the one-valued properties that a user's memories tell, each with the statement that holds: where they live, what they
+        work as. It is derived from the traces at each call, never stored, and what is deleted is in no profile. Errors: OWNER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetMemoryStats(self, request, context):
         """GetMemoryStats counts: an owner where scope.user is set, else the tenant.
         """
@@ -303,6 +316,11 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     servicer.ImportMemories,
                     request_deserializer=ndml_dot_v1_dot_memory__pb2.ImportMemoriesRequest.FromString,
                     response_serializer=ndml_dot_v1_dot_memory__pb2.ImportMemoriesResponse.SerializeToString,
+            ),
+            'GetProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProfile,
+                    request_deserializer=ndml_dot_v1_dot_memory__pb2.GetProfileRequest.FromString,
+                    response_serializer=ndml_dot_v1_dot_memory__pb2.GetProfileResponse.SerializeToString,
             ),
             'GetMemoryStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMemoryStats,
@@ -689,6 +707,33 @@ class MemoryService:
             '/ndml.v1.MemoryService/ImportMemories',
             ndml_dot_v1_dot_memory__pb2.ImportMemoriesRequest.SerializeToString,
             ndml_dot_v1_dot_memory__pb2.ImportMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ndml.v1.MemoryService/GetProfile',
+            ndml_dot_v1_dot_memory__pb2.GetProfileRequest.SerializeToString,
+            ndml_dot_v1_dot_memory__pb2.GetProfileResponse.FromString,
             options,
             channel_credentials,
             insecure,

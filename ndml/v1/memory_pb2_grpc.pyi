@@ -78,6 +78,10 @@ class MemoryServiceStub:
     """ExportMemories streams every trace of the scope, first learned first."""
     ImportMemories: _grpc.StreamUnaryMultiCallable[_memory_pb2.ImportMemoriesRequest, _memory_pb2.ImportMemoriesResponse]
     """ImportMemories takes what ExportMemories gave, keeping trace ids and times; a trace that is there already is left as it is."""
+    GetProfile: _grpc.UnaryUnaryMultiCallable[_memory_pb2.GetProfileRequest, _memory_pb2.GetProfileResponse]
+    """GetProfile reads the one-valued properties that a user's memories tell, each with the statement that holds: where they live, what they
+    work as. It is derived from the traces at each call, never stored, and what is deleted is in no profile. Errors: OWNER_UNAVAILABLE.
+    """
     GetMemoryStats: _grpc.UnaryUnaryMultiCallable[_memory_pb2.GetMemoryStatsRequest, _memory_pb2.GetMemoryStatsResponse]
     """GetMemoryStats counts: an owner where scope.user is set, else the tenant."""
 
@@ -131,6 +135,10 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     """ExportMemories streams every trace of the scope, first learned first."""
     ImportMemories: _aio.StreamUnaryMultiCallable[_memory_pb2.ImportMemoriesRequest, _memory_pb2.ImportMemoriesResponse]  # type: ignore[assignment]
     """ImportMemories takes what ExportMemories gave, keeping trace ids and times; a trace that is there already is left as it is."""
+    GetProfile: _aio.UnaryUnaryMultiCallable[_memory_pb2.GetProfileRequest, _memory_pb2.GetProfileResponse]  # type: ignore[assignment]
+    """GetProfile reads the one-valued properties that a user's memories tell, each with the statement that holds: where they live, what they
+    work as. It is derived from the traces at each call, never stored, and what is deleted is in no profile. Errors: OWNER_UNAVAILABLE.
+    """
     GetMemoryStats: _aio.UnaryUnaryMultiCallable[_memory_pb2.GetMemoryStatsRequest, _memory_pb2.GetMemoryStatsResponse]  # type: ignore[assignment]
     """GetMemoryStats counts: an owner where scope.user is set, else the tenant."""
 
@@ -265,6 +273,16 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.ImportMemoriesResponse, _abc.Awaitable[_memory_pb2.ImportMemoriesResponse]]:
         """ImportMemories takes what ExportMemories gave, keeping trace ids and times; a trace that is there already is left as it is."""
+
+    @_abc_1.abstractmethod
+    def GetProfile(
+        self,
+        request: _memory_pb2.GetProfileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_pb2.GetProfileResponse, _abc.Awaitable[_memory_pb2.GetProfileResponse]]:
+        """GetProfile reads the one-valued properties that a user's memories tell, each with the statement that holds: where they live, what they
+        work as. It is derived from the traces at each call, never stored, and what is deleted is in no profile. Errors: OWNER_UNAVAILABLE.
+        """
 
     @_abc_1.abstractmethod
     def GetMemoryStats(

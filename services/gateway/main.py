@@ -20,6 +20,7 @@ from services.gateway.forget import Forget
 from services.gateway.learning import Learning
 from services.gateway.manage import Manage
 from services.gateway.models import Models
+from services.gateway.profile import Profile
 from services.gateway.recall import Recall
 from services.gateway.reinforce import Reinforce
 from services.gateway.remember import Remember
@@ -59,7 +60,7 @@ def build(settings: GatewaySettings, service: Service) -> None:
     remember = Remember(nodes, embedder, space, _now_ms, os.urandom)
     recall = Recall(nodes, embedder, space)
     manage = Manage(nodes, embedder, space, _now_ms)
-    reinforce, consolidate, forget = Reinforce(nodes), Consolidate(nodes), Forget(nodes)
+    reinforce, consolidate, forget, profile = Reinforce(nodes), Consolidate(nodes), Forget(nodes), Profile(nodes)
     surprise = service.attach(Surprise(llm, settings.learning))
     learning = service.attach(Learning(remember, _extractor(llm, settings.learning), surprise, settings.learning))
     chat = Chat(recall, llm, learning, settings.chat)
@@ -69,7 +70,7 @@ def build(settings: GatewaySettings, service: Service) -> None:
     backups = Backups(stores, cluster, placement, settings.backup, settings.quorum.write)
 
     # Where it is reached
-    memory = MemoryServicer(remember, recall, manage, reinforce, consolidate, forget)
+    memory = MemoryServicer(remember, recall, manage, reinforce, consolidate, forget, profile)
     service.expose(memory_pb2.DESCRIPTOR.services_by_name["MemoryService"], memory)
     service.expose(chat_pb2.DESCRIPTOR.services_by_name["ChatService"], ChatServicer(chat))
     service.expose(model_pb2.DESCRIPTOR.services_by_name["ModelService"], ModelServicer(Models(llm, embedder, space)))

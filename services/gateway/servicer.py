@@ -15,6 +15,7 @@ from services.gateway.consolidate import Consolidate
 from services.gateway.forget import Forget
 from services.gateway.manage import Manage
 from services.gateway.models import Models
+from services.gateway.profile import Profile
 from services.gateway.recall import Recall
 from services.gateway.reinforce import Reinforce
 from services.gateway.remember import Added, Remember
@@ -30,7 +31,14 @@ class MemoryServicer:
     """ndml.v1.MemoryService."""
 
     def __init__(
-        self, remember: Remember, recall: Recall, manage: Manage, reinforce: Reinforce, consolidate: Consolidate, forget: Forget
+        self,
+        remember: Remember,
+        recall: Recall,
+        manage: Manage,
+        reinforce: Reinforce,
+        consolidate: Consolidate,
+        forget: Forget,
+        profile: Profile,
     ) -> None:
         self._remember = remember
         self._recall = recall
@@ -38,6 +46,7 @@ class MemoryServicer:
         self._reinforce = reinforce
         self._consolidate = consolidate
         self._forget = forget
+        self._profile = profile
 
     async def AddMemory(self, request: memory_pb2.AddMemoryRequest, call: Call) -> memory_pb2.AddMemoryResponse:
         wishes: _Wishes = {"deduplicate": request.deduplicate, "consistency": request.consistency}
@@ -92,6 +101,9 @@ class MemoryServicer:
         self, requests: AsyncIterator[memory_pb2.ImportMemoriesRequest], call: Call
     ) -> memory_pb2.ImportMemoriesResponse:
         return await self._remember.import_(requests, call)
+
+    async def GetProfile(self, request: memory_pb2.GetProfileRequest, call: Call) -> memory_pb2.GetProfileResponse:
+        return await self._profile.get(request, call)
 
     async def GetMemoryStats(self, request: memory_pb2.GetMemoryStatsRequest, call: Call) -> memory_pb2.GetMemoryStatsResponse:
         return await self._manage.stats(request, call)

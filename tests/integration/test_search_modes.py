@@ -162,6 +162,22 @@ def test_why_and_the_episode_reach_the_caller(small: Suite) -> None:
             client.add("Everything at once.", links=[Link(LinkType.DERIVED_FROM, failed.trace_id)])
 
 
+def test_a_profile_is_the_user_s_own_and_ends_with_its_traces(small: Suite) -> None:
+    with NdmlClient(small.grpc_address, user="profiled", timeout_s=60) as client:
+        old = client.add("I live in Berlin.", said_at=BEGAN)
+        new = client.add("I moved to Rome.", said_at=BEGAN + timedelta(days=9))
+        client.add("I live in Lagos.", user="somebody else")
+        [home] = client.profile().properties
+        assert (home.kind, home.memory.text, home.since, home.replaced) == (
+            "residence", "I moved to Rome.", BEGAN + timedelta(days=9), (old.trace_id,),
+        )  # fmt: skip
+        [then] = client.profile(filter=Filter(said_until=BEGAN + timedelta(days=2))).properties
+        assert (then.memory.text, then.replaced) == ("I live in Berlin.", ())
+        client.delete(new.trace_id)
+        assert [each.memory.text for each in client.profile().properties] == ["I live in Berlin."]
+        assert client.profile(user="nobody").properties == ()
+
+
 @pytest.mark.parametrize("mode", ["full", "fast", "dense"])
 @pytest.mark.parametrize(
     "text",

@@ -212,6 +212,14 @@ def test_the_user_must_be_said(ndml: Command, monkeypatch: pytest.MonkeyPatch) -
     assert ndml("stats", "-o", "json").json["owners"] == 1
 
 
+def test_a_profile_is_shown_with_the_statement_that_holds(ndml: Command) -> None:
+    assert "0 properties" in ndml("profile").out
+    ndml("add", "I moved to Rome.")
+    shown = ndml("profile").out
+    assert "residence" in shown and "I moved to Rome." in shown and "1 properties, of 1 memories" in shown
+    assert ndml("profile", "-o", "json").json["properties"][0]["kind"] == "residence"
+
+
 def test_add_reads_stdin(ndml: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("two\nlines\n"))
     assert ndml("add", "-").code == 0

@@ -349,6 +349,16 @@ class MemoryServicer(memory_pb2_grpc.MemoryServiceServicer):
                     result.imported += 1
         return result
 
+    def GetProfile(self, request: memory_pb2.GetProfileRequest, context: grpc.ServicerContext) -> memory_pb2.GetProfileResponse:
+        """Each trace a residence, the last one holding: enough for what a client makes of an answer."""
+        traces = self.world.visible(request.scope, vectors=False)
+        response = memory_pb2.GetProfileResponse(traces_read=len(traces), consistency_token=self.world.read_token)
+        if traces:
+            replaced = [trace.trace_id for trace in traces[-2::-1]]
+            made = response.properties.add(whose="ann", kind="residence", trace=traces[-1], replaced_trace_ids=replaced)
+            made.since.CopyFrom(traces[-1].learned_at)
+        return response
+
     def GetMemoryStats(self, request: memory_pb2.GetMemoryStatsRequest, context: grpc.ServicerContext) -> memory_pb2.GetMemoryStatsResponse:
         tenant = request.scope.tenant or "default"
         owners = [owner for owner in self.world.traces if owner[0] == tenant and request.scope.user in ("", owner[1])]

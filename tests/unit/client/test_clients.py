@@ -180,6 +180,15 @@ async def test_admin(memory: Any) -> None:
     assert (stats.traces, stats.traces_by_kind, stats.dimension) == (1, {"episodic": 1}, 4)
 
 
+async def test_a_profile_names_the_statement_that_holds_and_what_it_replaced(memory: Any) -> None:
+    assert (await memory.profile()).properties == ()
+    old, new = await memory.add("I live in Berlin."), await memory.add("I moved to Rome.")
+    found = await memory.profile()
+    [home] = found.properties
+    assert (home.whose, home.kind, home.memory.trace_id, home.replaced) == ("ann", "residence", new.trace_id, (old.trace_id,))
+    assert home.since == home.memory.learned_at and (found.traces_read, found.partial) == (2, False)
+
+
 async def test_a_drain_is_followed(memory: Any) -> None:
     stream = memory.drain("n0")
     assert [(step.phase, step.owners_left) async for step in stream] == [("leaving", 2), ("leaving", 1), ("left", 0)]

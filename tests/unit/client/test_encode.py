@@ -226,7 +226,7 @@ def test_what_is_exported_is_what_was_promised() -> None:
         *("NdmlClient", "AsyncNdmlClient", "DEFAULT_ADDRESS", "CallOptions", "ClientOptions", "Retry", "Tls"),
         *streams, *(f"Async{name}" for name in streams),
         *("Added", "ChatMessage", "Citation", "ClusterStatus", "ConsolidationProgress", "CreditClock", "CreditSpread", "Embedding"),
-        *("DrainProgress", "Episode", "RestoreResult", "Sibling"),
+        *("DrainProgress", "Episode", "Profile", "ProfileProperty", "RestoreResult", "Sibling"),
         *("Feedback", "Filter", "GateDecision", "Graded", "Hit", "ImportFailure", "ImportResult", "Kind", "LifecycleState", "Link"),
         *("LinkType", "Memory", "MemoryStats", "NewMemory", "Placement", "PlacementMember", "Provenance", "Query", "Range"),
         *("RankingWeights", "Reinforced", "Sampling", "Scope", "SearchResult", "SearchStats", "ServiceStatus", "Snapshot", "Strength"),

@@ -26,6 +26,7 @@ from services.gateway.forget import Forget
 from services.gateway.ids import request_digest
 from services.gateway.manage import Manage
 from services.gateway.ports import NOTHING_SEEN, Done, Embedded, Seen
+from services.gateway.profile import Profile
 from services.gateway.recall import Recall
 from services.gateway.reinforce import MAX_GRADED, Reinforce
 from services.gateway.remember import Remember
@@ -109,9 +110,8 @@ def service(nodes: Nodes) -> MemoryServicer:
         return NOW_S * 1000
 
     recall, manage = Recall(nodes, Encoder(), SPACE), Manage(nodes, Encoder(), SPACE, now_ms)
-    return MemoryServicer(
-        Remember(nodes, Encoder(), SPACE, now_ms, os.urandom), recall, manage, Reinforce(nodes), Consolidate(nodes), Forget(nodes)
-    )
+    remember, others = Remember(nodes, Encoder(), SPACE, now_ms, os.urandom), (Reinforce, Consolidate, Forget, Profile)
+    return MemoryServicer(remember, recall, manage, *(each(nodes) for each in others))
 
 
 def stored(operation: pb.Operation) -> pb.OperationResult:

@@ -15,6 +15,8 @@ from services.gateway.vectors import VectorSpace, unit_vector
 
 MOST_BYTES = 524_288
 """Contents of one memory together: with its text it is one content that another node takes."""
+_TOGETHER = 32
+"""Contents in one request to an encoder: 8 MiB of data at most."""
 _INDEXED = re.compile(r"^contents\[(\d+)\](.*)$")
 
 
@@ -107,12 +109,14 @@ class Contents:
                 content.embeddings.add(model=space.name, vector=vector)
 
     async def _embed(self, space: JointSpace, placed: Sequence[tuple[str, types_pb2.Content]], call: Call) -> list[bytes]:
-        if not placed:
-            return []
-        try:
-            return await self._joint.embed_contents(space, [content for _, content in placed], call)
-        except FieldInvalid as error:
-            raise _at_its_place(error, [where for where, _ in placed]) from None
+        made: list[bytes] = []
+        for start in range(0, len(placed), _TOGETHER):
+            part = placed[start : start + _TOGETHER]
+            try:
+                made += await self._joint.embed_contents(space, [content for _, content in part], call)
+            except FieldInvalid as error:
+                raise _at_its_place(error, [where for where, _ in part]) from None
+        return made
 
     async def sought(self, requests: Sequence[tuple[memory_pb2.SearchMemoriesRequest, str]], call: Call) -> list[Sought]:
         """What searches in spaces of contents look for; each has its path with a dot, or "".

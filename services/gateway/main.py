@@ -14,9 +14,11 @@ from services.gateway.admin import Admin, Peers
 from services.gateway.backups import Backups
 from services.gateway.chat import Chat
 from services.gateway.consolidate import Consolidate
+from services.gateway.contents import Contents
 from services.gateway.embedding import BatchingEmbedder
 from services.gateway.extraction import Extractor, LlmExtractor, RulesExtractor
 from services.gateway.forget import Forget
+from services.gateway.joint import JointRemote
 from services.gateway.learning import Learning
 from services.gateway.manage import Manage
 from services.gateway.models import Models
@@ -57,9 +59,10 @@ def build(settings: GatewaySettings, service: Service) -> None:
     )
 
     # What it does
-    remember = Remember(nodes, embedder, space, _now_ms, os.urandom)
-    recall = Recall(nodes, embedder, space)
-    manage = Manage(nodes, embedder, space, _now_ms)
+    contents = Contents(space, JointRemote(llm, time.monotonic))
+    remember = Remember(nodes, embedder, space, _now_ms, os.urandom, contents)
+    recall = Recall(nodes, embedder, space, contents)
+    manage = Manage(nodes, embedder, space, _now_ms, contents)
     reinforce, consolidate, forget, profile = Reinforce(nodes), Consolidate(nodes), Forget(nodes), Profile(nodes)
     surprise = service.attach(Surprise(llm, settings.learning))
     learning = service.attach(Learning(remember, _extractor(llm, settings.learning), surprise, settings.learning))

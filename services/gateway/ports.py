@@ -162,7 +162,8 @@ class JointEncoders(Protocol):
         ...
 
     async def embed_contents(self, space: JointSpace, contents: Sequence[types_pb2.Content], call: Call) -> list[bytes]:
-        """Of their data. Raises ModelUnavailable, Overloaded; FieldInvalid, its field `contents[i].data`, for what cannot be read."""
+        """Of the data of at most 64 contents. Raises ModelUnavailable, Overloaded; FieldInvalid for what it cannot
+        read, its field `contents[i].data`."""
         ...
 
 

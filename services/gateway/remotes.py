@@ -289,6 +289,10 @@ class LlmRemote:
         """See `ports.Scorer`."""
         return await self._first(lambda stub: _unary(stub.Score, request, timeout_s, trace_metadata()))
 
+    async def embed_joint(self, request: llm_pb2.EmbedJointRequest, timeout_s: float) -> llm_pb2.EmbedJointResponse:
+        """Vectors of up to 64 texts or contents. Raises FieldInvalid, ModelUnknown, ModelUnavailable, Overloaded."""
+        return await self._first(lambda stub: _unary(stub.EmbedJoint, request, timeout_s, trace_metadata()))
+
     async def info(self, call: Call) -> llm_pb2.GetModelInfoResponse:
         """See `ports.ModelDirectory`."""
         remaining = call.remaining()

@@ -6,7 +6,7 @@ are answered already.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from services.llm.anthropic import AnthropicDialect
@@ -14,8 +14,8 @@ from services.llm.cores import usable_cores
 from services.llm.generator import LocalGenerator
 from services.llm.model_files import resolve
 from services.llm.openai import OpenAIDialect
-from services.llm.ports import Encoder, Generator
-from services.llm.settings import ChatSection, EmbeddingSection
+from services.llm.ports import Encoder, Generator, JointEncoder
+from services.llm.settings import ChatSection, EmbeddingSection, JointSection
 from services.llm.unconfigured import Unconfigured
 from services.llm.upstream import Upstream
 
@@ -39,6 +39,19 @@ def encoder_loader(settings: EmbeddingSection) -> Callable[[], Encoder]:
         from services.llm.encoder import HuggingFaceEncoder
 
         return HuggingFaceEncoder.load(settings)
+
+    return load
+
+
+def joint_loader(settings: JointSection) -> Callable[[], Mapping[str, JointEncoder]]:
+    """What loads the joint encoders, by space; call it off the event loop."""
+
+    def load() -> Mapping[str, JointEncoder]:
+        for model in settings.models.values():
+            resolve(model)  # a wrong path need not wait for torch
+        from services.llm.joint_encoder import HuggingFaceJointEncoder
+
+        return {space: HuggingFaceJointEncoder.load(model, settings.device) for space, model in settings.models.items()}
 
     return load
 

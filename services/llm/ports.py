@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,39 @@ class Encoder(Protocol):
 
     def encode(self, batch: Sequence[Tokens], token_vectors: bool) -> list[Embedding]:
         """One forward pass over the batch, in its order; word vectors where the tokens have words."""
+
+
+class Media(NamedTuple):
+    """Bytes and what they are, for example "image/png"."""
+
+    media_type: str
+    data: bytes
+
+
+class Unreadable(Exception):
+    """A media that the encoder cannot read; `place` is its position among those that it was given, the message says why."""
+
+    def __init__(self, place: int, why: str) -> None:
+        super().__init__(why)
+        self.place = place
+
+
+class JointEncoder(Protocol):
+    """Puts texts and media into one space. Used by one thread at a time."""
+
+    @property
+    def dimension(self) -> int:
+        """Components of its vectors."""
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """Top-level media types that it reads."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors [n, dimension]; texts are cut where the encoder's reading ends."""
+
+    def encode_media(self, media: Sequence[Media]) -> Floats:
+        """Unit vectors [n, dimension]. Raises Unreadable."""
 
 
 @dataclass(frozen=True, slots=True)

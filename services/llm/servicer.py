@@ -13,15 +13,16 @@ from ndml.runtime.call import Call
 from ndml.runtime.telemetry import span
 from services.llm.asks import ask_of, chat_info, end_of
 from services.llm.batching import EmbeddingQueue
+from services.llm.joint import JointQueue
 from services.llm.measured import measured
-from services.llm.ports import Embedding, Finish, Generator
+from services.llm.ports import Embedding, Finish, Generator, Media
 
 
 class LlmServicer:
     """One method for each RPC."""
 
-    def __init__(self, queue: EmbeddingQueue, generator: Generator, version: str, started_at: float) -> None:
-        self._queue, self._generator, self._version = queue, generator, version
+    def __init__(self, queue: EmbeddingQueue, joint: JointQueue, generator: Generator, version: str, started_at: float) -> None:
+        self._queue, self._joint, self._generator, self._version = queue, joint, generator, version
         self._started_at = Timestamp()
         self._started_at.FromNanoseconds(int(started_at * 1e9))
 
@@ -33,6 +34,11 @@ class LlmServicer:
         encoder = self._queue.encoder
         answer = [_embedding(e, request) for e in embeddings]
         return pb.EmbedResponse(embeddings=answer, dimension=encoder.dimension, model=encoder.model)
+
+    async def EmbedJoint(self, request: pb.EmbedJointRequest, call: Call) -> pb.EmbedJointResponse:
+        with span(semconv.SPAN_EMBED, {semconv.BATCH_SIZE: len(request.texts) + len(request.contents)}):
+            inputs = [Media(content.media_type, content.data) for content in request.contents]
+            return pb.EmbedJointResponse(vectors=await self._joint.embed(request.space, list(request.texts), inputs, call.remaining()))
 
     async def Generate(self, request: pb.GenerateRequest, call: Call) -> AsyncIterator[pb.GenerateResponse]:
         async with aclosing(self._generator.generate(ask_of(request), call.remaining())) as pieces:
@@ -49,6 +55,7 @@ class LlmServicer:
         info = pb.GetModelInfoResponse(version=self._version, started_at=self._started_at)
         info.MergeFrom(pb.GetModelInfoResponse(embedding_model=encoder.model, dimension=encoder.dimension, max_tokens=encoder.max_tokens))
         info.MergeFrom(chat_info(self._generator.model, self._generator.abilities))
+        info.spaces.extend(pb.JointSpace(name=name, dimension=e.dimension, media=e.media) for name, e in self._joint.encoders.items())
         return info
 
 

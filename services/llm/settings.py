@@ -52,6 +52,20 @@ class EmbeddingSection(Section):
     )
 
 
+class JointSection(Section):
+    """Joint encoders: texts beside images in one space. None by default: memory then keeps the vectors that callers bring."""
+
+    models: dict[str, str] = Field(
+        default={},
+        max_length=8,
+        description="Name of the space -> a directory or a Hugging Face hub id of a CLIP- or SigLIP-like model. In the environment: JSON.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one.")
+    batch: int = Field(16, ge=1, le=256, description="Texts or contents in one forward pass: more cost a CPU memory and gain nothing.")
+    queue: int = Field(32, ge=1, description="Requests waiting at most; past it OVERLOADED.")
+    torch_threads: int = Field(1, ge=1, le=64, description="Cores that a forward pass uses.")
+
+
 class ChatSection(Section):
     """The chat model: a local one, or an upstream. What bounds it, how it reads memory."""
 
@@ -193,4 +207,5 @@ class LlmSettings(ServiceSettings):
 
     model_config = settings_config("NDML_LLM__")
     embedding: EmbeddingSection = Field(default_factory=EmbeddingSection, description="Embedding.")
+    joint: JointSection = Field(default_factory=JointSection, description="Joint encoders.")
     chat: ChatSection = Field(default_factory=ChatSection, description="Generation.")

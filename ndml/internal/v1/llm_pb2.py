@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from ndml.v1 import chat_pb2 as ndml_dot_v1_dot_chat__pb2
+from ndml.v1 import types_pb2 as ndml_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1andml/internal/v1/llm.proto\x12\x10ndml.internal.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12ndml/v1/chat.proto\"a\n\x0c\x45mbedRequest\x12$\n\x05texts\x18\x01 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x08\x01\x10\x80\x02\"\x08r\x06\x10\x01(\x80\x80\x04\x12\x15\n\rtoken_vectors\x18\x02 \x01(\x08\x12\x14\n\x0cword_vectors\x18\x03 \x01(\x08\"r\n\rTextEmbedding\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\x15\n\rtoken_vectors\x18\x02 \x01(\x0c\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12\x14\n\x0cword_vectors\x18\x05 \x01(\x0c\"f\n\rEmbedResponse\x12\x33\n\nembeddings\x18\x01 \x03(\x0b\x32\x1f.ndml.internal.v1.TextEmbedding\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\r\n\x05model\x18\x03 \x01(\t\"\xc0\x01\n\x0bMemoryEntry\x12\x17\n\x06number\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02 \x00\x12\x17\n\x04text\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04\x12\x19\n\x07speaker\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x02\x12+\n\x07said_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tembedding\x18\x05 \x01(\x0c\x12\x10\n\x08strength\x18\x06 \x01(\x02\x12\x12\n\nsuperseded\x18\x07 \x01(\x08\"\xba\x02\n\x0fGenerateRequest\x12\x33\n\x08messages\x18\x01 \x03(\x0b\x32\x14.ndml.v1.ChatMessageB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x04\x12*\n\x08sampling\x18\x02 \x01(\x0b\x32\x18.ndml.v1.SamplingOptions\x12\x37\n\x06memory\x18\x03 \x03(\x0b\x32\x1d.ndml.internal.v1.MemoryEntryB\x08\xbaH\x05\x92\x01\x02\x10\x32\x12,\n\x06\x66usion\x18\x04 \x01(\x0e\x32\x12.ndml.v1.FusionWayB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x05tools\x18\x05 \x03(\x0b\x32\r.ndml.v1.ToolB\t\xbaH\x06\x92\x01\x03\x10\x80\x01\x12\x1d\n\x0btool_choice\x18\x06 \x01(\tB\x08\xbaH\x05r\x03(\x80\x02\x12\x17\n\x05model\x18\x07 \x01(\tB\x08\xbaH\x05r\x03(\x80\x02\"\xdd\x01\n\x10GenerateResponse\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\t\x12,\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x15.ndml.v1.FinishReason\x12\x1d\n\x05usage\x18\x03 \x01(\x0b\x32\x0e.ndml.v1.Usage\x12\r\n\x05model\x18\x04 \x01(\t\x12%\n\ntool_calls\x18\x05 \x03(\x0b\x32\x11.ndml.v1.ToolCall\x12\"\n\x06\x66usion\x18\x06 \x01(\x0e\x32\x12.ndml.v1.FusionWay\x12\x13\n\x0bmemory_read\x18\x07 \x03(\x05\"O\n\x0cScoreRequest\x12#\n\x05texts\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x08\x01\x10@\"\x08r\x06\x10\x01(\x80\x80\x04\x12\x1a\n\x07\x63ontext\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04\"2\n\tTextScore\x12\x15\n\rsurprise_nats\x18\x01 \x01(\x02\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\"K\n\rScoreResponse\x12+\n\x06scores\x18\x01 \x03(\x0b\x32\x1b.ndml.internal.v1.TextScore\x12\r\n\x05model\x18\x02 \x01(\t\"U\n\x0c\x46usionStatus\x12\"\n\x06\x66usion\x18\x01 \x01(\x0e\x32\x12.ndml.v1.FusionWay\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x15\n\x13GetModelInfoRequest\"\x83\x02\n\x14GetModelInfoResponse\x12\x17\n\x0f\x65mbedding_model\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\x12\n\nmax_tokens\x18\x03 \x01(\x05\x12\x12\n\nchat_model\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06\x66usion\x18\x07 \x03(\x0b\x32\x1e.ndml.internal.v1.FusionStatus\x12\x0e\n\x06scores\x18\x08 \x01(\x08\x12\x16\n\x0e\x63ontext_tokens\x18\t \x01(\x05\x32\xd4\x02\n\nLlmService\x12H\n\x05\x45mbed\x12\x1e.ndml.internal.v1.EmbedRequest\x1a\x1f.ndml.internal.v1.EmbedResponse\x12S\n\x08Generate\x12!.ndml.internal.v1.GenerateRequest\x1a\".ndml.internal.v1.GenerateResponse0\x01\x12H\n\x05Score\x12\x1e.ndml.internal.v1.ScoreRequest\x1a\x1f.ndml.internal.v1.ScoreResponse\x12]\n\x0cGetModelInfo\x12%.ndml.internal.v1.GetModelInfoRequest\x1a&.ndml.internal.v1.GetModelInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1andml/internal/v1/llm.proto\x12\x10ndml.internal.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12ndml/v1/chat.proto\x1a\x13ndml/v1/types.proto\"a\n\x0c\x45mbedRequest\x12$\n\x05texts\x18\x01 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x08\x01\x10\x80\x02\"\x08r\x06\x10\x01(\x80\x80\x04\x12\x15\n\rtoken_vectors\x18\x02 \x01(\x08\x12\x14\n\x0cword_vectors\x18\x03 \x01(\x08\"r\n\rTextEmbedding\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\x15\n\rtoken_vectors\x18\x02 \x01(\x0c\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12\x14\n\x0cword_vectors\x18\x05 \x01(\x0c\"f\n\rEmbedResponse\x12\x33\n\nembeddings\x18\x01 \x03(\x0b\x32\x1f.ndml.internal.v1.TextEmbedding\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\r\n\x05model\x18\x03 \x01(\t\"\x7f\n\x11\x45mbedJointRequest\x12\x19\n\x05space\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x02\x12!\n\x05texts\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\"\x08r\x06\x10\x01(\x80\x80\x04\x12,\n\x08\x63ontents\x18\x03 \x03(\x0b\x32\x10.ndml.v1.ContentB\x08\xbaH\x05\x92\x01\x02\x10@\"%\n\x12\x45mbedJointResponse\x12\x0f\n\x07vectors\x18\x01 \x03(\x0c\"<\n\nJointSpace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\r\n\x05media\x18\x03 \x03(\t\"\xc0\x01\n\x0bMemoryEntry\x12\x17\n\x06number\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02 \x00\x12\x17\n\x04text\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04\x12\x19\n\x07speaker\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x02\x12+\n\x07said_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tembedding\x18\x05 \x01(\x0c\x12\x10\n\x08strength\x18\x06 \x01(\x02\x12\x12\n\nsuperseded\x18\x07 \x01(\x08\"\xba\x02\n\x0fGenerateRequest\x12\x33\n\x08messages\x18\x01 \x03(\x0b\x32\x14.ndml.v1.ChatMessageB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x04\x12*\n\x08sampling\x18\x02 \x01(\x0b\x32\x18.ndml.v1.SamplingOptions\x12\x37\n\x06memory\x18\x03 \x03(\x0b\x32\x1d.ndml.internal.v1.MemoryEntryB\x08\xbaH\x05\x92\x01\x02\x10\x32\x12,\n\x06\x66usion\x18\x04 \x01(\x0e\x32\x12.ndml.v1.FusionWayB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x05tools\x18\x05 \x03(\x0b\x32\r.ndml.v1.ToolB\t\xbaH\x06\x92\x01\x03\x10\x80\x01\x12\x1d\n\x0btool_choice\x18\x06 \x01(\tB\x08\xbaH\x05r\x03(\x80\x02\x12\x17\n\x05model\x18\x07 \x01(\tB\x08\xbaH\x05r\x03(\x80\x02\"\xdd\x01\n\x10GenerateResponse\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\t\x12,\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x15.ndml.v1.FinishReason\x12\x1d\n\x05usage\x18\x03 \x01(\x0b\x32\x0e.ndml.v1.Usage\x12\r\n\x05model\x18\x04 \x01(\t\x12%\n\ntool_calls\x18\x05 \x03(\x0b\x32\x11.ndml.v1.ToolCall\x12\"\n\x06\x66usion\x18\x06 \x01(\x0e\x32\x12.ndml.v1.FusionWay\x12\x13\n\x0bmemory_read\x18\x07 \x03(\x05\"O\n\x0cScoreRequest\x12#\n\x05texts\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x08\x01\x10@\"\x08r\x06\x10\x01(\x80\x80\x04\x12\x1a\n\x07\x63ontext\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04\"2\n\tTextScore\x12\x15\n\rsurprise_nats\x18\x01 \x01(\x02\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\"K\n\rScoreResponse\x12+\n\x06scores\x18\x01 \x03(\x0b\x32\x1b.ndml.internal.v1.TextScore\x12\r\n\x05model\x18\x02 \x01(\t\"U\n\x0c\x46usionStatus\x12\"\n\x06\x66usion\x18\x01 \x01(\x0e\x32\x12.ndml.v1.FusionWay\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x15\n\x13GetModelInfoRequest\"\xb1\x02\n\x14GetModelInfoResponse\x12\x17\n\x0f\x65mbedding_model\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\x12\n\nmax_tokens\x18\x03 \x01(\x05\x12\x12\n\nchat_model\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06\x66usion\x18\x07 \x03(\x0b\x32\x1e.ndml.internal.v1.FusionStatus\x12\x0e\n\x06scores\x18\x08 \x01(\x08\x12\x16\n\x0e\x63ontext_tokens\x18\t \x01(\x05\x12,\n\x06spaces\x18\n \x03(\x0b\x32\x1c.ndml.internal.v1.JointSpace2\xad\x03\n\nLlmService\x12H\n\x05\x45mbed\x12\x1e.ndml.internal.v1.EmbedRequest\x1a\x1f.ndml.internal.v1.EmbedResponse\x12W\n\nEmbedJoint\x12#.ndml.internal.v1.EmbedJointRequest\x1a$.ndml.internal.v1.EmbedJointResponse\x12S\n\x08Generate\x12!.ndml.internal.v1.GenerateRequest\x1a\".ndml.internal.v1.GenerateResponse0\x01\x12H\n\x05Score\x12\x1e.ndml.internal.v1.ScoreRequest\x1a\x1f.ndml.internal.v1.ScoreResponse\x12]\n\x0cGetModelInfo\x12%.ndml.internal.v1.GetModelInfoRequest\x1a&.ndml.internal.v1.GetModelInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +37,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EMBEDREQUEST'].fields_by_name['texts']._loaded_options = None
   _globals['_EMBEDREQUEST'].fields_by_name['texts']._serialized_options = b'\272H\022\222\001\017\010\001\020\200\002\"\010r\006\020\001(\200\200\004'
+  _globals['_EMBEDJOINTREQUEST'].fields_by_name['space']._loaded_options = None
+  _globals['_EMBEDJOINTREQUEST'].fields_by_name['space']._serialized_options = b'\272H\007r\005\020\001(\200\002'
+  _globals['_EMBEDJOINTREQUEST'].fields_by_name['texts']._loaded_options = None
+  _globals['_EMBEDJOINTREQUEST'].fields_by_name['texts']._serialized_options = b'\272H\017\222\001\014\020@\"\010r\006\020\001(\200\200\004'
+  _globals['_EMBEDJOINTREQUEST'].fields_by_name['contents']._loaded_options = None
+  _globals['_EMBEDJOINTREQUEST'].fields_by_name['contents']._serialized_options = b'\272H\005\222\001\002\020@'
   _globals['_MEMORYENTRY'].fields_by_name['number']._loaded_options = None
   _globals['_MEMORYENTRY'].fields_by_name['number']._serialized_options = b'\272H\004\032\002 \000'
   _globals['_MEMORYENTRY'].fields_by_name['text']._loaded_options = None
@@ -58,30 +65,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCOREREQUEST'].fields_by_name['texts']._serialized_options = b'\272H\021\222\001\016\010\001\020@\"\010r\006\020\001(\200\200\004'
   _globals['_SCOREREQUEST'].fields_by_name['context']._loaded_options = None
   _globals['_SCOREREQUEST'].fields_by_name['context']._serialized_options = b'\272H\006r\004(\200\200\004'
-  _globals['_EMBEDREQUEST']._serialized_start=130
-  _globals['_EMBEDREQUEST']._serialized_end=227
-  _globals['_TEXTEMBEDDING']._serialized_start=229
-  _globals['_TEXTEMBEDDING']._serialized_end=343
-  _globals['_EMBEDRESPONSE']._serialized_start=345
-  _globals['_EMBEDRESPONSE']._serialized_end=447
-  _globals['_MEMORYENTRY']._serialized_start=450
-  _globals['_MEMORYENTRY']._serialized_end=642
-  _globals['_GENERATEREQUEST']._serialized_start=645
-  _globals['_GENERATEREQUEST']._serialized_end=959
-  _globals['_GENERATERESPONSE']._serialized_start=962
-  _globals['_GENERATERESPONSE']._serialized_end=1183
-  _globals['_SCOREREQUEST']._serialized_start=1185
-  _globals['_SCOREREQUEST']._serialized_end=1264
-  _globals['_TEXTSCORE']._serialized_start=1266
-  _globals['_TEXTSCORE']._serialized_end=1316
-  _globals['_SCORERESPONSE']._serialized_start=1318
-  _globals['_SCORERESPONSE']._serialized_end=1393
-  _globals['_FUSIONSTATUS']._serialized_start=1395
-  _globals['_FUSIONSTATUS']._serialized_end=1480
-  _globals['_GETMODELINFOREQUEST']._serialized_start=1482
-  _globals['_GETMODELINFOREQUEST']._serialized_end=1503
-  _globals['_GETMODELINFORESPONSE']._serialized_start=1506
-  _globals['_GETMODELINFORESPONSE']._serialized_end=1765
-  _globals['_LLMSERVICE']._serialized_start=1768
-  _globals['_LLMSERVICE']._serialized_end=2108
+  _globals['_EMBEDREQUEST']._serialized_start=151
+  _globals['_EMBEDREQUEST']._serialized_end=248
+  _globals['_TEXTEMBEDDING']._serialized_start=250
+  _globals['_TEXTEMBEDDING']._serialized_end=364
+  _globals['_EMBEDRESPONSE']._serialized_start=366
+  _globals['_EMBEDRESPONSE']._serialized_end=468
+  _globals['_EMBEDJOINTREQUEST']._serialized_start=470
+  _globals['_EMBEDJOINTREQUEST']._serialized_end=597
+  _globals['_EMBEDJOINTRESPONSE']._serialized_start=599
+  _globals['_EMBEDJOINTRESPONSE']._serialized_end=636
+  _globals['_JOINTSPACE']._serialized_start=638
+  _globals['_JOINTSPACE']._serialized_end=698
+  _globals['_MEMORYENTRY']._serialized_start=701
+  _globals['_MEMORYENTRY']._serialized_end=893
+  _globals['_GENERATEREQUEST']._serialized_start=896
+  _globals['_GENERATEREQUEST']._serialized_end=1210
+  _globals['_GENERATERESPONSE']._serialized_start=1213
+  _globals['_GENERATERESPONSE']._serialized_end=1434
+  _globals['_SCOREREQUEST']._serialized_start=1436
+  _globals['_SCOREREQUEST']._serialized_end=1515
+  _globals['_TEXTSCORE']._serialized_start=1517
+  _globals['_TEXTSCORE']._serialized_end=1567
+  _globals['_SCORERESPONSE']._serialized_start=1569
+  _globals['_SCORERESPONSE']._serialized_end=1644
+  _globals['_FUSIONSTATUS']._serialized_start=1646
+  _globals['_FUSIONSTATUS']._serialized_end=1731
+  _globals['_GETMODELINFOREQUEST']._serialized_start=1733
+  _globals['_GETMODELINFOREQUEST']._serialized_end=1754
+  _globals['_GETMODELINFORESPONSE']._serialized_start=1757
+  _globals['_GETMODELINFORESPONSE']._serialized_end=2062
+  _globals['_LLMSERVICE']._serialized_start=2065
+  _globals['_LLMSERVICE']._serialized_end=2494
 # @@protoc_insertion_point(module_scope)

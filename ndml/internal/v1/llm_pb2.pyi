@@ -3,6 +3,7 @@ import datetime
 from buf.validate import validate_pb2 as _validate_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from ndml.v1 import chat_pb2 as _chat_pb2
+from ndml.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -44,6 +45,32 @@ class EmbedResponse(_message.Message):
     dimension: int
     model: str
     def __init__(self, embeddings: _Optional[_Iterable[_Union[TextEmbedding, _Mapping]]] = ..., dimension: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
+
+class EmbedJointRequest(_message.Message):
+    __slots__ = ("space", "texts", "contents")
+    SPACE_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    CONTENTS_FIELD_NUMBER: _ClassVar[int]
+    space: str
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    contents: _containers.RepeatedCompositeFieldContainer[_types_pb2.Content]
+    def __init__(self, space: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., contents: _Optional[_Iterable[_Union[_types_pb2.Content, _Mapping]]] = ...) -> None: ...
+
+class EmbedJointResponse(_message.Message):
+    __slots__ = ("vectors",)
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    vectors: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, vectors: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class JointSpace(_message.Message):
+    __slots__ = ("name", "dimension", "media")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dimension: int
+    media: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., dimension: _Optional[int] = ..., media: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MemoryEntry(_message.Message):
     __slots__ = ("number", "text", "speaker", "said_at", "embedding", "strength", "superseded")
@@ -138,7 +165,7 @@ class GetModelInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
-    __slots__ = ("embedding_model", "dimension", "max_tokens", "chat_model", "version", "started_at", "fusion", "scores", "context_tokens")
+    __slots__ = ("embedding_model", "dimension", "max_tokens", "chat_model", "version", "started_at", "fusion", "scores", "context_tokens", "spaces")
     EMBEDDING_MODEL_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +175,7 @@ class GetModelInfoResponse(_message.Message):
     FUSION_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SPACES_FIELD_NUMBER: _ClassVar[int]
     embedding_model: str
     dimension: int
     max_tokens: int
@@ -157,4 +185,5 @@ class GetModelInfoResponse(_message.Message):
     fusion: _containers.RepeatedCompositeFieldContainer[FusionStatus]
     scores: bool
     context_tokens: int
-    def __init__(self, embedding_model: _Optional[str] = ..., dimension: _Optional[int] = ..., max_tokens: _Optional[int] = ..., chat_model: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., fusion: _Optional[_Iterable[_Union[FusionStatus, _Mapping]]] = ..., scores: _Optional[bool] = ..., context_tokens: _Optional[int] = ...) -> None: ...
+    spaces: _containers.RepeatedCompositeFieldContainer[JointSpace]
+    def __init__(self, embedding_model: _Optional[str] = ..., dimension: _Optional[int] = ..., max_tokens: _Optional[int] = ..., chat_model: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., fusion: _Optional[_Iterable[_Union[FusionStatus, _Mapping]]] = ..., scores: _Optional[bool] = ..., context_tokens: _Optional[int] = ..., spaces: _Optional[_Iterable[_Union[JointSpace, _Mapping]]] = ...) -> None: ...

@@ -40,6 +40,11 @@ class LlmServiceStub:
                 request_serializer=ndml_dot_internal_dot_v1_dot_llm__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=ndml_dot_internal_dot_v1_dot_llm__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.EmbedJoint = channel.unary_unary(
+                '/ndml.internal.v1.LlmService/EmbedJoint',
+                request_serializer=ndml_dot_internal_dot_v1_dot_llm__pb2.EmbedJointRequest.SerializeToString,
+                response_deserializer=ndml_dot_internal_dot_v1_dot_llm__pb2.EmbedJointResponse.FromString,
+                _registered_method=True)
         self.Generate = channel.unary_stream(
                 '/ndml.internal.v1.LlmService/Generate',
                 request_serializer=ndml_dot_internal_dot_v1_dot_llm__pb2.GenerateRequest.SerializeToString,
@@ -63,6 +68,14 @@ class LlmServiceServicer:
 
     def Embed(self, request, context):
         """Embed turns texts into vectors. Errors: MODEL_UNAVAILABLE, OVERLOADED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EmbedJoint(self, request, context):
+        """EmbedJoint turns texts or contents into vectors of one space of a joint encoder. Errors: FIELD_INVALID, MODEL_UNKNOWN, MODEL_UNAVAILABLE,
+        OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +109,11 @@ def add_LlmServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=ndml_dot_internal_dot_v1_dot_llm__pb2.EmbedRequest.FromString,
                     response_serializer=ndml_dot_internal_dot_v1_dot_llm__pb2.EmbedResponse.SerializeToString,
+            ),
+            'EmbedJoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.EmbedJoint,
+                    request_deserializer=ndml_dot_internal_dot_v1_dot_llm__pb2.EmbedJointRequest.FromString,
+                    response_serializer=ndml_dot_internal_dot_v1_dot_llm__pb2.EmbedJointResponse.SerializeToString,
             ),
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
@@ -141,6 +159,33 @@ class LlmService:
             '/ndml.internal.v1.LlmService/Embed',
             ndml_dot_internal_dot_v1_dot_llm__pb2.EmbedRequest.SerializeToString,
             ndml_dot_internal_dot_v1_dot_llm__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedJoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ndml.internal.v1.LlmService/EmbedJoint',
+            ndml_dot_internal_dot_v1_dot_llm__pb2.EmbedJointRequest.SerializeToString,
+            ndml_dot_internal_dot_v1_dot_llm__pb2.EmbedJointResponse.FromString,
             options,
             channel_credentials,
             insecure,

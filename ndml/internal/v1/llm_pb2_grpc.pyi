@@ -35,6 +35,10 @@ class LlmServiceStub:
     def __new__(cls, channel: _aio.Channel) -> LlmServiceAsyncStub: ...
     Embed: _grpc.UnaryUnaryMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedResponse]
     """Embed turns texts into vectors. Errors: MODEL_UNAVAILABLE, OVERLOADED."""
+    EmbedJoint: _grpc.UnaryUnaryMultiCallable[_llm_pb2.EmbedJointRequest, _llm_pb2.EmbedJointResponse]
+    """EmbedJoint turns texts or contents into vectors of one space of a joint encoder. Errors: FIELD_INVALID, MODEL_UNKNOWN, MODEL_UNAVAILABLE,
+    OVERLOADED.
+    """
     Generate: _grpc.UnaryStreamMultiCallable[_llm_pb2.GenerateRequest, _llm_pb2.GenerateResponse]
     """Generate reads memory, and streams text. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, MODEL_UNKNOWN, FUSION_UNSUPPORTED, OVERLOADED."""
     Score: _grpc.UnaryUnaryMultiCallable[_llm_pb2.ScoreRequest, _llm_pb2.ScoreResponse]
@@ -49,6 +53,10 @@ class LlmServiceAsyncStub(LlmServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embed turns texts into vectors. Errors: MODEL_UNAVAILABLE, OVERLOADED."""
+    EmbedJoint: _aio.UnaryUnaryMultiCallable[_llm_pb2.EmbedJointRequest, _llm_pb2.EmbedJointResponse]  # type: ignore[assignment]
+    """EmbedJoint turns texts or contents into vectors of one space of a joint encoder. Errors: FIELD_INVALID, MODEL_UNKNOWN, MODEL_UNAVAILABLE,
+    OVERLOADED.
+    """
     Generate: _aio.UnaryStreamMultiCallable[_llm_pb2.GenerateRequest, _llm_pb2.GenerateResponse]  # type: ignore[assignment]
     """Generate reads memory, and streams text. Errors: MODEL_NOT_CONFIGURED, MODEL_UNAVAILABLE, MODEL_UNKNOWN, FUSION_UNSUPPORTED, OVERLOADED."""
     Score: _aio.UnaryUnaryMultiCallable[_llm_pb2.ScoreRequest, _llm_pb2.ScoreResponse]  # type: ignore[assignment]
@@ -66,6 +74,16 @@ class LlmServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_llm_pb2.EmbedResponse, _abc.Awaitable[_llm_pb2.EmbedResponse]]:
         """Embed turns texts into vectors. Errors: MODEL_UNAVAILABLE, OVERLOADED."""
+
+    @_abc_1.abstractmethod
+    def EmbedJoint(
+        self,
+        request: _llm_pb2.EmbedJointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_llm_pb2.EmbedJointResponse, _abc.Awaitable[_llm_pb2.EmbedJointResponse]]:
+        """EmbedJoint turns texts or contents into vectors of one space of a joint encoder. Errors: FIELD_INVALID, MODEL_UNKNOWN, MODEL_UNAVAILABLE,
+        OVERLOADED.
+        """
 
     @_abc_1.abstractmethod
     def Generate(

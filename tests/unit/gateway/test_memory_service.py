@@ -233,7 +233,7 @@ async def added_traces(embedding: types_pb2.Embedding | None) -> list[types_pb2.
     trace = types_pb2.MemoryTrace(trace_id=IDS[0], scope=SCOPE, text="x", speaker="u", embedding=embedding)
     mask = FieldMask(paths=["text", "speaker", "embedding"] if embedding else ["text", "speaker"])
     await service(nodes).UpdateMemory(memory_pb2.UpdateMemoryRequest(trace=trace, update_mask=mask), CALL)
-    return [nodes.operations[0].put.traces[0], nodes.operations[1].put.traces[0], nodes.operations[2].update.trace]
+    return [nodes.operations[0].put.traces[0], nodes.operations[1].put.traces[0], nodes.operations[-1].update.trace]
 
 
 async def test_word_vectors_are_made_where_the_vector_is_made() -> None:

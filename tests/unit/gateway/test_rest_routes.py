@@ -300,8 +300,8 @@ def test_openapi_carries_comments_and_limits_of_the_protos() -> None:
     k = schemas["SearchMemoriesRequest"]["properties"]["k"]
     assert (k["minimum"], k["maximum"], k["description"]) == (0, 1000, "How many hits. 0: 10. Limit: 1,000.")
     assert schemas["SearchMemoriesRequest"]["required"] == ["scope"]
-    assert schemas["SearchMemoriesRequest"]["oneOf"] == [{"required": ["text"]}, {"required": ["embedding"]}]
-    assert schemas["NewMemory"]["required"] == ["scope", "text"] and schemas["ChatMessage"]["required"] == ["role"]
+    assert schemas["SearchMemoriesRequest"]["oneOf"] == [{"required": [name]} for name in ("text", "embedding", "content")]
+    assert schemas["NewMemory"]["required"] == ["scope"] and schemas["ChatMessage"]["required"] == ["role"]
     assert schemas["NewMemory"]["properties"]["text"]["maxLength"] == 65536
     assert schemas["NewMemory"]["properties"]["metadata"]["maxProperties"] == 32
     assert schemas["Embedding"]["properties"]["vector"]["maxLength"] == 4 * 21846

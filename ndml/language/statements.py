@@ -115,10 +115,9 @@ _PAST_ASKED = re.compile(
 )
 
 _NOW_ASKED = re.compile(r"\b(?:now|current(?:ly)?|at the moment|at present|these days|nowadays|today|latest|newest|still)\b", re.IGNORECASE)
-_OWN_ASKED = re.compile(
-    r"\b(?:I|my|mine|me|we|our|ours|us)\b(?! (?:mother|father|mum|mom|dad|sister|brother|son|daughter|wife|husband|friend)\b)",
-    re.IGNORECASE,
-)
+_NO_RELATIVE = r"\b(?! (?:mother|father|mum|mom|dad|sister|brother|son|daughter|wife|husband|friend)\b)"
+_OWN_ASKED = re.compile(rf"\b(?:I|my|mine|me|we|our|ours|us){_NO_RELATIVE}", re.IGNORECASE)
+_ALONE_ASKED = re.compile(rf"\b(?:I|my|mine|me){_NO_RELATIVE}", re.IGNORECASE)
 _WAS_ASKED = re.compile(r"\b(?:did|was|were|had)\b", re.IGNORECASE)
 
 
@@ -170,9 +169,10 @@ def asks_what_holds(question: str, *, then: bool = False) -> bool:
     return asks_about_the_asker(asked) or _NOW_ASKED.search(asked) is not None
 
 
-def asks_about_the_asker(question: str) -> bool:
-    """Whether it asks about the one who asks, or what is theirs; not about their relatives."""
-    return _OWN_ASKED.search(question[:2000]) is not None
+def asks_about_the_asker(question: str, *, alone: bool = False) -> bool:
+    """Whether it asks about the one who asks, or what is theirs; not about their relatives. alone: nor about what they share with others:
+    "Where do we meet?" is answered by what one of us does."""
+    return (_ALONE_ASKED if alone else _OWN_ASKED).search(question[:2000]) is not None
 
 
 def _tokens(text: str) -> list[str]:

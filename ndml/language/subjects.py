@@ -16,8 +16,11 @@ _NAMED = re.compile(
     r"(?!\w+ing\b)[A-Z]\w+(?: [A-Z]\w+)?(?: (?:from|at|of|in) [a-z]+)?"
     r"(?:'s [a-z]+(?: [a-z]+)? (?:is|are|was|were)|'s [a-z]+| (?:has|had|was|got|will|does|did|[a-z]{2,}s|[a-z]{2,}ed)\b)(?! my\b)"
 )
+# What they do to the speaker, or are to them, tells of the speaker too: "Bo became my doctor", "Our landlord put the rent up for us".
+_OF_SPEAKER = re.compile(r"\b(?:my|me|our|us)\b", re.IGNORECASE)
 
 
 def about_another(statement: str) -> bool:
     """True where it tells of somebody who is not the speaker: "My sister moved ...", "Greta has ...", "She ...". False where unsure."""
-    return _ANOTHER.match(statement) is not None or _NAMED.match(statement) is not None
+    found = _ANOTHER.match(statement) or _NAMED.match(statement)
+    return found is not None and _OF_SPEAKER.search(statement, found.end()) is None

@@ -260,7 +260,7 @@ class RankingSection(Section):
     speaker: float = Field(1.0, ge=0, le=10, description="What it lifts a memory that the query names who said it.")
     asks: float = Field(0.5, ge=0, le=10, description="What a memory loses for asking something.")
     another: float = Field(
-        0.75, ge=0, le=10, description="What it loses for telling of somebody else where the asker asks about themselves."
+        1.5, ge=0, le=10, description="What it loses for telling of somebody else where the asker asks about themselves."
     )
     slot: float = Field(2.0, ge=0, le=10, description="What it lifts a memory that it tells the very property that is asked for.")
     newest: float = Field(1.0, ge=0, le=1, description="How far a memory moves up to an older one that it replaces. 1: all the way.")

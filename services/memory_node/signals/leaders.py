@@ -24,8 +24,10 @@ READ = 16
 """Leaders whose words are read where a property is asked for."""
 COMPARED = 10
 """Leaders that may take each other's places: an answer's usual length."""
-ALIKE = 0.5
-"""Cosine from which two statements may be about the same thing. Below it other people's statements come in, above it other wordings go."""
+ALIKE, NEARER = 0.6, 0.2
+"""Cosine from which two statements may be about the same thing: less by NEARER where the later answers the question as well as the other,
+by half of that where half as well. One cosine for all lets other facts of the speaker in, or leaves other wordings out."""
+_LEAST = 1e-6
 _STATEMENT_CHARS = 300
 """Longer texts say more than one thing, and reading them takes time."""
 
@@ -35,7 +37,7 @@ class Leaders:
     """m rows, best first: unit vectors [m, d], when they were said [m], their speakers' numbers [m].
 
     apart [m]: they ask something or tell of somebody else, and take no place of one that does not. told [m]: they tell what is asked for,
-    and take each other's places alone.
+    and take each other's places in whatever words.
     """
 
     vectors: F32
@@ -59,9 +61,10 @@ def _told(speaker: str, text: str) -> frozenset[Slot]:
 
 def renewed(score: F32, leaders: Leaders, until: int) -> F32:
     """[m] scores, descending before: each that was said after one that it takes the place of, and until then, has that one's score."""
-    alike = leaders.vectors @ leaders.vectors.T >= ALIKE
+    as_well = np.clip(score / np.maximum(score[:, None], _LEAST), 0, 1)
+    alike = leaders.vectors @ leaders.vectors.T >= ALIKE - NEARER * as_well
     alike &= leaders.apart[:, None] == leaders.apart
-    alike = np.where(leaders.told[:, None] | leaders.told, leaders.told[:, None] & leaders.told, alike)
+    alike |= leaders.told[:, None] & leaders.told
     takes = alike & (leaders.speaker[:, None] == leaders.speaker) & (leaders.said > leaders.said[:, None]) & (leaders.said <= until)
     after = score.copy()
     for place in range(len(score)):  # in their order: one that has taken a place passes it on

@@ -58,7 +58,7 @@ class Spent:
 @dataclass(frozen=True, slots=True)
 class Retrieval:
     """weights: of the signals; priors: beside the cosine. k: hits, candidates: of each signal at least. as_of: the request chooses the
-    time itself, by a filter: what it calls past is what is asked for."""
+    time itself, by a filter: what it calls past is what is asked for, and days that the query names say nothing more."""
 
     memory: Memory
     weights: SignalWeights
@@ -103,9 +103,9 @@ class Retrieval:
             speaker=speaker,
             session=columns.ints("session")[rows],
             asks=evidence.asks(rows),
-            another=evidence.of_another(rows) & asks_about_the_asker(query.text),
+            another=evidence.of_another(rows) & asks_about_the_asker(query.text, alone=True),
             assistant=evidence.assistant(rows),
-            dated=query.said(columns.ints("said_at_us")[rows]),
+            dated=query.said(columns.ints("said_at_us")[rows]) & ~np.bool_(self.as_of),
             named=query.named(speaker, columns.strings) if self.weights.speaker else np.zeros(len(rows), np.bool_),
         )
         shares = fuse(candidates, self.weights)
@@ -140,7 +140,7 @@ class Retrieval:
         """Rows that similarity or words find, where the query names days also the nearest of those that were said then; ascending."""
         memory = self.memory
         _, worded = matches.best(self.candidates, memory.allowed)
-        if not (query.spans and self.weights.date):
+        if not (query.spans and self.weights.date) or self.as_of:
             return np.union1d(near, worded)
         then = query.said(memory.columns.ints("said_at_us"))
         allowed = then if memory.allowed is None else then & memory.allowed

@@ -32,7 +32,8 @@ _WITH_YEAR = re.compile(r"\d{4}|next|this", re.IGNORECASE)
 
 
 class Understood(NamedTuple):
-    """words: content words, each once, with their place among all; terms: theirs. spans: first and last microsecond of what it names."""
+    """terms: of its content words, each once. words: these with their place among all, those of days left out unless there are no others.
+    spans: first and last microsecond of what it names."""
 
     text: str
     words: Sequence[tuple[Word, int]]
@@ -63,16 +64,18 @@ class Understood(NamedTuple):
 
 def understood(text: str, columns: Columns, now_us: int) -> Understood:
     """Years that the query leaves out are those before the owner's newest memory, or before now where that lies ahead."""
-    words = _distinct(content_words(text))
+    words, asked = _distinct(content_words(text)), text[:_READ]
     terms = [term for word, _ in words for term in word.terms]
-    asked = text[:_READ]
     if not _DATED.search(asked):
         return Understood(asked, words, terms, ())
     said = columns.ints("said_at_us")[columns.alive]
     newest = min(now_us, int(said.max())) if len(said) else now_us
     today = (_EPOCH + timedelta(microseconds=newest)).date()
     epoch = _EPOCH.date().toordinal()
-    found = [_past(span, today) for span in dates(asked, today) if _DATED.search(span.text)]
+    named = [span for span in dates(asked, today) if _DATED.search(span.text)]
+    # A day is met in the same words or not at all: every other month, weekday and number is near to its words.
+    words = [each for each in words if not any(span.start <= each[0].start and each[0].end <= span.end for span in named)] or words
+    found = [_past(span, today) for span in named]
     spans = [((first.toordinal() - epoch) * _DAY_US, (last.toordinal() - epoch + 1 + _SLACK_DAYS) * _DAY_US - 1) for first, last in found]
     return Understood(asked, words, terms, spans)
 

@@ -33,6 +33,8 @@ def test_these_tell_of_somebody_else(text: str) -> None:
         "The keys are on the hook.",
         "Climbing is on Friday",
         "Nora is my manager.",
+        "Nora looks after our garden.",
+        "My doctor raised my dose.",
         "Thanks, that helped",
         "",
         "¿Qué?",
@@ -59,6 +61,11 @@ def test_what_holds_is_asked_in_the_present_or_of_a_given_time(question: str, no
 
 def test_a_relative_is_not_the_asker() -> None:
     assert asks_about_the_asker("What is my name?") and not asks_about_the_asker("What is my sister's name?")
+
+
+def test_what_is_shared_is_not_about_the_asker_alone() -> None:
+    assert asks_about_the_asker("Where do we meet?") and not asks_about_the_asker("Where do we meet?", alone=True)
+    assert asks_about_the_asker("Where do I live?", alone=True)
 
 
 @given(st.text(max_size=300))

@@ -41,10 +41,23 @@ def test_what_was_said_after_the_time_that_is_asked_about_takes_no_place() -> No
     assert renewed(SCORE, leaders(), 1).tolist() == [9, 9, 5, 3]
 
 
-def test_who_tells_what_is_asked_for_gives_way_to_such_alone() -> None:
-    assert renewed(SCORE, leaders(told=[True, False, False, True]), ALWAYS).tolist() == [9, 7, 7, 9]
-    apart = np.eye(4, dtype=np.float32)
-    assert renewed(SCORE, leaders(vectors=apart, told=[True, False, False, True]), ALWAYS).tolist() == [9, 7, 5, 9], "however it is worded"
+def test_who_tells_what_is_asked_for_takes_places_however_it_is_worded() -> None:
+    unlike = np.eye(4, dtype=np.float32)
+    assert renewed(SCORE, leaders(vectors=unlike, told=[True, False, False, True]), ALWAYS).tolist() == [9, 7, 5, 9]
+
+
+def test_a_property_that_no_rule_reads_in_the_newer_keeps_nobody_in_front() -> None:
+    assert renewed(SCORE, leaders(told=[True, False, False, False]), ALWAYS).tolist() == [9, 9, 9, 9]
+
+
+def test_the_better_the_newer_answers_the_less_alike_it_has_to_be() -> None:
+    half = np.array([[1, 0], [0.5, 0.75**0.5], [0, 1], [0, 1]], np.float32)  # the second has a cosine of 1/2 to the first
+    told_by_others = leaders(vectors=half, speaker=[1, 1, 2, 3])
+    assert renewed(SCORE, told_by_others, ALWAYS).tolist() == [9, 9, 5, 3], "7 of 9: .44 is enough"
+    few = np.array([9, 2, 1, 1], np.float32)
+    assert renewed(few, told_by_others, ALWAYS).tolist() == few.tolist(), "2 of 9: .56 is wanted"
+    below = np.array([-1, -2, -3, -4], np.float32)
+    assert renewed(below, told_by_others, ALWAYS).tolist() == below.tolist(), "of scores below 0 no share is taken"
 
 
 def test_a_speaker_is_meant_by_i_and_by_name() -> None:

@@ -132,6 +132,13 @@ def test_each_content_word_counts_once_with_its_first_place() -> None:
     assert (understood("what was it of the", NEWEST, NOW_US).words, understood("?!", NEWEST, NOW_US).terms) == ([], [])
 
 
+def test_the_words_of_a_day_are_met_in_the_same_words_alone() -> None:
+    query = understood("Where did Ann sing on 5 March 2023?", NEWEST, NOW_US)
+    assert [word.terms for word, _ in query.words] == [("ann",), ("sing",)]
+    assert list(query.terms) == ["ann", "sing", "5", "march", "2023"]
+    assert [word.terms for word, _ in understood("In March 2023?", NEWEST, NOW_US).words] == [("march",), ("2023",)], "there are no others"
+
+
 @pytest.mark.parametrize("part", ["x", "rain 2023-03-05 ", "5 March ", "猫が好き", "(" * 5, "Ann\n", "\x00", "1.", "in 2 days "])
 def test_a_query_of_any_length_is_read_in_part(part: str) -> None:
     columns = columns_of([row(1, speaker="Ann"), row(2, speaker="(" * 256)])

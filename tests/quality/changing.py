@@ -70,18 +70,19 @@ class Person:
     questions: list[Asked] = field(default_factory=list)
 
 
-def people(count: int, seed: int = 1) -> list[Person]:
-    """`count` users."""
-    return [_person(Random(seed * 1000 + number), f"changing-{number}") for number in range(count)]
+def people(count: int, seed: int = 1, attributes: Sequence[Attribute] | None = None, prefix: str = "changing") -> list[Person]:
+    """`count` users whose names begin with `prefix`; attributes: what they tell of, None: ATTRIBUTES."""
+    told = ATTRIBUTES if attributes is None else attributes
+    return [_person(Random(seed * 1000 + number), f"{prefix}-{number}", told) for number in range(count)]
 
 
-def _person(random: Random, name: str) -> Person:
-    said = [statement for attribute in ATTRIBUTES for statement in _history(random, attribute)]
+def _person(random: Random, name: str, attributes: Sequence[Attribute]) -> Person:
+    said = [statement for attribute in attributes for statement in _history(random, attribute)]
     said += [_at(random, say(random, attribute.others, v=random.choice(attribute.values), whom=random.choice(_OTHERS)), attribute.name)
-             for attribute in ATTRIBUTES]  # fmt: skip
+             for attribute in attributes]  # fmt: skip
     said += [_at(random, say(random, (text,))) for text in random.sample(_SMALL_TALK, len(_SMALL_TALK) // 2)]
     person = Person(name, sorted(said, key=lambda each: each.said_at))
-    for attribute in ATTRIBUTES:
+    for attribute in attributes:
         person.questions += _questions(random, attribute, person.statements)
     return person
 

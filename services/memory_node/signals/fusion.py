@@ -27,6 +27,8 @@ _FORWARD, _BACK = 0.5, 0.4
 _ASIDE, _SAME = 0.25, 0.5
 """Share of it where the link plays no role, and back to what the same speaker said."""
 _BEST_OF_SESSION = 3
+_STEADY = 0.15
+"""Added to the spread of a word's cosines: where all are alike, their noise must not decide."""
 _LEAST_SPREAD = 1e-6
 
 
@@ -110,14 +112,17 @@ def _standard(values: F32) -> F32:
 
 
 def _late(candidates: Candidates) -> tuple[F32, F32]:
-    """[c] how near the query's words come to those of the row, by weight; the same with its neighbours' words."""
+    """[c] how near the query's words come to those of the row, against the other rows, by weight; the same with its neighbours' words."""
     weights = candidates.word_weights / candidates.word_weights.sum()
     distance = np.abs(np.arange(-WIDTH, WIDTH + 1))
     decay = np.where(candidates.around >= 0, _DECAY**distance, 0).astype(np.float32)  # [c, 2 * WIDTH + 1]
-    around = np.maximum(candidates.words[:, candidates.around], 0) * decay  # [w, c, 2 * WIDTH + 1]
+    # Of one word all cosines lie close together, of another far apart: each counts by how far a row stands out.
+    centred = candidates.words - candidates.words.mean(axis=1, keepdims=True)
+    words = centred / (candidates.words.std(axis=1, keepdims=True) + np.float32(_STEADY))
+    around = np.maximum(words[:, candidates.around], 0) * decay  # [w, c, 2 * WIDTH + 1]
     # A word that is near nothing may be below 0; its neighbours must not lift it for that.
-    context = np.maximum(candidates.words, around.max(axis=2))
-    return weights @ candidates.words, weights @ context
+    context = np.maximum(words, around.max(axis=2))
+    return weights @ words, weights @ context
 
 
 def _spread(score: F32, candidates: Candidates) -> F32:

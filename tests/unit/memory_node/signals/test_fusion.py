@@ -56,10 +56,24 @@ def test_a_measured_signal_counts_in_deviations_from_the_mean(name: str) -> None
     np.testing.assert_allclose(shares[name], 2 * standard(values), rtol=1e-5)
 
 
+def apart(words: np.ndarray) -> np.ndarray:
+    """How far each cosine stands out from those of the same word."""
+    return (words - words.mean(axis=1, keepdims=True)) / (words.std(axis=1, keepdims=True) + 0.15)
+
+
 def test_late_interaction_is_the_weighted_mean_over_the_querys_words() -> None:
     words, weights = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]), np.array([3.0, 1.0])
     shares = fuse(candidates(3, words=words, word_weights=weights), NOTHING._replace(late=1.0))
-    np.testing.assert_allclose(shares["late"], standard((weights @ words / 4).tolist()), rtol=1e-5)
+    np.testing.assert_allclose(shares["late"], standard((weights @ apart(words) / 4).tolist()), rtol=1e-5)
+
+
+def test_a_word_counts_by_how_far_a_row_stands_out() -> None:
+    words = np.array([[0.50, 0.60, 0.55, 0.45], [0.60, 0.10, 0.05, 0.05]])
+    late = fuse(candidates(4, words=words, word_weights=[3.0, 1.0]), NOTHING._replace(late=1.0))["late"]
+    assert np.argmax(late) == 1, "by the word that weighs three times as much, though its cosines lie close together"
+    noise = np.array([[0.500, 0.501, 0.500, 0.500], words[1]])
+    late = fuse(candidates(4, words=noise, word_weights=[3.0, 1.0]), NOTHING._replace(late=1.0))["late"]
+    assert np.argmax(late) == 0, "but not where they are all alike"
 
 
 def test_with_its_neighbours_a_row_has_their_words_too() -> None:

@@ -124,6 +124,9 @@ async def test_days_and_speakers_that_a_query_names_count(tmp_path: Path) -> Non
         assert (await texts(node, "ann", "ordinary evening on 5 March 2023", k=1)) == ["ordinary evening"]
         dated = await hits(node, "ann", "what was on 5 March 2023", k=40, explain=True)
         assert [hit.trace.text for hit in dated if any(s.signal == "date" for s in hit.signals)] == ["ordinary evening"]
+        until = {"filter": {"said_at": {"until": timestamp(day + 1)}}}
+        held = await hits(node, "ann", "what was on 5 March 2023", k=40, explain=True, **until)
+        assert held and not any(s.signal == "date" for hit in held for s in hit.signals), "the filter says when: the day adds nothing"
         named = await hits(node, "ann", "what did Cy say", k=40, explain=True)
         assert {hit.trace.speaker for hit in named if any(s.signal == "speaker" for s in hit.signals)} == {"Cy", ""}
 

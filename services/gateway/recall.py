@@ -18,6 +18,7 @@ from ndml.runtime.telemetry import current_traceparent, span
 from ndml.v1 import memory_pb2, types_pb2
 from ndml.wire import error_to_status
 from services.gateway.ports import NOTHING_SEEN, Embedder, Nodes, Seen
+from services.gateway.profiles import wanted_profile
 from services.gateway.scopes import Owner, owner_of
 from services.gateway.tokens import read_consistency_token, write_consistency_token
 from services.gateway.vectors import VectorSpace
@@ -54,7 +55,7 @@ class Recall:
         began = time.perf_counter()
         groups: dict[_Alike, list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
-            groups[_alike(request, call, f"searches[{i}].")].append(i)
+            groups[_alike(request, call, wanted_profile(request, self._nodes.profiles), f"searches[{i}].")].append(i)
         queries, embed_ms = await self._queries(requests, call, lambda i: f"searches[{i}].")
         parts = [(alike, at[start : start + _GROUP]) for alike, at in groups.items() for start in range(0, len(at), _GROUP)]
         found = await asyncio.gather(
@@ -103,6 +104,7 @@ class Recall:
         """Wire bytes of a SearchMemoriesResponse for each of `queries`; all else is as `request` says."""
         with _span(request, call):
             operation = _operation(owner, request, queries, call)
+            operation.search.node_profile = wanted_profile(request, self._nodes.profiles)
             sent = time.perf_counter()
             done = await self._nodes.execute(owner, operation, call, seen=seen, consistency=request.consistency)
             result = done.result
@@ -140,9 +142,10 @@ class _Alike(NamedTuple):
     ancestors: int
     diversity: float
     max_tokens: int
+    node_profile: types_pb2.NodeProfile
 
 
-def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -> _Alike:
+def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, profile: types_pb2.NodeProfile, prefix: str) -> _Alike:
     """`prefix` is the request's path with a dot, or "". Raises FieldInvalid, TenantDenied, ConsistencyTokenInvalid."""
     owner = owner_of(request.scope, call, f"{prefix}scope")
     return _Alike(
@@ -164,6 +167,7 @@ def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -
         request.ancestors,
         request.diversity,
         request.max_tokens,
+        profile,
     )
 
 

@@ -27,6 +27,7 @@ from services.memory_node.ranking import Signals
 from services.memory_node.reader import LoadedRows, Place, Reader, StoredTrace
 from services.memory_node.records import F32, Owner, TraceRow
 from services.memory_node.signals.evidence import Evidence, Said
+from services.memory_node.signals.lexical import LexicalOptions
 from services.memory_node.states import RowSignals, States
 from services.memory_node.validity import Validity
 from services.memory_node.vectors import sentences, words
@@ -45,6 +46,7 @@ class Parts:
     states: States
     familiarity: Callable[[], Familiarity]
     homeostasis: HomeostasisOptions = field(default_factory=HomeostasisOptions)
+    lexical: LexicalOptions = field(default_factory=LexicalOptions)
 
 
 class Partition:
@@ -56,7 +58,7 @@ class Partition:
         self.owner_id = owner_id
         self.index = parts.make_index()
         self.columns = Columns()
-        self.evidence = Evidence(parts.dimension)
+        self.evidence = Evidence(parts.dimension, parts.lexical)
         self.validity = Validity()
         self.states = parts.states.block()
         self.words: DocumentFrequencies | None = None

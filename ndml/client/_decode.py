@@ -152,6 +152,8 @@ def stats(value: types_pb2.SearchStats) -> models.SearchStats:
         lexical_ms=spent.lexical_ms,
         late_ms=spent.late_ms,
         fuse_ms=spent.fuse_ms,
+        node_profile=word(types_pb2.NodeProfile, "NODE_PROFILE_", value.node_profile),
+        confidence=value.confidence if value.HasField("confidence") else None,
     )
 
 

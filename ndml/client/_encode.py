@@ -34,6 +34,13 @@ _MODES = {
     "fast": types_pb2.SEARCH_MODE_FAST,
     "dense": types_pb2.SEARCH_MODE_DENSE,
 }
+_PROFILES = {
+    "": types_pb2.NODE_PROFILE_UNSPECIFIED,
+    "general": types_pb2.NODE_PROFILE_GENERAL,
+    "code": types_pb2.NODE_PROFILE_CODE,
+    "factual": types_pb2.NODE_PROFILE_FACTUAL,
+    "conversational": types_pb2.NODE_PROFILE_CONVERSATIONAL,
+}
 _CONSISTENCIES = {
     "": types_pb2.CONSISTENCY_UNSPECIFIED,
     "one": types_pb2.CONSISTENCY_ONE,
@@ -234,6 +241,13 @@ def mode(value: str) -> types_pb2.SearchMode:
     if text("mode", value) not in _MODES:
         raise FieldInvalid(f"mode must be one of {', '.join(filter(None, _MODES))}; got {value!r}", field="mode")
     return _MODES[value]
+
+
+def node_profile(value: str) -> types_pb2.NodeProfile:
+    """Empty: what the query looks like."""
+    if text("node_profile", value) not in _PROFILES:
+        raise FieldInvalid(f"node_profile must be one of {', '.join(filter(None, _PROFILES))}; got {value!r}", field="node_profile")
+    return _PROFILES[value]
 
 
 def optional(field: str, value: float | None) -> float | None:

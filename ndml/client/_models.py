@@ -196,7 +196,9 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchStats:
-    """How a search went. `partial`: an owner did not answer, hits may be missing. Times in milliseconds, measured by the server."""
+    """How a search went. `partial`: an owner did not answer, hits may be missing. `node_profile`: of the copy that answered, "general" or
+    "code", say. `confidence`: 0 to 1 that the first hits hold what was asked for; None where it is not known: a query by vector, a mode
+    other than "full". Times in milliseconds, measured by the server."""
 
     shards_total: int = 0
     shards_answered: int = 0
@@ -211,6 +213,8 @@ class SearchStats:
     lexical_ms: float = 0.0
     late_ms: float = 0.0
     fuse_ms: float = 0.0
+    node_profile: str = ""
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +292,7 @@ class Query:
     episode: bool = False
     diversity: float = 0.0
     max_tokens: int = 0
+    node_profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)

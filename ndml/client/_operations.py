@@ -110,6 +110,7 @@ class Operations(Administration, Talking):
         episode: bool = False,
         diversity: float = 0.0,
         max_tokens: int = 0,
+        node_profile: str = "",
         consistency_token: str = "",
         **options: Unpack[CallOptions],
     ) -> Unary[SearchResult]:
@@ -121,11 +122,13 @@ class Operations(Administration, Talking):
         `neighbours` (0 to 5) fills Hit.before and Hit.after, `ancestors` (steps, 0 to 5) Hit.ancestors; `episode` fills Hit.episode, and
         neighbours are of the episode then, k is at most 100. `diversity` (0 to 1) puts back
         what is like a hit before it; `max_tokens` bounds the texts of all hits, a token taken for four bytes, and leaves repetitions out.
+        `node_profile` ("code", say): the copy that should answer, where they differ; empty: the one that suits the query.
         Raises FieldInvalid, EmbeddingDimensionMismatch, EmbeddingNotFinite, OwnerUnavailable, DeadlinePassed.
         """
         what = (text, embedding, k, filter, min_score, explain, include_embedding)
         query = Query(*what, weights=weights, include_strength=include_strength, mode=mode)
         query = replace(query, neighbours=neighbours, ancestors=ancestors, episode=episode, diversity=diversity, max_tokens=max_tokens)
+        query = replace(query, node_profile=node_profile)
         request = self._search_request(query, options, consistency_token)
         owners = [(request.scope.tenant, request.scope.user)]
         return Unary(self._call("memory", "SearchMemories", options), request, self._remembering(owners, decode.found))
@@ -388,6 +391,7 @@ class Operations(Administration, Talking):
             episode=query.episode,
             diversity=encode.number("diversity", query.diversity),
             max_tokens=encode.integer("max_tokens", query.max_tokens),
+            node_profile=encode.node_profile(query.node_profile),
             consistency=self._consistency(options),
         )
         vector = encode.embedding("embedding", query.embedding)

@@ -61,10 +61,11 @@ class Placement:
 
     nodes    members and standbys, by node_id
     members  those that take part, whatever their phase
+    profiles node profiles of the members that serve
     epoch    sum of the members' incarnations
     """
 
-    __slots__ = ("_by_id", "_next", "_ring", "epoch", "members", "nodes", "replication_factor")
+    __slots__ = ("_by_id", "_next", "_ring", "epoch", "members", "nodes", "profiles", "replication_factor")
 
     _ring: Ring
     _next: Ring
@@ -72,6 +73,7 @@ class Placement:
     def __init__(self, nodes: Iterable[PlacementNode], replication_factor: int, *, like: Placement | None = None) -> None:
         self.nodes = tuple(sorted(nodes, key=lambda node: node.node_id))
         self.members = tuple(node for node in self.nodes if node.is_member)
+        self.profiles = frozenset(member.record.profile for member in self.members if member.phase in _SERVING)
         self.replication_factor = replication_factor
         self.epoch = epoch_of(member.record for member in self.members)
         self._by_id = {node.node_id: node for node in self.nodes}

@@ -43,6 +43,8 @@ class SuiteOptions:
     """Copies that have a write on disk before it is answered. 0: as the gateway chooses, two of three."""
     zones: Sequence[str] = ()
     """Failure domains, dealt out to memory nodes and to consensus nodes in turn. Empty: all are in one."""
+    profiles: Sequence[str] = ()
+    """Node profiles, dealt out to memory nodes in turn: general, code, factual, conversational. Empty: all are general."""
     llm: bool = True
     """False: no embedding service; writes and searches must bring their vectors."""
     host: str = "127.0.0.1"
@@ -159,6 +161,7 @@ class _Seat:
     metrics_port: int
     rest_port: int = 0
     zone: str = ""
+    profile: str = ""
 
     @property
     def address(self) -> str:
@@ -183,7 +186,8 @@ def _seats(options: SuiteOptions) -> list[_Seat]:
             if role == "gateway":
                 rest_port = usual + 80 if options.usual_ports else next(free)
             zone = options.zones[index % len(options.zones)] if options.zones else ""
-            seats.append(_Seat(name, role, options.hosts.get(name, options.host), port, metrics_port, rest_port, zone))
+            profile = options.profiles[index % len(options.profiles)] if options.profiles and role == "memory-node" else ""
+            seats.append(_Seat(name, role, options.hosts.get(name, options.host), port, metrics_port, rest_port, zone, profile))
     return seats
 
 
@@ -233,6 +237,7 @@ def _own_settings(seat: _Seat, directory: Path, consensus: list[str], members: l
             "STORE__DATA_DIR": str(directory),
             "HEARTBEAT__CONSENSUS": addresses,
             "PLACEMENT__CONSENSUS": addresses,
+            **({"HEARTBEAT__PROFILE": seat.profile} if seat.profile else {}),
         }
     if seat.role == "consensus":
         return {"STORE__DATA_DIR": str(directory), "CLUSTER__MEMBERS": json.dumps(members), "CLUSTER__PEERS": addresses}

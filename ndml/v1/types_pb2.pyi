@@ -61,6 +61,14 @@ class SearchMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SEARCH_MODE_FULL: _ClassVar[SearchMode]
     SEARCH_MODE_FAST: _ClassVar[SearchMode]
     SEARCH_MODE_DENSE: _ClassVar[SearchMode]
+
+class NodeProfile(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NODE_PROFILE_UNSPECIFIED: _ClassVar[NodeProfile]
+    NODE_PROFILE_GENERAL: _ClassVar[NodeProfile]
+    NODE_PROFILE_CODE: _ClassVar[NodeProfile]
+    NODE_PROFILE_FACTUAL: _ClassVar[NodeProfile]
+    NODE_PROFILE_CONVERSATIONAL: _ClassVar[NodeProfile]
 TRACE_KIND_UNSPECIFIED: TraceKind
 TRACE_KIND_EPISODIC: TraceKind
 TRACE_KIND_SEMANTIC: TraceKind
@@ -94,6 +102,11 @@ SEARCH_MODE_UNSPECIFIED: SearchMode
 SEARCH_MODE_FULL: SearchMode
 SEARCH_MODE_FAST: SearchMode
 SEARCH_MODE_DENSE: SearchMode
+NODE_PROFILE_UNSPECIFIED: NodeProfile
+NODE_PROFILE_GENERAL: NodeProfile
+NODE_PROFILE_CODE: NodeProfile
+NODE_PROFILE_FACTUAL: NodeProfile
+NODE_PROFILE_CONVERSATIONAL: NodeProfile
 
 class Scope(_message.Message):
     __slots__ = ("tenant", "user", "agent", "session")
@@ -396,17 +409,21 @@ class StageTimings(_message.Message):
     def __init__(self, embed_ms: _Optional[float] = ..., queue_ms: _Optional[float] = ..., index_ms: _Optional[float] = ..., fetch_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., lexical_ms: _Optional[float] = ..., late_ms: _Optional[float] = ..., fuse_ms: _Optional[float] = ...) -> None: ...
 
 class SearchStats(_message.Message):
-    __slots__ = ("shards_total", "shards_answered", "partial", "timings", "traces_in_scope", "index")
+    __slots__ = ("shards_total", "shards_answered", "partial", "timings", "traces_in_scope", "index", "node_profile", "confidence")
     SHARDS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     SHARDS_ANSWERED_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     TRACES_IN_SCOPE_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
+    NODE_PROFILE_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     shards_total: int
     shards_answered: int
     partial: bool
     timings: StageTimings
     traces_in_scope: int
     index: str
-    def __init__(self, shards_total: _Optional[int] = ..., shards_answered: _Optional[int] = ..., partial: _Optional[bool] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., traces_in_scope: _Optional[int] = ..., index: _Optional[str] = ...) -> None: ...
+    node_profile: NodeProfile
+    confidence: float
+    def __init__(self, shards_total: _Optional[int] = ..., shards_answered: _Optional[int] = ..., partial: _Optional[bool] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., traces_in_scope: _Optional[int] = ..., index: _Optional[str] = ..., node_profile: _Optional[_Union[NodeProfile, str]] = ..., confidence: _Optional[float] = ...) -> None: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -51,6 +51,11 @@ class Nodes(Protocol):
     @property
     def copies_each(self) -> int:
         """How many members hold each owner."""
+        ...
+
+    @property
+    def profiles(self) -> Set[str]:
+        """Node profiles of the members that serve."""
         ...
 
     def export(

@@ -25,6 +25,7 @@ from ndml.runtime.channel import LatencyWindow, hedged
 from ndml.v1 import types_pb2
 from services.gateway.liveness import Liveness
 from services.gateway.ports import NOTHING_SEEN, Copies, Done, Lanes, Seen, Sent
+from services.gateway.profiles import name_of
 from services.gateway.quorum import copies_of, is_erased
 from services.gateway.rounds import in_rounds
 from services.gateway.scopes import Owner
@@ -94,7 +95,7 @@ class Reads:
             operation.want_heads = False
             _ask_for(operation, seen)
             return Done((await self._lanes.send(copies[0], operation, deadline, write=False)).result)
-        owners = self._liveness.ordered(copies)
+        owners = self._liveness.ordered(copies, name_of(operation.search.node_profile))
         action = operation.WhichOneof("action") or ""
         operation.want_heads = action in _AGREED
         wanted = copies_of(consistency, len(owners), 1)

@@ -19,6 +19,7 @@ from ndml.v1 import memory_pb2, types_pb2
 from ndml.wire import error_to_status
 from services.gateway.contents import Contents, in_a_space
 from services.gateway.ports import NOTHING_SEEN, Embedder, Nodes, Seen
+from services.gateway.profiles import wanted_profile
 from services.gateway.scopes import Owner, owner_of
 from services.gateway.tokens import read_consistency_token, write_consistency_token
 from services.gateway.vectors import VectorSpace
@@ -56,7 +57,8 @@ class Recall:
         """
         began = time.perf_counter()
         groups: dict[tuple[_Alike, _Place], list[int]] = defaultdict(list)
-        alikes = [_alike(request, call, f"searches[{i}].") for i, request in enumerate(requests)]
+        profiles = self._nodes.profiles
+        alikes = [_alike(request, call, wanted_profile(request, profiles), f"searches[{i}].") for i, request in enumerate(requests)]
         queries, embed_ms = await self._queries(requests, call, lambda i: f"searches[{i}].")
         for i, (alike, query) in enumerate(zip(alikes, queries, strict=True)):
             groups[alike, query.place].append(i)
@@ -122,6 +124,7 @@ class Recall:
         """Wire bytes of a SearchMemoriesResponse for each of `queries`; all else is as `request` says."""
         with _span(request, call):
             operation = _operation(owner, request, queries, call)
+            operation.search.node_profile = wanted_profile(request, self._nodes.profiles)
             sent = time.perf_counter()
             done = await self._nodes.execute(owner, operation, call, seen=seen, consistency=request.consistency)
             result = done.result
@@ -166,9 +169,10 @@ class _Alike(NamedTuple):
     diversity: float
     max_tokens: int
     include_data: bool
+    node_profile: types_pb2.NodeProfile
 
 
-def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -> _Alike:
+def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, profile: types_pb2.NodeProfile, prefix: str) -> _Alike:
     """`prefix` is the request's path with a dot, or "". Raises FieldInvalid, TenantDenied, ConsistencyTokenInvalid."""
     owner = owner_of(request.scope, call, f"{prefix}scope")
     return _Alike(
@@ -192,6 +196,7 @@ def _alike(request: memory_pb2.SearchMemoriesRequest, call: Call, prefix: str) -
         request.diversity,
         request.max_tokens,
         request.include_data,
+        profile,
     )
 
 

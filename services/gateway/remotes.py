@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence, Set
 from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
@@ -126,6 +126,12 @@ class MemoryNodes:
             return 1
         serving = sum(member.phase in (MemberPhase.ACTIVE, MemberPhase.LEAVING) for member in placement.members)
         return max(1, min(placement.replication_factor, serving))
+
+    @property
+    def profiles(self) -> Set[str]:
+        """See `ports.Nodes`."""
+        placement = self._copies.placement
+        return frozenset() if placement is None else placement.profiles
 
     def export(self, owner: Owner, request: node_pb2.ExportRequest, call: Call) -> AsyncGenerator[node_pb2.ExportResponse, None]:
         """See `ports.Nodes`."""

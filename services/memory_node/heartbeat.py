@@ -31,6 +31,7 @@ from ndml.runtime.log import get_logger
 from ndml.runtime.placement import check_addresses, record_to_proto
 from ndml.runtime.settings import Section
 from ndml.wire import rpc_error_to_ndml
+from services.memory_node.profiles import ProfileName
 
 log = get_logger(__name__)
 
@@ -50,7 +51,9 @@ class HeartbeatSettings(Section):
         1.0, gt=0, description="Between heartbeats (+-10 %, so that nodes do not beat in step): a third of suspect_after_s."
     )
     timeout_s: float = Field(1.0, gt=0, description="A consensus node that takes longer is tried again at the next interval.")
-    profile: str = Field("general", pattern="^(general|code|factual|conversational)$", description="What this node is specialised in.")
+    profile: ProfileName = Field(
+        "general", description="Node profile: chooses analyzers and weights of the ranking; gateways send what fits it here."
+    )
 
     @field_validator("consensus")
     @classmethod

@@ -30,6 +30,7 @@ from services.memory_node.index import AdaptiveIndex, IndexOptions, background_t
 from services.memory_node.partition import Partition, Parts, load_partition
 from services.memory_node.payloads import PayloadCache
 from services.memory_node.ports import NowNs, PlacementView, check_owner
+from services.memory_node.profiles import PROFILES
 from services.memory_node.reader import Reader
 from services.memory_node.reads import Reads
 from services.memory_node.records import Owner
@@ -38,6 +39,7 @@ from services.memory_node.schema import Identity
 from services.memory_node.search import Searcher, SearchOptions
 from services.memory_node.settings import NodeSettings
 from services.memory_node.signals.evidence import evidence_bytes
+from services.memory_node.signals.lexical import LexicalOptions
 from services.memory_node.snapshots import Snapshot
 from services.memory_node.states import States
 from services.memory_node.store import Store
@@ -141,7 +143,8 @@ class Node:
         cache = PayloadCache(settings.payload_cache_bytes)
         dynamics = self._settings.dynamics.options()
         ranking = self._settings.ranking.options(dynamics.competition_strength)
-        options = SearchOptions(node.dimension, node.embedding_model, settings.search_chunk, settings.result_bytes, ranking)
+        own = PROFILES[self._settings.heartbeat.profile]
+        options = SearchOptions(node.dimension, node.embedding_model, settings.search_chunk, settings.result_bytes, ranking, own.number)
         lifecycle = self._settings.lifecycle.options()
         states = States(dynamics.dynamics, lifecycle.lifecycle, self._now_ns)
         gate = self._settings.gate
@@ -152,6 +155,7 @@ class Node:
             states,
             lambda: Familiarity(node.dimension, gate.familiarity_from, gate.familiarity_neurons),
             ranking.homeostasis,
+            LexicalOptions(added=own.added),
         )
         calcium = CalciumTable(dynamics.calcium)
 

@@ -28,6 +28,7 @@ from services.memory_node.ranking import Signals
 from services.memory_node.reader import LoadedRows, Place, Reader, StoredTrace
 from services.memory_node.records import F32, Owner, TraceRow
 from services.memory_node.signals.evidence import Evidence, Said
+from services.memory_node.signals.lexical import LexicalOptions
 from services.memory_node.spaces import Spaces
 from services.memory_node.states import RowSignals, States
 from services.memory_node.told import Told
@@ -48,6 +49,7 @@ class Parts:
     states: States
     familiarity: Callable[[], Familiarity]
     homeostasis: HomeostasisOptions = field(default_factory=HomeostasisOptions)
+    lexical: LexicalOptions = field(default_factory=LexicalOptions)
 
 
 class Partition:
@@ -59,7 +61,7 @@ class Partition:
         self.owner_id = owner_id
         self.index = parts.make_index()
         self.columns = Columns()
-        self.evidence = Evidence(parts.dimension)
+        self.evidence = Evidence(parts.dimension, parts.lexical)
         self.validity = Validity()
         self.told = Told()
         self.spaces = Spaces()

@@ -18,7 +18,17 @@ from ndml.contents import shown, words_of
 from ndml.errors import FieldInvalid, NdmlError
 from ndml.internal.v1.memory_node_pb2 import QueryText, SearchAction
 from ndml.runtime import metrics
-from ndml.v1.types_pb2 import SEARCH_MODE_DENSE, SEARCH_MODE_FAST, Embedding, MemoryTrace, SearchMode, SearchStats, StageTimings
+from ndml.v1.types_pb2 import (
+    NODE_PROFILE_GENERAL,
+    SEARCH_MODE_DENSE,
+    SEARCH_MODE_FAST,
+    Embedding,
+    MemoryTrace,
+    NodeProfile,
+    SearchMode,
+    SearchStats,
+    StageTimings,
+)
 from services.memory_node import episodes, wire
 from services.memory_node.filters import Conditions, conditions
 from services.memory_node.partition import Partition
@@ -62,13 +72,15 @@ class GroupKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """dimension, embedding_model: of the suite. chunk: queries in one matrix search. result_bytes: one search's hits at most."""
+    """dimension, embedding_model: of the suite. chunk: queries in one matrix search. result_bytes: one search's hits at most. profile: the
+    node's."""
 
     dimension: int
     embedding_model: str
     chunk: int
     result_bytes: int
     ranking: RankingOptions
+    profile: NodeProfile = NODE_PROFILE_GENERAL
 
 
 @dataclass(slots=True)
@@ -160,7 +172,8 @@ class Searcher:
 
     def nothing(self, action: SearchAction) -> bytes:
         """The OperationResult of a search where there is nothing."""
-        return wire.search_result([wire.search_response([], b"")] * self._queries(action))
+        stats = SearchStats(node_profile=self._options.profile).SerializeToString()
+        return wire.search_result([wire.search_response([], stats)] * self._queries(action))
 
     def _queries(self, action: SearchAction) -> int:
         """How many queries the action brings; a broken one counts as one, so that it gets its error."""
@@ -246,8 +259,10 @@ class Searcher:
                 timings = StageTimings(queue_ms=queue_ms, index_ms=index_ms, fetch_ms=fetch_ms)
                 timings.lexical_ms, timings.late_ms, timings.fuse_ms = spent.lexical_ms, spent.late_ms, spent.fuse_ms
                 stats = SearchStats(timings=timings, traces_in_scope=chunk.partition.live, index=chunk.partition.index.kind)
+                stats.node_profile = self._options.profile
                 made[queue_ms] = stats.SerializeToString()
-        return [made[queue_ms] for queue_ms in chunk.queue_ms]
+        sure = spent.confidence or [None] * len(chunk.queue_ms)
+        return [made[queue_ms] + _told(each) for queue_ms, each in zip(chunk.queue_ms, sure, strict=True)]
 
     def _find(self, chunk: _Chunk) -> _Found:
         columns, actions = chunk.partition.columns, chunk.actions
@@ -419,6 +434,11 @@ def _vectors_of(chunk: _Chunk, rows: I64) -> F32:
     spaces = chunk.partition.spaces
     vectors = spaces.reconstruct(action.space, found, action.dimension) if action.space else chunk.partition.index.reconstruct(found)
     return vectors.reshape(*rows.shape, -1)
+
+
+def _told(confidence: float | None) -> bytes:
+    """As a part of SearchStats: concatenated messages merge."""
+    return b"" if confidence is None else SearchStats(confidence=confidence).SerializeToString()
 
 
 def _wrong_texts(action: SearchAction, count: int, dimension: int) -> FieldInvalid | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ndml.btsp.calibration import GateProfile, from_json, shipped
 from ndml.btsp.consolidation import ConsolidationOptions
@@ -22,6 +22,7 @@ from services.memory_node.care import CareOptions
 from services.memory_node.heartbeat import HeartbeatSettings
 from services.memory_node.index import IndexOptions
 from services.memory_node.merges import JobOptions
+from services.memory_node.profiles import PROFILES
 from services.memory_node.ranking import RankingOptions, Weights
 from services.memory_node.replication.settings import ReplicationSection
 from services.memory_node.signals.fusion import SignalWeights
@@ -296,3 +297,10 @@ class NodeSettings(ServiceSettings):
     replication: ReplicationSection = Field(default_factory=ReplicationSection, description="Copies of owners on other nodes.")
     heartbeat: HeartbeatSettings = Field(default_factory=HeartbeatSettings, description="Registration with the consensus nodes.")
     engine: EngineSection = Field(default_factory=EngineSection, description="Searches, reads and the memory they may take.")
+
+    @model_validator(mode="after")
+    def _of_profile(self) -> Self:
+        """Weights that nobody set are the node profile's."""
+        preset = PROFILES[self.heartbeat.profile].weights
+        self.ranking = self.ranking.model_copy(update={k: v for k, v in preset.items() if k not in self.ranking.model_fields_set})
+        return self

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from tests.quality.changing import ATTRIBUTES, DENIED, KEPT, MARKED, UNMARKED, Person, people
-from tests.quality.recall import review_phrases, review_words, reviews, task_phrases, task_words, tasks
+from tests.quality.recall import review_phrases, review_words, reviews, symbol_phrases, symbols, task_phrases, task_words, tasks
 from tests.quality.recall.measures import Asked, gain, interval, left_out
 from tests.quality.recall.page import Study, part
 from tests.quality.recall.phrases import Deck, say, wordings
@@ -19,7 +19,7 @@ from tests.quality.recall.rows import REFERENCES, SIGNALS, WAYS, bm25, neighbour
 from tests.quality.recall.sets import Conversation, Question, Turn
 from tests.quality.updates import Outcome
 
-GENERATED = pytest.mark.parametrize("module", [tasks, reviews], ids=["tasks", "reviews"])
+GENERATED = pytest.mark.parametrize("module", [tasks, reviews, symbols], ids=["tasks", "reviews", "symbols"])
 
 
 def stores(module: ModuleType, most: int = 3) -> list[Conversation]:
@@ -67,7 +67,7 @@ def test_questions_over_two_sessions_need_two_sessions(module: ModuleType) -> No
             assert (len(sessions) > 1) == (len(question.evidence) > 1)
 
 
-@pytest.mark.parametrize("module", [task_phrases, review_phrases], ids=["tasks", "reviews"])
+@pytest.mark.parametrize("module", [task_phrases, review_phrases, symbol_phrases], ids=["tasks", "reviews", "symbols"])
 def test_every_kind_of_sentence_has_a_dozen_wordings(module: ModuleType) -> None:
     kinds = {name: value for name, value in vars(module).items() if name.isupper() and name != "CHATTER"}
     assert kinds and {name: wordings(value) for name, value in kinds.items() if wordings(value) < 12} == {}

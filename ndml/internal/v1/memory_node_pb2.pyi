@@ -139,7 +139,7 @@ class PutOutcome(_message.Message):
     def __init__(self, existed: _Optional[bool] = ..., learned_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., gate: _Optional[_Union[_types_pb2.GateDecision, _Mapping]] = ..., duplicate_of: _Optional[str] = ...) -> None: ...
 
 class SearchAction(_message.Message):
-    __slots__ = ("vectors", "k", "agent", "session", "filter", "min_score", "include_embedding", "explain", "weights", "include_strength", "texts", "mode", "neighbours", "ancestors", "diversity", "max_tokens", "episode", "space", "dimension", "include_data")
+    __slots__ = ("vectors", "k", "agent", "session", "filter", "min_score", "include_embedding", "explain", "weights", "include_strength", "texts", "mode", "neighbours", "ancestors", "diversity", "max_tokens", "episode", "space", "dimension", "include_data", "node_profile")
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +160,7 @@ class SearchAction(_message.Message):
     SPACE_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_DATA_FIELD_NUMBER: _ClassVar[int]
+    NODE_PROFILE_FIELD_NUMBER: _ClassVar[int]
     vectors: bytes
     k: int
     agent: str
@@ -180,7 +181,8 @@ class SearchAction(_message.Message):
     space: str
     dimension: int
     include_data: bool
-    def __init__(self, vectors: _Optional[bytes] = ..., k: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ..., texts: _Optional[_Iterable[_Union[QueryText, _Mapping]]] = ..., mode: _Optional[_Union[_types_pb2.SearchMode, str]] = ..., neighbours: _Optional[int] = ..., ancestors: _Optional[int] = ..., diversity: _Optional[float] = ..., max_tokens: _Optional[int] = ..., episode: _Optional[bool] = ..., space: _Optional[str] = ..., dimension: _Optional[int] = ..., include_data: _Optional[bool] = ...) -> None: ...
+    node_profile: _types_pb2.NodeProfile
+    def __init__(self, vectors: _Optional[bytes] = ..., k: _Optional[int] = ..., agent: _Optional[str] = ..., session: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., include_embedding: _Optional[bool] = ..., explain: _Optional[bool] = ..., weights: _Optional[_Union[_types_pb2.RankingWeights, _Mapping]] = ..., include_strength: _Optional[bool] = ..., texts: _Optional[_Iterable[_Union[QueryText, _Mapping]]] = ..., mode: _Optional[_Union[_types_pb2.SearchMode, str]] = ..., neighbours: _Optional[int] = ..., ancestors: _Optional[int] = ..., diversity: _Optional[float] = ..., max_tokens: _Optional[int] = ..., episode: _Optional[bool] = ..., space: _Optional[str] = ..., dimension: _Optional[int] = ..., include_data: _Optional[bool] = ..., node_profile: _Optional[_Union[_types_pb2.NodeProfile, str]] = ...) -> None: ...
 
 class QueryText(_message.Message):
     __slots__ = ("text", "word_vectors")

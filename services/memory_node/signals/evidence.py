@@ -15,7 +15,7 @@ from ndml.language.subjects import about_another
 from services.memory_node.columns import Columns, order_of
 from services.memory_node.signals.arrays import grown
 from services.memory_node.signals.late import WordPool
-from services.memory_node.signals.lexical import Postings
+from services.memory_node.signals.lexical import LexicalOptions, Postings
 from services.memory_node.signals.sessions import Sessions
 from services.memory_node.vectors import word_bytes
 
@@ -44,8 +44,8 @@ class Said(NamedTuple):
 class Evidence:
     """Postings, word vectors, sessions and form of an owner's rows."""
 
-    def __init__(self, dimension: int) -> None:
-        self.postings = Postings()
+    def __init__(self, dimension: int, lexical: LexicalOptions | None = None) -> None:
+        self.postings = Postings(lexical)
         self.words = WordPool(dimension)
         self.sessions = Sessions()
         self._form: NDArray[np.uint8] = np.empty(0, np.uint8)

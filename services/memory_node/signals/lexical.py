@@ -12,7 +12,7 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -29,6 +29,8 @@ U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
 I32 = NDArray[np.int32]
 Scalar = TypeVar("Scalar", bound=np.generic)
+Analyzer = Callable[[str], list[str]]
+"""Terms of a text, in order, repeated as they are."""
 
 _GROWTH = 1.5
 _ARRAY_BYTES = 112  # of the object around an array's data
@@ -53,6 +55,8 @@ class LexicalOptions:
     """Postings that wait unsorted; every query looks through them."""
     segment: int = 1 << 19
     """Postings beyond which segments are not merged any more: bounds how long an append may take."""
+    added: Analyzer | None = None
+    """Terms of a text beside those of its words, in a memory as in a query; None: none."""
 
     def __post_init__(self) -> None:
         if not (self.k1 >= 0 and 0 <= self.b <= 1):
@@ -70,11 +74,11 @@ class TermCounts(NamedTuple):
     counts: U8
 
 
-def counted(texts: Sequence[str]) -> TermCounts:
+def counted(texts: Sequence[str], analyzer: Analyzer = terms) -> TermCounts:
     """Analyse texts; touches nothing, so any thread may do it. A term counts 255 times at most."""
     hashes, counts, lengths, distinct = array("I"), bytearray(), array("I"), array("I")
     for text in texts:
-        found = Counter(_checksums(terms(text)))
+        found = Counter(_checksums(analyzer(text)))
         hashes.extend(found)
         often = max(found.values(), default=0) > _MOST_COUNT
         counts.extend([min(count, _MOST_COUNT) for count in found.values()] if often else found.values())
@@ -189,7 +193,14 @@ class Postings:
     def append(self, texts: Sequence[str]) -> None:
         """Texts as rows len .. len+n-1."""
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            self.append_terms(counted(texts[start : start + _TEXTS_AT_ONCE]))
+            self.append_terms(counted(texts[start : start + _TEXTS_AT_ONCE], self._analyzed))
+
+    def added(self, text: str) -> list[str]:
+        """Terms that a text has here beside those of its words."""
+        return [] if self._options.added is None else self._options.added(text)
+
+    def _analyzed(self, text: str) -> list[str]:
+        return terms(text) + self.added(text)
 
     def append_terms(self, added: TermCounts) -> None:
         """Texts that `counted` analysed, as rows len .. len+n-1. A batch beyond `options.segment` postings becomes one segment."""

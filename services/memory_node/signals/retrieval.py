@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from services.memory_node.filters import Mask
 from services.memory_node.index import AdaptiveIndex
 from services.memory_node.ranking import I64, Ranked, Signals, Weights, priors
 from services.memory_node.records import F32
+from services.memory_node.signals.confidence import LOOKED_AT, confidence
 from services.memory_node.signals.evidence import Evidence
 from services.memory_node.signals.fusion import WIDTH, Candidates, SignalWeights, fuse
 from services.memory_node.signals.late import query_words
@@ -48,11 +49,13 @@ class Memory:
 
 @dataclass(slots=True)
 class Spent:
-    """Milliseconds of a group of queries: looking words up, late interaction, one score out of all."""
+    """Milliseconds of a group of queries: looking words up, late interaction, one score out of all. confidence: of each query, in their
+    order; None where words were not compared."""
 
     lexical_ms: float = 0.0
     late_ms: float = 0.0
     fuse_ms: float = 0.0
+    confidence: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,11 @@ class Retrieval:
         """Best rows [<= k], their cosines and their shares."""
         began = time.perf_counter()
         query = understood(text.text, self.memory.columns, self.memory.now_us)
-        matches = self.memory.evidence.postings.match(query.terms)
+        postings = self.memory.evidence.postings
+        matches = postings.match([*query.terms, *postings.added(text.text)])
         rows, around = self._neighbourhood(self._found(query, matches, vector, near))
         if not len(rows):
+            spent.confidence.append(None)
             return rows, np.empty(0, np.float32), {}
         lexical = matches.of(rows)
         looked_up = time.perf_counter()
@@ -112,7 +117,9 @@ class Retrieval:
         score = np.sum(list(shares.values()), axis=0) if shares else np.zeros(len(rows), np.float32)
         shares |= self._looked_at(query, rows, candidates, score)
         score = np.round(np.sum(list(shares.values()), axis=0), _DECIMALS) if shares else score
-        best = np.lexsort((-columns.ints("said_at_us")[rows], -score))[: self.k]
+        order = np.lexsort((-columns.ints("said_at_us")[rows], -score))
+        best = order[: self.k]
+        spent.confidence.append(confidence(similarities[:, order[:LOOKED_AT]], weights))
         spent.lexical_ms += (looked_up - began) * 1e3
         spent.late_ms += (compared - looked_up) * 1e3
         spent.fuse_ms += (time.perf_counter() - compared) * 1e3

@@ -28,7 +28,7 @@ from tests.quality.recall.measures import Asked, Hits, LeftOut, left_out
 from tests.quality.recall.rows import FULL, REFERENCES, WAYS, Stored, Way, neighbours, offline
 from tests.quality.recall.sets import SETS, SetName, load
 
-_MOST = {"locomo": 10, "tasks": 3, "reviews": 3}
+_MOST = {"locomo": 10, "tasks": 3, "reviews": 3, "symbols": 3}
 _SHIPPED = "as shipped"
 
 
@@ -63,7 +63,7 @@ def _sets(text: str) -> list[SetName]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--conversations", type=int, default=0, help="of each set at most; 0: all")
-    parser.add_argument("--sets", type=_sets, default=list(SETS))
+    parser.add_argument("--sets", type=_sets, default=["locomo", "tasks", "reviews"])
     parser.add_argument("--page", type=Path, help="write it there, and JSON beside it")
     parser.add_argument("--rows", type=int, default=10_000, help="memories in the scope where latency is measured")
     parser.add_argument("--searches", type=int, default=200, help="of each mode, for latency")

@@ -1,4 +1,4 @@
-"""What recall is measured on, in one shape: LoCoMo, an agent's task logs, code review threads. A memory is a turn."""
+"""What recall is measured on, in one shape: LoCoMo, an agent's task logs, code review threads, notes on symbols. A memory is a turn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from tests.quality import locomo
 
-SetName = Literal["locomo", "tasks", "reviews"]
+SetName = Literal["locomo", "tasks", "reviews", "symbols"]
 SETS: tuple[SetName, ...] = get_args(SetName)
 LOCOMO_CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
 
@@ -45,12 +45,14 @@ class Conversation:
 
 def load(name: SetName, most: int) -> list[Conversation]:
     """The first `most` conversations of a set. Raises SystemExit where LoCoMo's file is not there."""
-    from tests.quality.recall import reviews, tasks
+    from tests.quality.recall import reviews, symbols, tasks
 
     if name == "tasks":
         return tasks.stores(most)
     if name == "reviews":
         return reviews.stores(most)
+    if name == "symbols":
+        return symbols.stores(most)
     if not locomo.DATA.is_file():
         raise SystemExit(f"{locomo.DATA} is not there: set NDML_LOCOMO to a LoCoMo file (it is not part of this repository)")
     return [_of_locomo(talk) for talk in locomo.load()[:most]]

@@ -211,8 +211,15 @@ class World:
     refused, the placement is a newer one.
     """
 
-    def __init__(self, owners: int, coming: int = 0, clock: Callable[[], float] | None = None, **quorum: object) -> None:
-        records = [NodeRecord(f"n{i}", f"127.0.0.1:{7000 + i}", "", "general", 1) for i in range(owners)]
+    def __init__(
+        self,
+        owners: int,
+        coming: int = 0,
+        clock: Callable[[], float] | None = None,
+        profiles: Sequence[str] = ("general",),
+        **quorum: object,
+    ) -> None:
+        records = [NodeRecord(f"n{i}", f"127.0.0.1:{7000 + i}", "", profiles[i % len(profiles)], 1) for i in range(owners)]
         records += [NodeRecord(f"j{i}", f"127.0.0.1:{8000 + i}", "", "general", 1, MemberPhase.JOINING) for i in range(coming)]
         self.states = {record.node_id: MemberState.ALIVE for record in records}
         self._records = records

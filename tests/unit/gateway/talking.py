@@ -43,6 +43,7 @@ class Memory:
     """One owner's node: finds `hits`, stores what is put. Failures are raised by the operations to come, one each."""
 
     copies_each = 1
+    profiles: frozenset[str] = frozenset()
 
     def __init__(self, hits: Sequence[memory_pb2.SearchHit] = ()) -> None:
         self.hits = list(hits)

@@ -62,6 +62,7 @@ class Nodes:
         self.consistencies: list[int] = []
         self.closed = 0
         self.copies_each = 1
+        self.profiles = frozenset({"general"})
 
     async def execute(
         self,

@@ -42,6 +42,7 @@ class Nodes:
     """One node that answers each query with the vector that it got, as a trace's id, so that answers can be told apart."""
 
     copies_each = 1
+    profiles: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self.searches: list[pb.SearchAction] = []

@@ -87,6 +87,13 @@ def test_copies_and_zones_are_dealt_out(tmp_path: Path) -> None:
     assert [copies_of(SuiteOptions(memory_nodes=nodes)) for nodes in (1, 2, 3, 5)] == [1, 1, 3, 3]
 
 
+def test_node_profiles_are_dealt_out_to_memory_nodes(tmp_path: Path) -> None:
+    layout = plan(SuiteOptions(data_dir=tmp_path, memory_nodes=3, profiles=["general", "code"]))
+    found = [spec.environment.get("NDML_MEMORY_NODE__HEARTBEAT__PROFILE") for spec in layout.of_role("memory-node")]
+    assert found == ["general", "code", "general"]
+    assert not any("PROFILE" in key for spec in plan(SuiteOptions(data_dir=tmp_path)).processes for key in spec.environment)
+
+
 @pytest.mark.parametrize(
     ("options", "field"),
     [

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ndml.client import Embedding, Kind, Link, LinkType, Memory, NewMemory, Provenance, Scope
+from ndml.client import Content, Embedding, Kind, Link, LinkType, Memory, NewMemory, Provenance, Scope
 from ndml.errors import FieldInvalid, NdmlError
 
 MOST_QUESTIONS = 5_000
@@ -102,6 +102,7 @@ def new_memories(lines: Iterable[str]) -> Iterator[NewMemory]:
                 valid_from=_time(row, "valid_from"),
                 valid_until=_time(row, "valid_until"),
                 links=tuple(_link(link) for link in _as(list, row, "links", [])),
+                contents=tuple(_content(each) for each in _as(list, row, "contents", [])),
             )
 
 
@@ -132,6 +133,7 @@ def memories(lines: Iterable[str]) -> Iterator[Memory]:
                 links=tuple(_link(link) for link in _as(list, row, "links", [])),
                 valid_from=_time(row, "valid_from"),
                 valid_until=_time(row, "valid_until"),
+                contents=tuple(_content(each) for each in _as(list, row, "contents", [])),
             )
 
 
@@ -261,11 +263,23 @@ def _stored_embedding(row: Mapping[str, Any]) -> Embedding | None:
     return Embedding(_bytes(found, "vector"), _as(str, found, "model", ""), _bytes(found, "word_vectors"))
 
 
-def _bytes(found: Mapping[str, Any], name: str) -> bytes:
+def _content(found: Mapping[str, Any]) -> Content:
+    if not isinstance(found, dict):
+        raise FieldInvalid("contents must hold objects, as an export has them", field="contents")
+    embeddings = tuple(
+        Embedding(_bytes(each, "vector"), _as(str, each, "model", ""))
+        for each in _as(list, found, "embeddings", [])
+        if isinstance(each, dict)
+    )
+    uri, text = _as(str, found, "uri", ""), _as(str, found, "text", "")
+    return Content(_as(str, found, "media_type", ""), _bytes(found, "data", "contents"), uri, text, embeddings)
+
+
+def _bytes(found: Mapping[str, Any], name: str, of: str = "embedding") -> bytes:
     try:
         return base64.b64decode(_as(str, found, name, ""), validate=True)
     except ValueError as error:  # binascii.Error is one, and letters beyond ASCII are another
-        raise FieldInvalid(f"embedding.{name} is not base64: {error}", field=f"embedding.{name}") from None
+        raise FieldInvalid(f"{of}.{name} is not base64: {error}", field=f"{of}.{name}") from None
 
 
 def _short(value: float) -> float:

@@ -106,7 +106,13 @@ def memory(trace: types_pb2.MemoryTrace) -> models.Memory:
         siblings=tuple(sibling(each) for each in trace.siblings),
         valid_from=time(trace.valid_from) if trace.HasField("valid_from") else None,
         valid_until=time(trace.valid_until) if trace.HasField("valid_until") else None,
+        contents=tuple(content(each) for each in trace.contents),
     )
+
+
+def content(value: types_pb2.Content) -> models.Content:
+    embeddings = tuple(embedding(each) for each in value.embeddings)
+    return models.Content(value.media_type, value.data, value.uri, value.text, embeddings, value.data_bytes)
 
 
 def sibling(value: types_pb2.TraceSibling) -> models.Sibling:

@@ -12,7 +12,20 @@ from typing import Any
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from ndml.client._dynamics import CreditSpread, Feedback, Link, RankingWeights
-from ndml.client._models import ChatMessage, Embedding, Filter, Memory, NewMemory, Provenance, Range, Sampling, Scope, Tool, ToolCall
+from ndml.client._models import (
+    ChatMessage,
+    Content,
+    Embedding,
+    Filter,
+    Memory,
+    NewMemory,
+    Provenance,
+    Range,
+    Sampling,
+    Scope,
+    Tool,
+    ToolCall,
+)
 from ndml.errors import FieldInvalid
 from ndml.v1 import chat_pb2, memory_pb2, types_pb2
 
@@ -196,6 +209,7 @@ def new_memory(value: NewMemory, default: Scope) -> memory_pb2.NewMemory:
         valid_from=timestamp("memory.valid_from", value.valid_from),
         valid_until=timestamp("memory.valid_until", value.valid_until),
         links=[link(each) for each in value.links],
+        contents=[content("memory.contents", each) for each in value.contents],
     )
 
 
@@ -218,8 +232,21 @@ def trace(value: Memory, owner: Scope) -> types_pb2.MemoryTrace:
         protected=value.protected,
         expires_at=timestamp("expires_at", value.expires_at),
         links=[link(each) for each in value.links],
+        contents=[content("contents", each) for each in value.contents],
         valid_from=timestamp("valid_from", value.valid_from),
         valid_until=timestamp("valid_until", value.valid_until),
+    )
+
+
+def content(field: str, value: Content) -> types_pb2.Content:
+    if not isinstance(value, Content) or not isinstance(value.data, bytes):
+        raise FieldInvalid(f"{field} must hold Content with data in bytes", field=field)
+    return types_pb2.Content(
+        media_type=text(f"{field}.media_type", value.media_type),
+        data=value.data,
+        uri=text(f"{field}.uri", value.uri),
+        text=text(f"{field}.text", value.text),
+        embeddings=[made for each in value.embeddings if (made := embedding(f"{field}.embeddings", each)) is not None],
     )
 
 

@@ -63,11 +63,27 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """What a memory holds beside its text: an image, a recording, a file. At most 8 a memory, together 512 KiB.
+
+    `text` is a caption or transcript; `embeddings` name the space that each is of in `model`. Answers leave `data` out and say in
+    `data_bytes` how much it is; exports have it.
+    """
+
+    media_type: str
+    data: bytes = b""
+    uri: str = ""
+    text: str = ""
+    embeddings: tuple[Embedding, ...] = ()
+    data_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class NewMemory:
     """A memory to be written."""
 
     text: str
-    """What to remember: 1 to 65,536 bytes of UTF-8."""
+    """What to remember: at most 65,536 bytes of UTF-8, empty only where there are contents."""
     speaker: str = ""
     """Who said it; a name or a role such as "user"."""
     said_at: datetime | None = None
@@ -101,6 +117,8 @@ class NewMemory:
     """When it ceased to hold. Default: not known to have."""
     links: Sequence[Link] = ()
     """What it has to do with other memories of the owner: related, supersedes, caused_by, causes or about; at most 16."""
+    contents: tuple[Content, ...] = ()
+    """Images, recordings, files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +148,7 @@ class Memory:
     siblings: tuple[Sibling, ...] = ()
     valid_from: datetime | None = None
     valid_until: datetime | None = None
+    contents: tuple[Content, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ LEFT_ALONE = {
 }
 SHIPPED = {
     "dense": 2.0, "lexical": 1.0, "late": 1.5, "late_context": 3.0, "links": 1.0, "session": 0.3,
-    "date": 3.0, "speaker": 1.0, "asks": 0.5, "another": 0.75, "slot": 2.0, "newest": 1.0,
+    "date": 3.0, "speaker": 1.0, "asks": 0.5, "another": 1.5, "slot": 2.0, "newest": 1.0,
 }  # fmt: skip
 """The memory node's own defaults: where the search for the weights in force begins."""
 _SAME = 2e-3

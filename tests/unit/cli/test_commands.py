@@ -183,7 +183,7 @@ def test_json_keys_of_a_memory_are_stable(ndml: Command) -> None:
     assert list(memory) == [
         "trace_id", "scope", "text", "kind", "speaker", "said_at", "learned_at", "updated_at", "metadata",
         "salience", "provenance", "version", "embedding", "gate", "state", "strength", "protected", "expires_at", "history", "links",
-        "siblings", "valid_from", "valid_until",
+        "siblings", "valid_from", "valid_until", "contents",
     ]  # fmt: skip
     assert memory["scope"] == {"user": "ann", "agent": "", "session": "", "tenant": ""} and memory["kind"] == "episodic"
 

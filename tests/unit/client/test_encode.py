@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import ndml.client
 from ndml.client import (
     ClientOptions,
+    Content,
     Embedding,
     Filter,
     Kind,
@@ -58,6 +59,17 @@ MEMORIES = st.builds(
     embedding=st.none() | st.builds(Embedding, vector=st.binary(min_size=4, max_size=8), model=WORDS, word_vectors=st.binary(max_size=8)),
     protected=st.booleans(),
     expires_at=TIMES,
+    contents=st.lists(
+        st.builds(
+            Content,
+            media_type=WORDS,
+            data=st.binary(max_size=8),
+            uri=WORDS,
+            text=WORDS,
+            embeddings=st.lists(st.builds(Embedding, vector=st.binary(min_size=4, max_size=8), model=WORDS), max_size=2).map(tuple),
+        ),
+        max_size=2,
+    ).map(tuple),
     links=st.lists(st.builds(Link, type=st.sampled_from(LinkType), trace_id=WORDS, weight=UNIT), max_size=2).map(tuple),
 )
 
@@ -231,6 +243,6 @@ def test_what_is_exported_is_what_was_promised() -> None:
         *("LinkType", "Memory", "MemoryStats", "NewMemory", "Placement", "PlacementMember", "Provenance", "Query", "Range"),
         *("RankingWeights", "Reinforced", "Sampling", "Scope", "SearchResult", "SearchStats", "ServiceStatus", "Snapshot", "Strength"),
         "SearchMode",
-        *("TraceEvent", "WriteDecision", "ModelInfo", "Tool", "ToolCall"),
+        *("TraceEvent", "WriteDecision", "ModelInfo", "Tool", "ToolCall", "Content"),
     }  # fmt: skip
     assert all(hasattr(ndml.client, name) for name in ndml.client.__all__)

@@ -45,3 +45,9 @@ async def test_every_call_says_its_consistency_to_the_nodes() -> None:
     await api.ReinforceMemories(memory_pb2.ReinforceMemoriesRequest(scope=SCOPE, feedback=feedback, consistency=word), CALL)
     assert nodes.consistencies == [word] * 9
     assert nodes.operations[7].resolve == pb.ResolveAction(trace_id=IDS[0], sibling_id="a-1")
+
+
+async def test_archived_traces_are_counted_over_the_nodes() -> None:
+    nodes = Nodes(lambda _: pb.OperationResult(stats=memory_pb2.GetMemoryStatsResponse(archived_traces=3)))
+    assert (await service(nodes).GetMemoryStats(memory_pb2.GetMemoryStatsRequest(scope=SCOPE), CALL)).archived_traces == 3
+    assert (await service(nodes).GetMemoryStats(memory_pb2.GetMemoryStatsRequest(), CALL)).archived_traces == 6

@@ -493,9 +493,3 @@ async def test_what_the_node_says_of_a_trace_is_not_the_callers_to_change(name: 
     with pytest.raises(FieldInvalid) as refused:
         await service(Nodes()).UpdateMemory(memory_pb2.UpdateMemoryRequest(trace=trace, update_mask=FieldMask(paths=[name])), CALL)
     assert field_of(refused) == "update_mask"
-
-
-async def test_archived_traces_are_counted_over_the_nodes() -> None:
-    nodes = Nodes(lambda _: pb.OperationResult(stats=memory_pb2.GetMemoryStatsResponse(archived_traces=3)))
-    assert (await service(nodes).GetMemoryStats(memory_pb2.GetMemoryStatsRequest(scope=SCOPE), CALL)).archived_traces == 3
-    assert (await service(nodes).GetMemoryStats(memory_pb2.GetMemoryStatsRequest(), CALL)).archived_traces == 6

@@ -9,6 +9,7 @@ with NdmlClient("127.0.0.1:7700", user="ann") as memory:
 """
 
 from ndml.client._async import AsyncNdmlClient
+from ndml.client._contents import Content, Embedding
 from ndml.client._dynamics import (
     ConsolidationProgress,
     CreditClock,
@@ -31,9 +32,7 @@ from ndml.client._models import (
     ChatMessage,
     Citation,
     ClusterStatus,
-    Content,
     DrainProgress,
-    Embedding,
     Episode,
     Filter,
     Hit,

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2
 from ndml import wire
 from ndml.client import _dynamics as dynamics
 from ndml.client import _models as models
+from ndml.client._contents import Content, Embedding
 from ndml.v1 import admin_pb2, chat_pb2, memory_pb2, model_pb2, types_pb2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -110,9 +111,9 @@ def memory(trace: types_pb2.MemoryTrace) -> models.Memory:
     )
 
 
-def content(value: types_pb2.Content) -> models.Content:
+def content(value: types_pb2.Content) -> Content:
     embeddings = tuple(embedding(each) for each in value.embeddings)
-    return models.Content(value.media_type, value.data, value.uri, value.text, embeddings, value.data_bytes)
+    return Content(value.media_type, value.data, value.uri, value.text, embeddings, value.data_bytes)
 
 
 def sibling(value: types_pb2.TraceSibling) -> models.Sibling:
@@ -262,12 +263,12 @@ def models_listed(response: model_pb2.ListModelsResponse) -> list[models.ModelIn
     ]
 
 
-def embedding(value: types_pb2.Embedding) -> models.Embedding:
-    return models.Embedding(value.vector, value.model, value.word_vectors)
+def embedding(value: types_pb2.Embedding) -> Embedding:
+    return Embedding(value.vector, value.model, value.word_vectors)
 
 
-def embedded(response: model_pb2.EmbedTextsResponse) -> list[models.Embedding]:
-    return [models.Embedding(vector, response.model) for vector in response.embeddings]
+def embedded(response: model_pb2.EmbedTextsResponse) -> list[Embedding]:
+    return [Embedding(vector, response.model) for vector in response.embeddings]
 
 
 def cluster(response: admin_pb2.GetClusterStatusResponse) -> models.ClusterStatus:

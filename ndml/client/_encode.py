@@ -11,11 +11,10 @@ from typing import Any
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
+from ndml.client._contents import Content, Embedding
 from ndml.client._dynamics import CreditSpread, Feedback, Link, RankingWeights
 from ndml.client._models import (
     ChatMessage,
-    Content,
-    Embedding,
     Filter,
     Memory,
     NewMemory,

@@ -14,7 +14,8 @@ from ndml.client import _encode as encode
 from ndml.client import _models as models
 from ndml.client._basics import Basics, owner_of
 from ndml.client._calls import Streamed, Unary
-from ndml.client._models import ChatMessage, Embedding
+from ndml.client._contents import Embedding
+from ndml.client._models import ChatMessage
 from ndml.client._options import CallOptions
 from ndml.client._session import Owner, Tokens
 from ndml.v1 import chat_pb2, model_pb2

@@ -40,6 +40,7 @@ def add(
         Path | None,
         typer.Option("--file", "-f", help="A conversation, one JSON object a line: text, speaker, said_at, session, …", allow_dash=True),
     ] = None,
+    content: opt.Contents = None,
     speaker: opt.Speaker = None,
     said_at: opt.SaidAt = None,
     kind: opt.KindName = None,
@@ -54,14 +55,13 @@ def add(
     valid_until: opt.ValidUntil = None,
     request_id: Annotated[str, typer.Option(help="Makes a repeat safe: the same id writes once.", show_default=False)] = "",
 ) -> None:
-    """Remember a sentence, stdin, or a whole conversation file."""
+    """Remember a sentence, stdin, images and other files, or a whole conversation file."""
     session: Session = context.obj
-    if (file is None) == (not text):
-        raise FieldInvalid("give one of: a text, - for stdin, --file", field="text")
+    if (file is None) == (not (text or content)):
+        raise FieldInvalid("give one of: a text, - for stdin, --content, --file", field="text")
     if file is not None:
-        if protect or any(
-            value is not None for value in (speaker, said_at, kind, label, salience, source, expires_at, ttl, valid_from, valid_until)
-        ):
+        beside = (content, speaker, said_at, kind, label, salience, source, expires_at, ttl, valid_from, valid_until)
+        if protect or any(value is not None for value in beside):
             raise FieldInvalid("with --file these stand in the lines: leave out --speaker, --said-at, --kind, --label, …", field="file")
         add_file(session, file, request_id, deduplicate)
         return
@@ -79,6 +79,7 @@ def add(
             ttl_s=ttl,
             valid_from=opt.time("valid-from", valid_from),
             valid_until=opt.time("valid-until", valid_until),
+            contents=tuple(map(opt.content_of, content or ())),
             deduplicate=deduplicate,
             request_id=request_id,
         )
@@ -91,7 +92,9 @@ def add(
 
 def search(
     context: typer.Context,
-    query: Annotated[str, typer.Argument(help="What to look for, in words.", show_default=False)],
+    query: Annotated[str, typer.Argument(help="What to look for, in words.", show_default=False)] = "",
+    content: opt.SoughtContent = None,
+    space: Annotated[str, typer.Option(help="Joint encoder in whose space to look for contents; docs/recall.md.", show_default=False)] = "",
     k: Annotated[int, typer.Option("-k", help="How many hits at most; limit 1,000.")] = 10,
     min_score: Annotated[float | None, typer.Option(help="Leave out hits below this score.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show each signal's share of the score.")] = False,
@@ -125,6 +128,8 @@ def search(
     with session.client() as client:
         found = client.search(
             query,
+            content=None if content is None else opt.content_of(content),
+            space=space,
             k=k,
             min_score=min_score,
             explain=explain,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import datetime
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ndml.cli.records import time_of
-from ndml.client import Filter, RankingWeights
+from ndml.client import Content, Filter, RankingWeights
 from ndml.errors import FieldInvalid
+
+MOST_CONTENT_BYTES = 262_144
+"""As the proto bounds Content.data."""
 
 TraceId = Annotated[str, typer.Argument(help="Id of the memory: 32 hexadecimal digits, as search and list show it.", show_default=False)]
 Labels = Annotated[list[str] | None, typer.Option("--label", "-l", help="Label as key=value; may be repeated.", metavar="KEY=VALUE")]
@@ -33,7 +37,20 @@ Speakers = Annotated[list[str] | None, typer.Option("--speaker", help="Said by t
 Kinds = Annotated[list[str] | None, typer.Option("--kind", help="Of this kind; may be repeated.")]
 Since = Annotated[str | None, typer.Option("--since", help="Said at this time or after.")]
 Until = Annotated[str | None, typer.Option("--until", help="Said before this time.")]
+Contents = Annotated[
+    list[Path] | None, typer.Option("--content", help="An image, a recording, a file that belongs to it; may be repeated.", exists=True)
+]
+SoughtContent = Annotated[Path | None, typer.Option("--content", help="Look for contents like this image instead of words.", exists=True)]
 File = Annotated[Path, typer.Argument(help="File; - is stdin or stdout.", allow_dash=True)]
+
+
+def content_of(path: Path) -> Content:
+    """A file as a content; its name says what it is. Raises FieldInvalid, OSError."""
+    size = path.stat().st_size
+    if size > MOST_CONTENT_BYTES:
+        raise FieldInvalid(f"{path} has {size:,} bytes, a content at most {MOST_CONTENT_BYTES:,}: make it smaller", field="content")
+    kind, _ = guess_type(path.name)
+    return Content(kind or "application/octet-stream", path.read_bytes(), uri=path.name)
 
 
 def labels_of(pairs: list[str] | None) -> dict[str, str]:

@@ -273,6 +273,9 @@ class Query:
     diversity: float = 0.0
     max_tokens: int = 0
     node_profile: str = ""
+    content: Content | None = None
+    space: str = ""
+    include_data: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from ndml.client._administration import Administration
 from ndml.client._basics import owner_of
 from ndml.client._calls import Call, Page, Streamed, Unary
 from ndml.client._chunks import Chunks
+from ndml.client._contents import Content
 from ndml.client._dynamics import CreditSpread, Feedback, Link, RankingWeights, Reinforced, SearchMode
 from ndml.client._models import Added, Filter, Kind, Memory, NewMemory, Query, Scope, SearchResult
 from ndml.client._options import CallOptions
@@ -37,7 +38,7 @@ class Operations(Administration, Talking):
 
     def add(
         self,
-        text: str,
+        text: str = "",
         *,
         speaker: str = "",
         said_at: datetime | None = None,
@@ -52,11 +53,12 @@ class Operations(Administration, Talking):
         valid_from: datetime | None = None,
         valid_until: datetime | None = None,
         links: Sequence[Link] = (),
+        contents: Sequence[Content] = (),
         deduplicate: bool = False,
         request_id: str = "",
         **options: Unpack[CallOptions],
     ) -> Unary[Added]:
-        """Store one memory; it is on disk and findable when this returns. The fields are those of NewMemory.
+        """Store one memory, of text, contents or both; it is on disk and findable when this returns. The fields are those of NewMemory.
 
         `deduplicate`: where the gate finds that another memory says the same, store nothing and strengthen that one.
         `request_id` (1 to 128 bytes; made up where it is not given) makes a repeat safe: the same id gives the same trace, once.
@@ -66,7 +68,7 @@ class Operations(Administration, Talking):
         scope = self._scope(options)
         what = (text, speaker, said_at, kind, metadata or {}, salience, provenance, embedding)
         new = NewMemory(*what, protected=protected, expires_at=expires_at, ttl_s=ttl_s, valid_from=valid_from, valid_until=valid_until)
-        new = replace(new, links=links)
+        new = replace(new, links=links, contents=tuple(contents))
         request = memory_pb2.AddMemoryRequest(
             request_id=encode.text("request_id", request_id) or uuid4().hex,
             memory=encode.new_memory(new, scope),
@@ -111,10 +113,13 @@ class Operations(Administration, Talking):
         diversity: float = 0.0,
         max_tokens: int = 0,
         node_profile: str = "",
+        content: Content | None = None,
+        space: str = "",
+        include_data: bool = False,
         consistency_token: str = "",
         **options: Unpack[CallOptions],
     ) -> Unary[SearchResult]:
-        """The k memories of the scope (0: 10, at most 1,000) nearest to a text or to a vector, best first.
+        """The k memories of the scope (0: 10, at most 1,000) nearest to a text, to a vector or to a content, best first.
 
         `min_score` leaves out what scores below it; `explain` fills Hit.signals; `agent` and `session` narrow the search; `mode` says how
         to rank ("full", "fast" or "dense"; empty: the server's setting), `weights` what each signal counts; `include_strength` fills
@@ -123,12 +128,14 @@ class Operations(Administration, Talking):
         neighbours are of the episode then, k is at most 100. `diversity` (0 to 1) puts back
         what is like a hit before it; `max_tokens` bounds the texts of all hits, a token taken for four bytes, and leaves repetitions out.
         `node_profile` ("code", say): the copy that should answer, where they differ; empty: the one that suits the query.
+        `content`, an image say, is looked for among contents in the `space` of the model that made its vector, or of the suite's encoder
+        that reads it; a text or vector with `space` too, where that is the space of a joint encoder. `include_data`: with contents' data.
         Raises FieldInvalid, EmbeddingDimensionMismatch, EmbeddingNotFinite, OwnerUnavailable, DeadlinePassed.
         """
         what = (text, embedding, k, filter, min_score, explain, include_embedding)
         query = Query(*what, weights=weights, include_strength=include_strength, mode=mode)
         query = replace(query, neighbours=neighbours, ancestors=ancestors, episode=episode, diversity=diversity, max_tokens=max_tokens)
-        query = replace(query, node_profile=node_profile)
+        query = replace(query, node_profile=node_profile, content=content, space=space, include_data=include_data)
         request = self._search_request(query, options, consistency_token)
         owners = [(request.scope.tenant, request.scope.user)]
         return Unary(self._call("memory", "SearchMemories", options), request, self._remembering(owners, decode.found))
@@ -151,12 +158,14 @@ class Operations(Administration, Talking):
         include_strength: bool = False,
         include_history: bool = False,
         include_siblings: bool = False,
+        include_data: bool = False,
         consistency_token: str = "",
         **options: Unpack[CallOptions],
     ) -> Unary[Memory]:
         """One memory of the owner, an archived one too. Raises TraceNotFound.
 
         `include_siblings`: all contents, where several were written at different nodes at the same time; `resolve` ends that.
+        `include_data`: with the data of its images and other contents.
         """
         scope = self._scope(options)
         request = memory_pb2.GetMemoryRequest(
@@ -167,6 +176,7 @@ class Operations(Administration, Talking):
             include_strength=include_strength,
             include_history=include_history,
             include_siblings=include_siblings,
+            include_data=include_data,
             consistency=self._consistency(options),
         )
         parse = self._remembering([owner_of(scope)], lambda response: decode.memory(response.trace))
@@ -373,8 +383,8 @@ class Operations(Administration, Talking):
     def _search_request(self, query: Query, options: CallOptions, token: str) -> memory_pb2.SearchMemoriesRequest:
         default = self._scope(options)
         scope = Scope(query.user or default.user, query.agent or default.agent, query.session or default.session, default.tenant)
-        if query.text and query.embedding is not None:
-            raise FieldInvalid("a search is by text or by embedding: give one of them", field="query")
+        if bool(query.text) + (query.embedding is not None) + (query.content is not None) > 1:
+            raise FieldInvalid("a search is by text, by embedding or by content: give one of them", field="query")
         request = memory_pb2.SearchMemoriesRequest(
             scope=encode.scope(scope),
             k=encode.integer("k", query.k),
@@ -392,10 +402,14 @@ class Operations(Administration, Talking):
             diversity=encode.number("diversity", query.diversity),
             max_tokens=encode.integer("max_tokens", query.max_tokens),
             node_profile=encode.node_profile(query.node_profile),
+            space=encode.text("space", query.space),
+            include_data=query.include_data,
             consistency=self._consistency(options),
         )
         vector = encode.embedding("embedding", query.embedding)
-        if vector is None:
+        if query.content is not None:
+            request.content.CopyFrom(encode.content("content", query.content))
+        elif vector is None:
             request.text = encode.text("text", query.text)
         else:
             request.embedding.CopyFrom(vector)

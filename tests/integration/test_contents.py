@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import httpx
 import numpy as np
 import pytest
 
+from ndml.client import Content as GivenContent
+from ndml.client import NdmlClient
 from ndml.testing import Suite, SuiteOptions
 from ndml.v1 import memory_pb2, memory_pb2_grpc
 from ndml.v1.types_pb2 import Content, Embedding, Scope
@@ -64,6 +68,25 @@ def test_images_are_found_by_words_that_nobody_wrote_beside_them_and_by_images(s
         assert colours(search(suite, content=Content(media_type="image/png", data=picture(colour, 77)), k=1)) == [colour]
     assert colours(search(suite, text="ferry", k=1)) == ["blue"], "a caption is evidence"
     assert search(suite, text="When was the harbour closed?", k=1).hits[0].trace.text.startswith("The harbour")
+
+
+def test_the_client_and_the_command_line_look_for_images_too(suite: Suite, tmp_path: Path) -> None:
+    shot = tmp_path / "shot.png"
+    shot.write_bytes(picture("red", 21))
+    with NdmlClient(suite.grpc_address, user="cli") as client:
+        command = [sys.executable, "-m", "ndml.cli", "--address", suite.grpc_address, "--user", "cli"]
+        trace_id = subprocess.run([*command, "add", "--content", str(shot)], check=True, capture_output=True, text=True).stdout.strip()
+        client.add("a boat", contents=[GivenContent("image/png", picture("green", 22))])
+        assert client.get(trace_id, include_data=True).contents[0].data == shot.read_bytes()
+        assert client.get(trace_id).contents[0].data_bytes == shot.stat().st_size
+        by_image = client.search(content=GivenContent("image/png", picture("red", 23)), k=1, include_data=True)
+        by_words = client.search("the red boat", space=SPACE, k=1)
+        assert [hit.memory.trace_id for result in (by_image, by_words) for hit in result] == [trace_id] * 2
+        assert by_image[0].memory.contents[0].data == shot.read_bytes() and not by_words[0].memory.contents[0].data
+    found = subprocess.run(
+        [*command, "-o", "json", "search", "--content", str(shot), "-k", "1"], check=True, capture_output=True, text=True
+    )
+    assert trace_id in found.stdout
 
 
 def test_the_json_door_takes_and_gives_bytes_as_base64(suite: Suite) -> None:

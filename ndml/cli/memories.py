@@ -123,8 +123,10 @@ def search(
     until: opt.Until = None,
     valid_at: opt.ValidAt = None,
 ) -> None:
-    """Find the memories nearest to a question."""
+    """Find the memories nearest to a question, or to an image."""
     session: Session = context.obj
+    if bool(query) == (content is not None):
+        raise FieldInvalid("give one of: words, --content", field="query")
     with session.client() as client:
         found = client.search(
             query,

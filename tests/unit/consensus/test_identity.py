@@ -121,7 +121,7 @@ def test_an_address_that_nobody_can_reach_is_refused_at_start(tmp_path: Path) ->
         (ClusterSection, {"replication_factor": 0}, "greater than or equal to 1"),
         (LivenessSection, {"suspect_after_s": 5, "down_after_s": 4}, "must not be less"),
         (HeartbeatSettings, {"consensus": ["h:1", "h:1"]}, "stands twice"),
-        (HeartbeatSettings, {"profile": "poetry"}, "pattern"),
+        (HeartbeatSettings, {"profile": "poetry"}, "Input should be 'general'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(section: type[ClusterSection], values: dict[str, object], says: str) -> None:

@@ -18,9 +18,10 @@ from ndml.language.terms import content_words
 from ndml.runtime.call import Call
 from services.llm.batching import BatchLimits, EmbeddingQueue
 from services.llm.encoder import HuggingFaceEncoder
+from services.llm.joint import JointQueue
 from services.llm.ports import Embedding
 from services.llm.servicer import LlmServicer
-from services.llm.settings import EmbeddingSection
+from services.llm.settings import EmbeddingSection, JointSection
 from services.llm.unconfigured import Unconfigured
 from services.llm.word_vectors import MOST_WORDS, compress, word_spans
 from tests.unit.llm.tiny_models import byte_tokenizer, save_encoder
@@ -189,7 +190,7 @@ class _Placeless:
 
 async def test_word_vectors_go_to_who_asked(minilm: HuggingFaceEncoder) -> None:
     queue = EmbeddingQueue(lambda: minilm, BatchLimits(1, 256, 512, 1 << 20))
-    servicer = LlmServicer(queue, Unconfigured(), "1", 0.0)
+    servicer = LlmServicer(queue, JointQueue(JointSection(), dict, lambda: None), Unconfigured(), "1", 0.0)
     await queue.start()
     try:
         asked = await servicer.Embed(llm_pb2.EmbedRequest(texts=["the red notebook", "of the"], word_vectors=True), Call("/t/T"))

@@ -40,6 +40,10 @@ class SampleServicer:
         await self._do(request.texts[0], call)
         return llm_pb2.EmbedResponse(model=request.texts[0])
 
+    async def EmbedJoint(self, request: llm_pb2.EmbedJointRequest, call: Call) -> llm_pb2.EmbedJointResponse:
+        await self._do(request.texts[0], call)
+        return llm_pb2.EmbedJointResponse()
+
     async def Generate(self, request: llm_pb2.GenerateRequest, call: Call) -> AsyncIterator[llm_pb2.GenerateResponse]:
         for message in request.messages:
             await self._do(message.content, call)

@@ -9,8 +9,6 @@ from ndml.v1.types_pb2 import Content, MemoryTrace
 
 _CONTENTS = b"\xc2\x02"
 """Tag of MemoryTrace.contents: what does not have these bytes has no contents."""
-
-
 _MOST_BYTES = 65_536
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Annotated
 
 import typer
@@ -23,7 +23,7 @@ def status(context: typer.Context) -> None:
     session: Session = context.obj
     with session.client(needs_user=False) as client:
         cluster, placement = client.cluster_status(), client.placement()
-    left = {row.node_id for row in placement.members if row.phase == "left"}
+    left = drained(placement.members)
     session.output.result(
         {"cluster": cluster, "placement": placement},
         _verdict(cluster, placement),
@@ -31,6 +31,11 @@ def status(context: typer.Context) -> None:
         table("=service", "=instance", "=address", "=state", "=version", ">uptime", rows=[_process(row, left) for row in cluster.services]),
         table("=memory node", "=zone", "=state", "=phase", ">memories", ">to take", ">conflicts", "", rows=_members(cluster, placement)),
     )
+
+
+def drained(members: Iterable[PlacementMember]) -> frozenset[str]:
+    """Memory nodes that have left for good: they may be gone, and are missed by nobody."""
+    return frozenset(row.node_id for row in members if row.phase == "left")
 
 
 def _verdict(cluster: ClusterStatus, placement: Placement) -> str:

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ndml import __version__, wire
+from ndml.cli.admin import drained
 from ndml.cli.output import table
 from ndml.cli.session import Session
 from ndml.client import ClusterStatus, NdmlClient, Placement
@@ -106,8 +107,7 @@ def _reflection(channel: grpc.Channel) -> Check:
 def _cluster(client: NdmlClient) -> Iterator[Check]:
     status, silent = _tried(client.cluster_status)
     placement, failure = _tried(lambda: client.placement(user=PROBE_USER))
-    # Who has left for good may be gone, and is missed by nobody.
-    left = frozenset(row.node_id for row in placement.members if row.phase == "left") if failure is None else frozenset()
+    left = drained(placement.members) if failure is None else frozenset()
     if silent is None:
         yield _services(status, left)
         yield _versions(status)

@@ -19,6 +19,13 @@ _NAMED = re.compile(
 # What they do to the speaker, or are to them, tells of the speaker too: "Bo became my doctor", "Our landlord put the rent up for us".
 _OF_SPEAKER = re.compile(r"\b(?:my|me|our|us)\b", re.IGNORECASE)
 
+_ASSISTANTS = frozenset({"assistant", "ai", "bot", "system", "tool"})
+
+
+def is_assistant(speaker: str) -> bool:
+    """True where the speaker is no person but a role, as chat applications name them."""
+    return speaker.casefold() in _ASSISTANTS
+
 
 def about_another(statement: str) -> bool:
     """True where it tells of somebody who is not the speaker: "My sister moved ...", "Greta has ...", "She ...". False where unsure."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ndml.btsp.profile import Stated, profile, told
 from ndml.internal.v1 import memory_node_pb2 as node_pb2
+from ndml.language.subjects import is_assistant
 from ndml.runtime.call import Call
 from ndml.v1 import memory_pb2, types_pb2
 from services.gateway.ports import Nodes
@@ -16,8 +17,6 @@ from services.gateway.tokens import joined, read_consistency_token, write_consis
 MOST_TRACES = 5_000
 """Read for one profile: a second of one core the first time, and some megabytes on the wire."""
 _PAGE, _MOST_PAGES = 1_000, 200
-_ROLES = frozenset({"assistant", "ai", "bot", "system", "tool"})
-"""Speakers that are no people tell nothing of themselves."""
 
 
 class Profile:
@@ -50,8 +49,8 @@ class Profile:
 
 
 def _telling(traces: Sequence[types_pb2.MemoryTrace]) -> list[types_pb2.MemoryTrace]:
-    """Those that tell a property."""
-    return [trace for trace in traces if trace.speaker.casefold() not in _ROLES and told(trace.speaker, trace.text)]
+    """Those that tell a property. An assistant tells nothing of itself."""
+    return [trace for trace in traces if not is_assistant(trace.speaker) and told(trace.speaker, trace.text)]
 
 
 def _properties(traces: Sequence[types_pb2.MemoryTrace]) -> list[memory_pb2.ProfileProperty]:

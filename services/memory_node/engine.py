@@ -241,10 +241,11 @@ class Engine:
 
     def _sort(self, slot: Slot, writes: list[WriteJob], groups: Groups, reads: list[Slot]) -> None:
         self._check(slot)
-        action, brought = slot.action, bringing(slot.operation)
-        if brought and self._awaits(slot.owner, [slot]):
-            return
-        self._residents.check(slot.owner, brought)
+        action = slot.action
+        if brought := bringing(action, slot.operation):
+            if self._awaits(slot.owner, [slot]):
+                return
+            self._residents.check(slot.owner, brought)
         if action == "search":
             groups[slot.owner][group_key(slot.operation.search)].append(slot)
         elif action == "put":

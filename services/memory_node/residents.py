@@ -68,10 +68,9 @@ class Residents:
 
     def check(self, owner: Owner, traces: Sequence[MemoryTrace]) -> None:
         """Raises FieldInvalid, CapacityReached where the vectors of these traces' contents cannot come to the owner's."""
-        if traces:
-            partition = self._partitions.get(owner)
-            spaces, used = (Spaces(), 0) if partition is None else (partition.spaces, partition.nbytes)
-            spaces.check(traces, self._limit_bytes - used)
+        partition = self._partitions.get(owner)
+        spaces, used = (Spaces(), 0) if partition is None else (partition.spaces, partition.nbytes)
+        spaces.check(traces, self._limit_bytes - used)
 
     def all(self) -> list[Partition]:
         """Those in memory, least recently used first."""

@@ -16,7 +16,7 @@ from ndml.errors import CapacityReached, FieldInvalid
 from ndml.internal.v1 import memory_node_pb2 as pb
 from ndml.v1.types_pb2 import MemoryTrace
 from services.memory_node.filters import Mask
-from services.memory_node.records import F32
+from services.memory_node.records import F32, unit_vectors
 from services.memory_node.signals.arrays import grown
 
 I64 = NDArray[np.int64]
@@ -177,9 +177,8 @@ class Spaces:
             raise _other_dimension(name, there[0], dimension, field)
 
 
-def bringing(operation: pb.Operation) -> list[MemoryTrace]:
-    """Traces of a write whose contents have vectors."""
-    action = operation.WhichOneof("action")
+def bringing(action: str | None, operation: pb.Operation) -> list[MemoryTrace]:
+    """Traces of a write whose contents have vectors. action: what the operation asks for."""
     traces = operation.put.traces if action == "put" else (operation.update.trace,) if action == "update" else ()
     return [trace for trace in traces if trace.contents and _vectors(trace)]
 
@@ -196,6 +195,5 @@ def _unit(vector: bytes) -> F32 | None:
     """As a unit vector; None where it has no direction."""
     if not vector or len(vector) % 4:
         return None
-    values = np.frombuffer(vector, "<f4").astype(np.float64)
-    length = float(np.sqrt(values @ values))
-    return (values / length).astype(np.float32) if np.isfinite(length) and length > 0 else None
+    units, errors = unit_vectors([vector], len(vector) // 4)
+    return None if errors else units[0]

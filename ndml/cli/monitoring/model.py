@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from ndml.cli.admin import to_take
+from ndml.cli.admin import drained, to_take
 from ndml.cli.monitoring.rates import Growth, Spread, quantile, spread
 from ndml.cli.monitoring.samples import CPU, RESIDENT, Scrape, bucket, count_of, total
 from ndml.cli.monitoring.sources import Reading, Strengths, Target
@@ -159,7 +159,7 @@ def _verdict(reading: Reading) -> str:
 
 
 def _troubles(reading: Reading) -> Iterator[str]:
-    left = _left(reading)
+    left = drained(reading.members)
     for row in reading.cluster.services if reading.cluster else ():
         if not row.reachable and row.instance not in left:
             yield f"{row.instance or row.address}: {row.error}"
@@ -168,15 +168,10 @@ def _troubles(reading: Reading) -> Iterator[str]:
             yield f"{target.name}: no metrics at {target.host}:{target.port}, {answer}"
 
 
-def _left(reading: Reading) -> frozenset[str]:
-    """Memory nodes that were drained."""
-    return frozenset(row.node_id for row in reading.members if row.phase == "left")
-
-
 def _processes(reading: Reading, grown: Mapping[Target, Growth]) -> Iterator[Process]:
     """Those that the gateway knows, or last knew, then those that were named by hand and are none of them."""
     zones = {row.node_id: row.zone for row in reading.members}
-    left = _left(reading)
+    left = drained(reading.members)
     targets = {target.name: target for target in reading.answers}
     # The gateway that is asked speaks of itself first.
     for number, row in enumerate(reading.services):

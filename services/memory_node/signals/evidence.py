@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndml.language.sentences import spoken
-from ndml.language.subjects import about_another
+from ndml.language.subjects import about_another, is_assistant
 from services.memory_node.columns import Columns, order_of
 from services.memory_node.signals.arrays import grown
 from services.memory_node.signals.late import WordPool
@@ -21,8 +21,6 @@ from services.memory_node.vectors import word_bytes
 
 I64 = NDArray[np.int64]
 
-ASSISTANTS = frozenset({"assistant", "ai", "bot", "system", "tool"})
-"""Speakers that are no people: roles, as chat applications name them."""
 _ASKS, _ASSISTANT, _OF_ANOTHER = 1, 2, 4
 _QUESTION_MARKS = ("?", "？", "؟", "¿")
 _USUAL_WORDS, _USUAL_TERMS_BYTES = 16, 140
@@ -96,5 +94,5 @@ class Evidence:
 
 def _form(said: Said) -> int:
     asks = _ASKS if any(mark in said.text for mark in _QUESTION_MARKS) else 0
-    assistant = _ASSISTANT if said.speaker.casefold() in ASSISTANTS else 0
+    assistant = _ASSISTANT if is_assistant(said.speaker) else 0
     return asks | assistant | (_OF_ANOTHER if about_another(said.text) else 0)

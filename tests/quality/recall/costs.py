@@ -61,16 +61,16 @@ def measure(folder: Path, rows: int, searches: int) -> Part:
     questions = [question for at in range(len(stores[0].questions)) for store in stores for question in store.questions[at : at + 1]]
     part = Part()
     with Suite(options(folder / "full")) as suite:
-        before = _resident(suite)
+        before = resident(suite)
         _add(suite, turns)
-        growth = (_resident(suite) - before) / len(turns)
+        growth = (resident(suite) - before) / len(turns)
         _latencies(suite, questions, searches, part)
         part.tables.append(_bytes(suite, turns, growth))
     part.tables.append(_writing(folder, turns))
     return part
 
 
-def _client(suite: Suite) -> NdmlClient:
+def client_of(suite: Suite) -> NdmlClient:
     return NdmlClient(suite.grpc_address, user=USER, timeout_s=_CHUNK_S)
 
 
@@ -78,16 +78,16 @@ def _add(suite: Suite, turns: Sequence[Turn]) -> float:
     """Seconds that it took."""
     new = [NewMemory(turn.text, speaker=turn.speaker, said_at=turn.said_at, session=turn.session) for turn in turns]
     began = time.perf_counter()
-    with _client(suite) as client:
+    with client_of(suite) as client:
         client.add_many(new)
     return time.perf_counter() - began
 
 
 def _latencies(suite: Suite, questions: Sequence[Question], searches: int, part: Part) -> None:
     texts = [question.text for question in questions]
-    new = _alternate(suite, [[text] for text in texts[: len(MODES) * searches]], shared=False)
+    new = alternate(suite, [[text] for text in texts[: len(MODES) * searches]], shared=False)
     # Asked a second time, the vectors of a query are cached: what is left is the search itself.
-    again = _alternate(suite, [[text] * len(MODES) for text in texts[:searches]], shared=True)
+    again = alternate(suite, [[text] * len(MODES) for text in texts[:searches]], shared=True)
     for mode, most in LIMITS.items():
         ratio, with_text = (timed[mode].p50 / timed[SearchMode.DENSE].p50 for timed in (again, new))
         dense = f"dense {again[SearchMode.DENSE].p50:.2f} ms; with the query's embedding {with_text:.2f} x"
@@ -101,10 +101,10 @@ out of all signals (`fuse`), reading the hits (`fetch`), the whole inside the ga
         part.tables.append(Table(title, note, head, [timed[mode].row(mode, timed[SearchMode.DENSE]) for mode in MODES]))
 
 
-def _alternate(suite: Suite, asked: Sequence[Sequence[str]], *, shared: bool) -> dict[SearchMode, Timed]:
+def alternate(suite: Suite, asked: Sequence[Sequence[str]], *, shared: bool) -> dict[SearchMode, Timed]:
     """Each group of texts in modes that take turns; `shared`: a group is one text for every mode, and embedded beforehand."""
     found = {mode: Timed() for mode in MODES}
-    with _client(suite) as client:
+    with client_of(suite) as client:
         for mode in MODES:
             client.search("what is there to warm up?", mode=mode)
         for number, texts in enumerate(asked):
@@ -121,13 +121,13 @@ def _alternate(suite: Suite, asked: Sequence[Sequence[str]], *, shared: bool) ->
     return found
 
 
-def _resident(suite: Suite) -> int:
+def resident(suite: Suite) -> int:
     """Bytes of the memory node in memory."""
     return sum(int(psutil.Process(suite.process(name).pid).memory_info().rss) for name in suite.names if name.startswith("memory-node"))
 
 
 def _bytes(suite: Suite, turns: Sequence[Turn], growth: float) -> Table:
-    with _client(suite) as client:
+    with client_of(suite) as client:
         sample = [memory.embedding for memory in islice(client.export(include_embedding=True), _SAMPLE)]
         details = {
             name: value for row in client.cluster_status().services for name, value in row.details.items() if "memory" in row.service

@@ -21,28 +21,25 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from statistics import median
 
 import numpy as np
 import psutil
 
-from ndml.client import NdmlClient, NewMemory, Query, SearchMode
+from ndml.client import NewMemory, Query, SearchMode
 from ndml.testing import Suite, SuiteOptions
 from tests.perf.tables import Part, Table, as_markdown
 from tests.quality.embedded import F32, embed
 from tests.quality.made_up import made_up_turns
 from tests.quality.recall import tasks
-from tests.quality.recall.costs import MODES
+from tests.quality.recall.costs import MODES, alternate, client_of, resident
 from tests.quality.recall.measures import DEPTH, Asked
 
-_USER = "scopes"
 _NODE = "memory-node-1"
 _SEEDS = 4000
 """Turns that the model embeds; the others are near one of these."""
 _APART = 0.75
 """How far, as a share of the vector: the cosine of two that came from one turn is about .64."""
 _SESSION = 20  # turns
-_CHUNK_S = 600.0
 _TEXTS_AT_ONCE = 50_000
 _ABOVE = """# Scopes by size
 
@@ -74,20 +71,21 @@ def measure(folder: Path, sizes: Sequence[int], searches: int) -> Part:
     rows: list[tuple[str, ...]] = []
     settings = {"memory-node": {"ENGINE__INDEX_MEMORY_LIMIT": str(16 << 30), "STORE__MAX_TRACES": "2000000"}}
     with Suite(SuiteOptions(data_dir=folder, memory_nodes=1, consensus_nodes=1, settings=settings, log_level="warning")) as suite:
-        bare = _resident(suite)
-        with _client(suite) as client:
+        bare = resident(suite)
+        with client_of(suite) as client:
             added = client.add_many(NewMemory(t.text, speaker=t.speaker, said_at=t.said_at, session=t.session) for t in log.turns)
         at = {each.trace_id: place for place, each in enumerate(added)}
         held = len(log.turns)
         for number, size in enumerate(sizes):
             began = time.perf_counter()
-            with _client(suite) as client:
+            with client_of(suite) as client:
                 client.add_many(filler(size - held, number))
             rate = (size - held) / (time.perf_counter() - began)
             held = size
             recall = [f"{_recall(suite, log, at, mode):.1f}" for mode in MODES]
-            taken = [f"{each:.1f}" for each in _latencies(suite, [question.text for question in log.questions[:searches]])]
-            grown = (_resident(suite) - bare) / held
+            timed = alternate(suite, [[question.text] * len(MODES) for question in log.questions[:searches]], shared=True)
+            taken = [f"{timed[mode].p50:.1f}" for mode in MODES]
+            grown = (resident(suite) - bare) / held
             rows.append((f"{held:,}", *recall, *taken, f"{rate:,.0f}", f"{grown:,.0f}", *_restarted(suite, log.questions[0].text)))
             print(*rows[-1], flush=True)
     head = ("memories", *(f"R@10 {mode}" for mode in MODES), *(f"p50 {mode}" for mode in MODES))
@@ -96,29 +94,12 @@ def measure(folder: Path, sizes: Sequence[int], searches: int) -> Part:
     return Part(tables=[Table("What a scope costs as it grows", note, (*head, *last), rows)])
 
 
-def _client(suite: Suite) -> NdmlClient:
-    return NdmlClient(suite.grpc_address, user=_USER, timeout_s=_CHUNK_S)
-
-
 def _recall(suite: Suite, log: tasks.Conversation, at: dict[str, int], mode: SearchMode) -> float:
     """R@10; a hit that is not of the log counts as none."""
-    with _client(suite) as client:
+    with client_of(suite) as client:
         found = client.search_many(Query(question.text, k=DEPTH, mode=mode) for question in log.questions)
     hits = [[at.get(hit.memory.trace_id, -1) for hit in result] for result in found]
     return float(Asked([log]).measure([hits]).recall[10].mean())
-
-
-def _latencies(suite: Suite, texts: Sequence[str]) -> list[float]:
-    """Median milliseconds of each mode; the vectors of the queries are cached by then."""
-    found: dict[SearchMode, list[float]] = {mode: [] for mode in MODES}
-    with _client(suite) as client:
-        for number, text in enumerate(texts):
-            for step in range(len(MODES)):
-                mode = MODES[(number + step) % len(MODES)]
-                began = time.perf_counter()
-                client.search(text, mode=mode)
-                found[mode].append(1e3 * (time.perf_counter() - began))
-    return [median(found[mode]) for mode in MODES]
 
 
 def _restarted(suite: Suite, text: str) -> tuple[str, str]:
@@ -129,13 +110,9 @@ def _restarted(suite: Suite, text: str) -> tuple[str, str]:
     suite.process(_NODE).start()
     suite.wait_ready(_NODE)
     ready = time.perf_counter()
-    with _client(suite) as client:
+    with client_of(suite) as client:
         client.search(text)
     return f"{ready - began:.1f}", f"{time.perf_counter() - ready:.1f}"
-
-
-def _resident(suite: Suite) -> int:
-    return int(psutil.Process(suite.process(_NODE).pid).memory_info().rss)
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack
@@ -67,8 +67,16 @@ class Operations(Administration, Talking):
         """
         scope = self._scope(options)
         what = (text, speaker, said_at, kind, metadata or {}, salience, provenance, embedding)
-        new = NewMemory(*what, protected=protected, expires_at=expires_at, ttl_s=ttl_s, valid_from=valid_from, valid_until=valid_until)
-        new = replace(new, links=links, contents=tuple(contents))
+        new = NewMemory(
+            *what,
+            protected=protected,
+            expires_at=expires_at,
+            ttl_s=ttl_s,
+            valid_from=valid_from,
+            valid_until=valid_until,
+            links=links,
+            contents=tuple(contents),
+        )
         request = memory_pb2.AddMemoryRequest(
             request_id=encode.text("request_id", request_id) or uuid4().hex,
             memory=encode.new_memory(new, scope),
@@ -133,9 +141,21 @@ class Operations(Administration, Talking):
         Raises FieldInvalid, EmbeddingDimensionMismatch, EmbeddingNotFinite, OwnerUnavailable, DeadlinePassed.
         """
         what = (text, embedding, k, filter, min_score, explain, include_embedding)
-        query = Query(*what, weights=weights, include_strength=include_strength, mode=mode)
-        query = replace(query, neighbours=neighbours, ancestors=ancestors, episode=episode, diversity=diversity, max_tokens=max_tokens)
-        query = replace(query, node_profile=node_profile, content=content, space=space, include_data=include_data)
+        query = Query(
+            *what,
+            weights=weights,
+            include_strength=include_strength,
+            mode=mode,
+            neighbours=neighbours,
+            ancestors=ancestors,
+            episode=episode,
+            diversity=diversity,
+            max_tokens=max_tokens,
+            node_profile=node_profile,
+            content=content,
+            space=space,
+            include_data=include_data,
+        )
         request = self._search_request(query, options, consistency_token)
         owners = [(request.scope.tenant, request.scope.user)]
         return Unary(self._call("memory", "SearchMemories", options), request, self._remembering(owners, decode.found))

@@ -92,23 +92,30 @@ def fuse(candidates: Candidates, weights: SignalWeights) -> dict[str, F32]:
     if weights.session:
         shares["session"] = weights.session * _session(score, candidates)
         score = score + shares["session"]
+    shares |= _marks(candidates, weights, score)
+    return {name: share.astype(np.float32, copy=False) for name, share in shares.items() if getattr(weights, name)}
+
+
+def _marks(candidates: Candidates, weights: SignalWeights, score: F32) -> dict[str, F32]:
+    """Shares of what holds of a row or does not, in standard deviations of the score; none where none of them has a weight."""
+    if not (weights.date or weights.speaker or weights.asks or weights.another):
+        return {}
     deviation = np.float32(score.std())
-    shares["date"] = weights.date * deviation * candidates.dated
-    shares["speaker"] = weights.speaker * deviation * candidates.named
     # To an assistant people tell things by asking: "My sister turns 30, what can I give her?"
     assisted = (candidates.assistant[candidates.around] & (candidates.around >= 0)).any(axis=1)
-    shares["asks"] = -weights.asks * deviation * (candidates.asks & ~assisted)
-    shares["another"] = -weights.another * deviation * candidates.another
-    return {name: share.astype(np.float32) for name, share in shares.items() if getattr(weights, name)}
+    return {
+        "date": weights.date * deviation * candidates.dated,
+        "speaker": weights.speaker * deviation * candidates.named,
+        "asks": -weights.asks * deviation * (candidates.asks & ~assisted),
+        "another": -weights.another * deviation * candidates.another,
+    }
 
 
 def _standard(values: F32) -> F32:
     """`values` in standard deviations from their mean; 0 where they are all alike."""
-    spread = float(values.std())
-    if spread < _LEAST_SPREAD:
-        return np.zeros_like(values)
-    standard: F32 = (values - values.mean()) / np.float32(spread)
-    return standard
+    centred = values - values.mean()
+    spread = float(np.sqrt(centred @ centred / len(centred)))
+    return centred / np.float32(spread) if spread >= _LEAST_SPREAD else np.zeros_like(values)
 
 
 def _late(candidates: Candidates) -> tuple[F32, F32]:

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from ndml.errors import ModelUnavailable
 from services.llm.cores import usable_cores
 from services.llm.model_files import Pooling, SentenceConfig, explained, resolve, sentence_config
+from services.llm.packed import pack
 from services.llm.ports import Embedding, Tokens
 from services.llm.settings import EmbeddingSection
 from services.llm.word_vectors import compress, word_spans
@@ -49,14 +50,16 @@ class HuggingFaceEncoder:
         self.encode(self.tokenize(["warm"]), token_vectors=False)
 
     @classmethod
-    def load(cls, settings: EmbeddingSection) -> HuggingFaceEncoder:
-        """Read weights and tokenizer; takes seconds. Raises ModelUnavailable."""
+    def load(cls, settings: EmbeddingSection, packed: bool = True) -> HuggingFaceEncoder:
+        """Read weights and tokenizer; takes seconds. packed: on a CPU, see `packed.py`. Raises ModelUnavailable."""
         model, source = resolve(settings.model)
         device = pick_device(settings.device, "embedding.device")
         dtype = torch.float16 if settings.half_precision and device.type == "cuda" else torch.float32
         with explained("embedding.model", settings.model):
             tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
             network = AutoModel.from_pretrained(source, dtype=dtype).to(device).eval()
+            if packed:
+                pack(network)
             return cls(model, tokenizer, network, sentence_config(source), device)
 
     @property

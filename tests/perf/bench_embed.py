@@ -3,8 +3,9 @@
     python tests/perf/bench_embed.py [--texts 512] [--rounds 5] [--json FILE]
 
 Bare model: the texts sorted by length, batches of 32, transformers' forward pass and mean pooling with torch's own thread count: what
-sentence-transformers does. Ours: callers that send requests of 8 texts at once, through EmbeddingQueue. Also the latency of one short
-text: alone, and while an import keeps the queue busy. Run it on a quiet machine: OpenMP (bare) suffers more from company than workers do.
+sentence-transformers does. Ours: callers that send requests of 8 texts at once, through EmbeddingQueue, to a model whose layers are packed
+(services/llm/packed.py). Also the latency of one short text: by the bare model on one thread, alone through the queue (by turns), and while
+an import keeps the queue busy. Run it on a quiet machine: OpenMP (bare) suffers more from company than workers do.
 """
 
 from __future__ import annotations
@@ -58,14 +59,16 @@ async def through_queue(queue: EmbeddingQueue, texts: list[str], size: int = 8) 
     return len(texts) / (time.perf_counter() - began)
 
 
-async def latencies(queue: EmbeddingQueue, rounds: int) -> list[float]:
-    """Milliseconds of one short text after the other."""
-    found = []
-    for n in range(rounds):
-        began = time.perf_counter()
-        await queue.embed([f"where did Anna put the notebook number {n}"])
-        found.append(1000 * (time.perf_counter() - began))
-    return found
+async def latency(queue: EmbeddingQueue, number: int) -> float:
+    """Milliseconds of one short text."""
+    began = time.perf_counter()
+    await queue.embed([f"where did Anna put the notebook number {number}"])
+    return 1000 * (time.perf_counter() - began)
+
+
+def bare_latency(encoder: HuggingFaceEncoder, number: int) -> float:
+    """The same by the model alone."""
+    return 1000 / bare(encoder, [f"where did Anna put the notebook number {number}"])
 
 
 async def latencies_under_import(queue: EmbeddingQueue, texts: list[str]) -> list[float]:
@@ -73,24 +76,25 @@ async def latencies_under_import(queue: EmbeddingQueue, texts: list[str]) -> lis
     imports = [asyncio.create_task(queue.embed([f"{k} {t}" for t in texts[:256]])) for k in range(3)]
     found: list[float] = []
     while not all(task.done() for task in imports):
-        found += await latencies(queue, 1)
+        found.append(await latency(queue, len(found)))
     await asyncio.gather(*imports)
     return found
 
 
 async def measure(count: int, rounds: int, settings: EmbeddingSection) -> dict[str, float]:
-    encoder = HuggingFaceEncoder.load(settings)
+    encoder, plain = HuggingFaceEncoder.load(settings), HuggingFaceEncoder.load(settings, packed=False)
     limits = BatchLimits(settings.workers, settings.batch_tokens, settings.queue_texts, settings.max_token_vector_bytes)
     queue = EmbeddingQueue(lambda: encoder, limits, torch_threads(settings.torch_threads))
     await queue.start()
     texts = make_texts(count)
     torch.set_num_threads(usable_cores())
-    bare(encoder, texts[:64])
+    bare(plain, texts[:64])
     await through_queue(queue, texts[:64])
-    pairs = [(bare(encoder, texts), await through_queue(queue, texts)) for _ in range(rounds)]
+    pairs = [(bare(plain, texts), await through_queue(queue, texts)) for _ in range(rounds)]
     torch.set_num_threads(1)
-    one_thread = bare(encoder, texts)
-    alone, busy = await latencies(queue, 50), await latencies_under_import(queue, texts)
+    one_thread = bare(plain, texts)
+    single = [(bare_latency(plain, n), await latency(queue, n)) for n in range(50)]
+    busy = await latencies_under_import(queue, texts)
     await queue.stop()
     tokens = [len(t.ids) for t in encoder.tokenize(texts)]
     return {
@@ -100,7 +104,8 @@ async def measure(count: int, rounds: int, settings: EmbeddingSection) -> dict[s
         "bare_one_thread_texts_per_s": one_thread,
         "service_texts_per_s": statistics.median(s for _, s in pairs),
         "ratio": statistics.median(s / b for b, s in pairs),
-        "one_text_ms_p50": statistics.median(alone),
+        "bare_one_text_ms_p50": statistics.median(b for b, _ in single),
+        "one_text_ms_p50": statistics.median(o for _, o in single),
         "one_text_during_import_ms_p50": statistics.median(busy),
     }
 

@@ -237,7 +237,7 @@ class Bench:
 
     def add_texts(self) -> Row:
         """Adding texts (the llm service embeds) against the bare model's batched rate."""
-        encoder = HuggingFaceEncoder.load(EmbeddingSection())
+        encoder = HuggingFaceEncoder.load(EmbeddingSection(), packed=False)
         rates, bare = [], []
         for round_ in range(self.rounds):
             texts = [f"{text} (round {round_})" for text in bench_embed.make_texts(768)]

@@ -24,6 +24,7 @@ from ndml.v1 import admin_pb2, admin_pb2_grpc
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMPOSE_FILE = ROOT / "deploy" / "compose.yaml"
 IMAGES = ("gateway", "consensus", "memory-node", "llm")
+GPU_IMAGES = ("memory-node-gpu", "llm-gpu")
 GATEWAYS = ("gateway", "gateway-2")
 TAG = os.environ.get("NDML_TAG", __version__)
 # Two cores that others use: the llm service loads torch and two models, everything else takes a second or two.
@@ -45,13 +46,18 @@ def missing() -> str:
         return "no docker daemon answers: scripts/dockerd_in_vm.sh start DIR, then export DOCKER_HOST as it says"
     if not _compose_command():
         return "docker compose is not installed: apt-get install docker-compose"
-    absent = [name for name in IMAGES if subprocess.run(["docker", "image", "inspect", image(name)], capture_output=True).returncode]
+    absent = [name for name in IMAGES if not built(image(name))]
     return f"images are not built: {', '.join(map(image, absent))}; make images" if absent else ""
 
 
 def image(service: str) -> str:
     """Name and tag of a service's image, as `make images` gives it."""
     return f"ndml-{service}:{TAG}"
+
+
+def built(name: str) -> bool:
+    """Whether the daemon has an image of this name."""
+    return docker("image", "inspect", name, check=False).returncode == 0
 
 
 def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

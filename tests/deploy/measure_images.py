@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ndml.client import ClientOptions
-from tests.deploy.containers import IMAGES, ROOT, Containers, docker, image, inspect, missing, running
+from tests.deploy.containers import GPU_IMAGES, IMAGES, ROOT, Containers, built, docker, image, inspect, missing, running
 from tests.deploy.load import CALLERS, PATIENT, Load
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -25,13 +25,13 @@ BETWEEN = {"llm": 0}
 
 
 def sizes() -> list[list[str]]:
-    """Image, size, its layers above the base, user, what it runs."""
+    """Image, size, its layers above the base, user; of the GPU variants those that are built."""
     rows = []
-    for service in IMAGES:
-        found = inspect(image(service), "image")
-        layers = [int(size) for size in docker("history", "--human=false", "--format", "{{.Size}}", image(service)).stdout.split()]
+    for name in [*map(image, IMAGES), *(name for name in map(image, GPU_IMAGES) if built(name))]:
+        found = inspect(name, "image")
+        layers = [int(size) for size in docker("history", "--human=false", "--format", "{{.Size}}", name).stdout.split()]
         base = layers[-1]
-        rows.append([image(service), f"{found['Size'] / 1e6:.0f} MB", f"{(found['Size'] - base) / 1e6:.0f} MB", found["Config"]["User"]])
+        rows.append([name, f"{found['Size'] / 1e6:.0f} MB", f"{(found['Size'] - base) / 1e6:.0f} MB", found["Config"]["User"]])
     return rows
 
 

@@ -1,9 +1,9 @@
 """Chats through the whole suite with the boxed model, beside the bare model in the same run: `make bench-chat`, or
 
-    python -m tests.perf.bench_chat [--parts overhead load naive shared] [--seconds 5] [--rounds 3] [--markdown FILE] [--json FILE]
+    python -m tests.perf.bench_chat [--parts overhead load naive shared floor] [--seconds 5] [--rounds 3] [--markdown FILE] [--json FILE]
 
 overhead: one caller asks four doors in turn. load: 1, 16 and 64 callers. naive: the llm service's batches and transformers' own generate,
-in this process. shared: a system text that all users share, kept and not kept. Four minutes.
+in this process. shared: a system text that all users share, kept and not kept. floor: the models' passes alone. Four minutes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from services.llm.local_model import LocalModel
 from services.llm.models import torch_threads
 from services.llm.settings import ChatSection
 from tests.perf import bench_generate
+from tests.perf.chat_floor import floor
 from tests.perf.chat_load import (
     CHAT,
     GENERATE,
@@ -53,7 +54,7 @@ from tests.perf.chat_load import (
 from tests.perf.tables import Part, Row, Table, as_json, as_markdown
 from tests.unit.llm.tiny_models import CHATML, save_endless
 
-PARTS = ("overhead", "load", "naive", "shared")
+PARTS = ("overhead", "load", "naive", "shared", "floor")
 CALLERS = (1, 16, 64)
 _PROMPT_TOKENS = 150
 _WARM_S = 2.0
@@ -248,6 +249,8 @@ def run(options: argparse.Namespace) -> list[Part]:
             parts.append(_told(naive(model, options.seconds, options.rounds)))
         if "shared" in options.parts:
             parts.append(_told(shared(Path(folder) / "stand-in", options.seconds, options.rounds)))
+        if "floor" in options.parts:
+            parts.append(floor(model, _PROMPT_TOKENS, psutil.cpu_count() or 1, 4 * options.rounds + 1))
     return parts
 
 

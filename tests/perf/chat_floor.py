@@ -20,10 +20,10 @@ from tests.perf.tables import Part, Table
 
 ALONE, TOGETHER = 1, 64
 _READ_TOGETHER = 16  # prompts of a pass: more of them are no faster
-_NOTE = """One thread, no service: the embedder (packed) and transformers' own passes of the chat model, medians of {rounds} runs, ms for each
-chat. {together} at once: questions in one batch, prompts read {read} at a time, steps of all together. Nothing of gRPC, search, prompt, text or
-stream is in it: what the other processes take stands in the table above. The last column is what {cores} cores could answer that do these
-passes and nothing else."""
+_NOTE = """One thread, no service: the embedder (packed) and transformers' own passes of the chat model, medians of {rounds} runs, ms
+for each chat. {together} at once: questions in one batch, prompts read {read} at a time, steps of all together. Nothing of gRPC, search,
+prompt, text or stream is in it: what the other processes take stands in the table above. The last column is what {cores} cores could
+answer that do these passes and nothing else."""
 
 
 def _ms(work: Callable[[], object], rounds: int) -> float:

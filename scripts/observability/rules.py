@@ -192,6 +192,22 @@ _SERVICES = (
         "A call ended in INTERNAL: a bug. The log line rpc_fault has the stack, and its trace id the way there.",
     ),
     Alert(
+        "NdmlCertificateEnds",
+        "min by (namespace, job, certificate) (ndml_tls_certificate_expiry_timestamp_seconds) - time() < 14 * 86400",
+        "15m",
+        "critical",
+        "A certificate ({{ $labels.certificate }}) of {{ $labels.job }} ends in {{ $value | humanizeDuration }}",
+        "Renewing was due two weeks ago where tls.certManager makes them. When it ends no service talks to this one.",
+    ),
+    Alert(
+        "NdmlDiscoveryLost",
+        "ndml_discovery_following == 0",
+        "15m",
+        "warning",
+        "{{ $labels.instance }} does not hear of changes of {{ $labels.service }}",
+        "The API server is away or refuses: replicas known last are used, and new ones get no calls.",
+    ),
+    Alert(
         "NdmlVersionsDiffer",
         "count by (namespace) (count by (namespace, version) (ndml_build_info)) > 1",
         "1h",

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), ROOT / "examples/curl.md"])
+_READMES = ("deploy/helm/ndml/README.md", "deploy/k8s/README.md", "services/*/README.md", "examples/clients/**/README.md")
+PAGES = sorted(
+    [
+        *(ROOT / "docs").rglob("*.md"),
+        *ROOT.glob("*.md"),
+        ROOT / "examples/curl.md",
+        *(page for each in _READMES for page in ROOT.glob(each)),
+    ]
+)
 SHELL = frozenset({"bash", "sh", "console"})
 PROGRAMS = frozenset({"ndml", "make", "python", "python3", "helm", "kubectl", "docker", "pip", "curl", "eval", "kind"})
 """A block without a language is one of commands where its first word is one of these."""

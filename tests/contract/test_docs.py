@@ -9,16 +9,20 @@ import ast
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import typer.main
 import yaml
 
 from ndml.cli.app import app
+from ndml.runtime.settings import load_settings
+from scripts.generate_config_docs import settings_class
 from tests.contract.doc_blocks import PAGES, ROOT, SHELL, Block, blocks, commands, program
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -45,6 +49,78 @@ def test_json_parses(block: Block) -> None:
 @pytest.mark.parametrize("block", of("yaml"))
 def test_yaml_parses(block: Block) -> None:
     assert all(document is not None for document in yaml.safe_load_all(block.text))
+
+
+def _settings(block: Block, at: Path) -> None:
+    """Some service takes it as its whole configuration."""
+    file = at / "config.yaml"
+    file.write_text(block.text)
+    refused = []
+    for service in ("gateway", "memory_node", "consensus", "llm"):
+        try:
+            load_settings(settings_class(service), file)
+            return
+        except SystemExit as error:
+            refused.append(error)
+    raise AssertionError(f"no service takes {block}")
+
+
+def _object(block: Block, at: Path) -> None:
+    kubernetes_validate.validate(yaml.safe_load(block.text), "1.37", strict=True)
+
+
+def _kustomization(block: Block, at: Path) -> None:
+    """Built beside overlays/dev, where the page says that it stands."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not here")
+    tree = shutil.copytree(ROOT / "deploy/k8s", at / "k8s")
+    own = tree / "overlays/mine"
+    own.mkdir()
+    (own / "kustomization.yaml").write_text(block.text)
+    done = subprocess.run(["kubectl", "kustomize", str(own)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "image: registry.example.com/ndml-gateway:0.1.0" in done.stdout
+
+
+def _prometheus(block: Block, at: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not here: apt-get install prometheus")
+    file = at / "prometheus.yaml"
+    file.write_text(block.text.replace("[deploy/", f"[{ROOT}/deploy/"))
+    done = subprocess.run(["promtool", "check", "config", str(file)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _adapter(block: Block, at: Path) -> None:
+    """prometheus-adapter's rules: its series are those that the chart's autoscalers ask for."""
+    [rule] = yaml.safe_load(block.text)["rules"]["custom"]
+    [named] = re.findall(r'__name__=~"([^"]+)"', rule["seriesQuery"])
+    values = yaml.safe_load((ROOT / "deploy/helm/ndml/values.yaml").read_text())
+    asked = {metric["name"] for component in ("gateway", "llm") for metric in values[component]["autoscaling"]["podMetrics"]}
+    assert asked and all(re.fullmatch(named, name) for name in asked)
+    assert {"namespace", "pod"} == set(rule["resources"]["overrides"])
+
+
+YAML_IS = {
+    "docs/operations/kubernetes-discovery.md": _settings,
+    "docs/operations/security.md": _settings,
+    "docs/operations/replication.md": _object,
+    "docs/operations/kubernetes.md": _adapter,
+    "docs/operations/observability.md": _prometheus,
+    "deploy/k8s/README.md": _kustomization,
+}
+
+
+@pytest.mark.parametrize("block", of("yaml"))
+def test_yaml_is_taken_by_whom_it_is_for(block: Block, tmp_path: Path) -> None:
+    YAML_IS[block.page.relative_to(ROOT).as_posix()](block, tmp_path)
+
+
+@pytest.mark.parametrize("block", [block for block in of("", *SHELL) if re.search(r"\bNDML_[A-Z_]+?__", block.values[0].text)])
+def test_settings_in_the_environment_of_a_block_exist(block: Block) -> None:
+    known = set(re.findall(r"^\| `([a-z0-9_.]+)` \|", (ROOT / "docs/reference/configuration.md").read_text(), re.MULTILINE))
+    named = re.findall(r"\bNDML_(?:GATEWAY|MEMORY_NODE|CONSENSUS|LLM)__([A-Z0-9_]+)=", block.text)
+    assert [name for name in named if name.lower().replace("__", ".") not in known] == []
 
 
 @pytest.mark.parametrize("block", of("python"))

@@ -23,9 +23,11 @@ Command = list[str]
 # Bounds of one build: C++ takes a minute on two cores that others use too.
 BUILD_S = 300
 _GO_SOURCES = Path("/usr/share/gocode/src/google.golang.org/grpc")
-_JARS = Path("/usr/share/java/grpc-netty.jar")
+_JARS = (Path("/usr/share/java/grpc-netty.jar"), Path("/usr/share/java/netty-tcnative.jar"))
 _GO = "apt-get install golang-go golang-google-grpc-dev golang-google-genproto-dev golang-github-golang-protobuf-1-5-dev"
-_JAVA = "apt-get install default-jdk-headless libgrpc-java libprotobuf-java libnetty-java libperfmark-java libguava-java"
+_JAVA = (
+    "apt-get install default-jdk-headless libgrpc-java libprotobuf-java libnetty-java libnetty-tcnative-java libperfmark-java libguava-java"
+)
 
 
 def need(install: str, *programs: str, files: tuple[Path, ...] = ()) -> None:
@@ -59,7 +61,7 @@ def go(_: Path) -> Command:
 
 def java(_: Path) -> Command:
     packages = f"{_JAVA} libgeronimo-annotation-1.3-spec-java protobuf-compiler protobuf-compiler-grpc-java-plugin make"
-    need(packages, "javac", "java", "make", "protoc", "grpc_java_plugin", files=(_JARS,))
+    need(packages, "javac", "java", "make", "protoc", "grpc_java_plugin", files=_JARS)
     source = _cached("java", lambda source: run(["make", "build"], source))
     return ["make", "--silent", "--no-print-directory", "-C", str(source), "run"]
 

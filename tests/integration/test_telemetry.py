@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import urllib.request
 
+import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
@@ -75,6 +76,18 @@ def test_a_request_is_one_trace_through_gateway_llm_and_memory_node(client: Ndml
         assert {span.service for span in above} == {GATEWAY}
         assert above[-1] == root.span
     assert {span.status for span in spans} <= {"UNSET", "OK"}
+
+
+def test_a_request_by_rest_is_one_trace_too(suite: Suite, trace_sink: TraceSink) -> None:
+    request = Request()
+    body = {"scope": {"user": "telemetry"}, "text": f"Who paints number {request.trace_id}?", "k": 1}
+    answer = httpx.post(f"{suite.rest_url}/v1/memories:search", json=body, headers=request.headers, timeout=30.0)
+    assert answer.status_code == 200, answer.text
+    spans = request.spans(trace_sink, GATEWAY, LLM, NODE)
+    (root,) = tree(spans)
+    assert (root.span.service, root.span.name, root.span.parent_id) == (GATEWAY, "ndml.v1.MemoryService/SearchMemories", request.parent)
+    for service in (LLM, NODE):
+        assert ancestry(spans, server_span(spans, service))[-1] == root.span
 
 
 def test_a_callers_mistake_keeps_its_code_and_is_no_server_error(client: NdmlClient, trace_sink: TraceSink) -> None:

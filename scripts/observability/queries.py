@@ -11,6 +11,9 @@ FAILING = ((None, "green"), (0.001, "orange"), (0.01, "red"))
 LOAD = ((None, "green"), (0.7, "orange"), (0.85, "red"))
 NONE = ((None, "green"), (1.0, "red"))
 BUDGET = ((None, "red"), (0.1, "orange"), (0.5, "green"))
+LIFE = ((None, "red"), (14 * 86400.0, "orange"), (30 * 86400.0, "green"))
+"""Seconds left: red where NdmlCertificateEnds fires, orange past the time at which the chart has certificates renewed."""
+HEARD = ((None, "red"), (1.0, "green"))
 
 
 def rate(counter: str, by: str, more: str = "") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .panels import Dashboard, Panel, Query, Row
 from .promql import PROMPT, PUBLIC, calls
-from .queries import BUDGET, CHOSEN, FAILING, LOAD, WINDOW, over, quantile, quantiles, rate
+from .queries import BUDGET, CHOSEN, FAILING, HEARD, LIFE, LOAD, WINDOW, over, quantile, quantiles, rate
 
 _PROMISES = Row(
     "What users were promised",
@@ -191,9 +191,51 @@ _PROCESSES = Row(
     ),
 )
 
+_LEANS_ON = Row(
+    "What it leans on: certificates and the Kubernetes API",
+    (
+        Panel(
+            "Certificates end in",
+            "s",
+            "The first to end, of each service; empty without TLS. Below 30 days renewing is due, below 14 it failed: "
+            "runbook NdmlCertificateEnds says why it may.",
+            (
+                Query(
+                    f"min by (job, certificate) (ndml_tls_certificate_expiry_timestamp_seconds{{{CHOSEN}}}) - time()",
+                    "{{job}} {{certificate}}",
+                ),
+            ),
+            kind="stat",
+            height=6,
+            steps=LIFE,
+        ),
+        Panel(
+            "Changes of followed services arrive",
+            "short",
+            "1 where all processes of a service hear of them, 0 where one does not: runbook NdmlDiscoveryLost. "
+            "Empty where addresses are configured.",
+            (Query(over("ndml_discovery_following", "job, service", "min"), "{{job}} follows {{service}}"),),
+            kind="stat",
+            height=6,
+            steps=HEARD,
+        ),
+        Panel(
+            "Replicas that processes know of",
+            "short",
+            "Of each followed service, the least and the most that any process knows. "
+            "Lines apart for long: some process no longer hears of changes.",
+            (
+                Query(over("ndml_discovery_endpoints", "service", "min"), "{{service}}, least"),
+                Query(over("ndml_discovery_endpoints", "service", "max"), "{{service}}, most"),
+            ),
+            height=6,
+        ),
+    ),
+)
+
 SUITE = Dashboard(
     "ndml-suite",
     "NDML suite",
     "What users meet: promises, what runs, rate, errors and duration of every call.",
-    (_PROMISES, _UP, _CALLS, _PROCESSES),
+    (_PROMISES, _UP, _CALLS, _PROCESSES, _LEANS_ON),
 )

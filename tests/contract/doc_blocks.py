@@ -20,7 +20,10 @@ PAGES = sorted(
 )
 SHELL = frozenset({"bash", "sh", "console"})
 PROGRAMS = frozenset({"ndml", "make", "python", "python3", "helm", "kubectl", "docker", "pip", "curl", "eval", "kind"})
-"""A block without a language is one of commands where its first word is one of these."""
+"""A block without a language is one of commands where its first word is one of these, behind a prompt or not."""
+
+PROMPT = "$ "
+"""Before each command of a session: the other lines are what is shown then."""
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _JOINT = frozenset({"|", "||", "&&", ";", "&"})
@@ -28,12 +31,13 @@ _JOINT = frozenset({"|", "||", "&&", ";", "&"})
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block of one page. `line`: where it begins."""
+    """One block of one page. `line`: where it begins. Of a session `text` has the commands and `shown` what they print."""
 
     page: Path
     line: int
     language: str
     text: str
+    shown: str = ""
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT).as_posix()}:{self.line}"
@@ -49,9 +53,22 @@ def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
     for found in _BLOCK.finditer(text):
         language, body = found[1], found[2]
+        shown = ""
+        if body.startswith(PROMPT):
+            body, shown = session(body)
         if not language and body.split() and program(body.split()[0]) in PROGRAMS:
             language = "sh"
-        yield Block(page, text.count("\n", 0, found.start()) + 1, language, body)
+        yield Block(page, text.count("\n", 0, found.start()) + 1, language, body, shown)
+
+
+def session(body: str) -> tuple[str, str]:
+    """(commands, what is shown) of a terminal's session; a command goes on in the next line after a backslash."""
+    typed, shown = [], []
+    goes_on = False
+    for line in body.splitlines(keepends=True):
+        (typed if goes_on or line.startswith(PROMPT) else shown).append(line if goes_on else line.removeprefix(PROMPT))
+        goes_on = (goes_on or line.startswith(PROMPT)) and line.rstrip("\n").endswith("\\")
+    return "".join(typed), "".join(shown)
 
 
 def commands(script: str) -> Iterator[list[str]]:

@@ -229,6 +229,21 @@ def test_commands_in_sentences_exist(page: Path) -> None:
     assert [fault for each in said for fault in faults(each.split())] == []
 
 
+def test_every_page_means_the_same_namespace() -> None:
+    """A command of a runbook finds the pods that the commands of the install page made."""
+    ours = yaml.safe_load((ROOT / "deploy/k8s/base/kustomization.yaml").read_text())["namespace"]
+    named = [
+        (str(block), words[at + 1])
+        for block in LIVE
+        for words in commands(block.text)
+        if program(words[0]) in ("kubectl", "helm")
+        for at, word in enumerate(words[:-1])
+        if word in ("-n", "--namespace") or words[at - 1 : at + 1] == ["create", "namespace"]
+    ]
+    assert len(named) > 20
+    assert [each for each in named if each[1] != ours] == []
+
+
 def test_values_in_the_deploy_guide_are_the_charts() -> None:
     values = yaml.safe_load((ROOT / "deploy/helm/ndml/values.yaml").read_text())
     named = re.findall(r"`([a-z]\w+(?:\.\w+)*)(?::[^`]*)?`", (ROOT / "docs/guide/deploy.md").read_text())

@@ -1,4 +1,4 @@
-"""Callers of a suite in containers: adds, searches, reads and chats without end, every call counted and every failure kept."""
+"""Callers of a suite that runs elsewhere: adds, searches, reads and chats without end, every call counted and every failure kept."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from ndml.errors import NdmlError
 CALLERS = 4
 PATIENT = ClientOptions(retry=Retry(attempts=60))
 """For what is there once: its callers wait until it is back."""
+ONCE = ClientOptions(retry=Retry(attempts=1))
+"""For what must not be felt at all: a call that does not go well at once is a failure."""
+DIMENSION = 384
 
 
 @dataclass
@@ -29,10 +32,16 @@ class Tally:
 
 
 class Load:
-    """CALLERS threads against `addresses` (all of them, in turn) for the length of a block; `tally` grows meanwhile."""
+    """CALLERS threads against `addresses` (all of them, in turn) for the length of a block; `tally` grows meanwhile.
 
-    def __init__(self, addresses: list[str], options: ClientOptions | None = None, timeout_s: float = 10.0) -> None:
+    `vectors`: callers bring vectors and do not chat, for a suite without an llm service.
+    """
+
+    def __init__(
+        self, addresses: list[str], options: ClientOptions | None = None, timeout_s: float = 10.0, *, vectors: bool = False
+    ) -> None:
         self.tally = Tally()
+        self._vectors = vectors
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._client = NdmlClient(",".join(addresses), options=options, timeout_s=timeout_s)
@@ -61,11 +70,14 @@ class Load:
         for number in itertools.count():
             if self._stop.is_set():
                 return
-            trace_id = self._one("add", lambda n=number: memory.add(f"Parcel {n} of {user} lies on shelf {n % 17}.").trace_id)  # type: ignore[misc]
-            self._one("search", lambda n=number: memory.search(f"Where is parcel {n}?", k=3))  # type: ignore[misc]
+            given = [float(axis == number % DIMENSION) for axis in range(DIMENSION)] if self._vectors else None
+            said = f"Parcel {number} of {user} lies on shelf {number % 17}."
+            asked = "" if self._vectors else f"Where is parcel {number}?"
+            trace_id = self._one("add", lambda text=said, v=given: memory.add(text, embedding=v).trace_id)  # type: ignore[misc]
+            self._one("search", lambda text=asked, v=given: memory.search(text, embedding=v, k=3))  # type: ignore[misc]
             if trace_id:
                 self._one("get", lambda found=trace_id: memory.get(found))  # type: ignore[misc]
-            if number % 8 == 0:
+            if number % 8 == 0 and not self._vectors:
                 self._one("chat", lambda n=number: "".join(memory.chat(f"Where is parcel {n}?")))  # type: ignore[misc]
 
     def _one(self, kind: str, call: object) -> str:

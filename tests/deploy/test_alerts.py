@@ -82,6 +82,8 @@ def test_commands_in_runbooks_exist() -> None:
 def test_settings_and_metrics_in_runbooks_exist() -> None:
     known = set(re.findall(r"^\| `([a-z_.]+)` \|", (ROOT / "docs/reference/configuration.md").read_text(), re.MULTILINE))
     sections = {name.partition(".")[0] for name in known}
+    chart = yaml.safe_load((ROOT / "deploy/helm/ndml/values.yaml").read_text())
+    known |= {f"{part}.{name}" for part, values in chart.items() if isinstance(values, dict) for name in values}
     exported = set(re.findall(r"^\| `((?:ndml|process)_[a-z_]+)`", (ROOT / "docs/reference/metrics.md").read_text(), re.MULTILINE))
     for path in RUNBOOKS.glob("*.md"):
         text = path.read_text()

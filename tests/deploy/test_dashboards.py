@@ -77,6 +77,19 @@ def test_a_query_asks_for_documented_metrics_and_labels(where: str, target: dict
     assert shown <= groupings(target["expr"]) | (of_metric | TARGET_LABELS if plain else {"namespace"} if RECORDED else set())
 
 
+def test_what_an_alert_tells_of_can_be_looked_at() -> None:
+    """Some panel shows what it asks for; a recorded rule counts by its first two words, as 1 h and 6 h of one thing are one thing."""
+
+    def thing(name: str) -> str:
+        return name.rpartition(":")[0] or name
+
+    shown = {thing(name) for _, target in QUERIES for name, _ in metrics_in(target["expr"])}
+    alerts = [rule for rule in rules(yaml.safe_load((FILES / "alerts.yaml").read_text())) if "alert" in rule]
+    unseen = {rule["alert"] for rule in alerts if not {thing(name) for name, _ in metrics_in(rule["expr"])} & shown}
+    # Whom Prometheus does not reach sends nothing to show: its own pages on targets have him.
+    assert unseen == {"NdmlServiceGone", "NdmlTargetDown"}
+
+
 def test_a_wrong_query_would_be_found() -> None:
     assert problems('sum(rate(ndml_rpc_errors_total{job="x",reason="y"}[5m]))', set()) == []
     assert problems("ndml_made_up", set()) == ["ndml_made_up is not in metrics.md"]

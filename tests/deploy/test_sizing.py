@@ -96,3 +96,40 @@ def test_a_full_node_is_handed_over_in_time(case: str) -> None:
     node = values_of(case)["memoryNode"]
     seconds = node["maxTraces"] * figure("record on disk", 1) / SETTINGS["memory_node"].replication.sweep.bytes_per_s
     assert seconds <= node["handOver"]["timeoutSeconds"]
+
+
+def test_the_gpu_profile_is_what_the_page_works_out() -> None:
+    values, gib = values_of("gpu"), 1 << 30
+    node, llm, chat = values["memoryNode"], values["llm"], SETTINGS["llm"].chat
+    sizes = {
+        (name, kind): amount(values[name]["resources"][kind]["memory"]) for name in ("memoryNode", "llm") for kind in ("requests", "limits")
+    }
+    index, given = node["maxTraces"] * figure("index in memory", 1), sizes["memoryNode", "limits"] / 2
+    assert amount("24Gi") / 2 < index <= given, "every trace is in memory, and the next smaller machine would not do"
+    engine, store = SETTINGS["memory_node"].engine, SETTINGS["memory_node"].store
+    beside = figure("memory-node", 1) * (1 << 20) + 3 * (32 << 20) + engine.payload_cache_bytes + store.digest_cache_bytes
+    asked = given + beside + given / 10 + 4 * gib
+    weights, kept = 7e9 * 2, figure("llm", 1) * (1 << 20) + chat.state_bytes + chat.store_bytes + chat.prefix_bytes
+    most = 2 * weights + kept + amount(llm["gpu"]["sharedMemory"])
+    assert asked <= sizes["memoryNode", "requests"] and weights + kept <= sizes["llm", "requests"] and most <= sizes["llm", "limits"]
+    on_device = node["maxTraces"] * values["embedding"]["dimension"] * 2
+    for row, worked_out in (
+        ("index of a full memory node", index),
+        ("memory limit of a memory node", 2 * index),
+        ("memory request of a memory node", asked),
+        ("vectors on its GPU", on_device),
+        ("memory request of an llm pod", weights + kept),
+        ("memory limit of an llm pod", most),
+    ):
+        [line] = [line for line in PAGE.splitlines() if line.startswith(f"| {row} |")]
+        assert f"{worked_out / gib:.1f} GiB" in line, f"{row}: {worked_out / gib:.1f} GiB"
+    for (name, kind), row in zip(
+        sizes, ("request of a memory node", "limit of a memory node", "request of an llm pod", "limit of an llm pod"), strict=True
+    ):
+        assert f"| memory {row} | {values[name]['resources'][kind]['memory']} |" in PAGE
+
+
+def test_the_page_says_that_the_gpu_target_is_not_measured_while_it_is_the_cpus() -> None:
+    waiting = [metric for metric in values_of("gpu")["llm"]["autoscaling"]["podMetrics"] if metric.get("matchLabels") == {"queue": "embed"}]
+    assert [float(metric["averageValue"]) for metric in waiting] == [180.0]
+    assert "180 texts waiting are a second of work of two CPU cores" in PAGE and "not measured on a GPU" in PAGE

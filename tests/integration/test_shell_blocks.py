@@ -50,12 +50,13 @@ ELSEWHERE = {
     "python -m services.": "tests/deploy/test_bad_starts.py",
     "NDML_LLM__CHAT": "tests/integration/test_chat_trouble.py",
     "python scripts/demo.py": ".ci/run",
-    'eval "$(scripts/dockerd_in_vm.sh': "tests/deploy/containers.py",
-    "scripts/": "tests/deploy/containers.py",
+    'eval "$(scripts/dockerd_in_vm.sh': "tests/deploy/test_docker_scripts.py",
+    "scripts/dockerd_in_vm.sh": "tests/deploy/test_docker_scripts.py",
+    "scripts/lookalike_base.sh": "tests/deploy/test_docker_scripts.py",  # its refusals; the rest takes a daemon
     ".venv/bin/python scripts/generate_": "tests/deploy/test_chart.py",
     "pip install": "Makefile",
     "ndml roster": "tests/unit/cli/test_rosters.py",
-    "ndml trace": "tests/integration/test_suite.py",
+    "ndml trace": "tests/integration/test_trace_page.py",
     "ndml tune": "tests/integration/test_tune.py",
     "ndml train": "tests/unit/training/test_cli.py",
     "ndml mcp": "tests/integration/test_mcp.py",
@@ -63,6 +64,7 @@ ELSEWHERE = {
     "ndml export nir": "tests/unit/cli/test_export_nir.py",
     "NDML_GATEWAY__REST__MODEL_ALIASES=": "tests/integration/test_openai_python.py",
     "curl -s 'http://prometheus": "tests/deploy/test_prometheus.py",
+    "curl -s localhost:7780/v1/memories:search": "tests/integration/test_trace_page.py",
     "curl -s -H 'accept: application/openmetrics-text'": "tests/integration/test_telemetry.py",
 }
 """How other lines begin: the file that does it. Whole pages: below."""

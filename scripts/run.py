@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -13,9 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ndml.testing import Suite, SuiteError, SuiteOptions, TraceDoor, TraceSink
+from ndml.testing.layout import Role
 
 _LOOK_S = 0.5
 _TRACES_PORT = 7790
+_ALIASES = "REST__MODEL_ALIASES"
 
 CALLS = """
 [bold]Three calls to copy[/] (from the repository's root)
@@ -91,6 +94,11 @@ def run(console: Console, options: SuiteOptions, traces: str = "") -> int:
         console.print("Stopped: " + ", ".join(f"{name} {code}" for name, code in codes.items()), highlight=False)
 
 
+def for_trying_out() -> dict[Role, dict[str, str]]:
+    """Settings of this set-up alone: a client of OpenAI's API that names a model of theirs is answered by the one that is here."""
+    return {"gateway": {_ALIASES: os.environ.get(f"NDML_GATEWAY__{_ALIASES}", '{"*": ""}')}}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="run", description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"), help="directory of memories and logs (default: ./data)")
@@ -107,6 +115,7 @@ def main() -> int:
         memory_nodes=given.memory_nodes,
         usual_ports=not given.free_ports,
         otlp_endpoint=given.otlp_endpoint,
+        settings=for_trying_out(),
     )
     if given.otlp_endpoint or given.keep_spans <= 0:
         return run(Console(), options)

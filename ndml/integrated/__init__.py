@@ -2,7 +2,7 @@
 
 config.py       memory_config, every key with its reason
 suite.py        the memory suite: one that runs, or one of our own, started and stopped with the model
-projection.py   vectors of fewer components than the suite's
+projection.py   vectors of fewer or more components than the suite's
 recall.py       what of the found memories the model reads
 learning.py     what was said becomes memories, behind the answer
 gateway.py      `memory_gateway`: add, retrieve, maintain, save, load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from ndml.training.config import ENTITIES, TrainConfig
 from ndml.training.data import Episode
 
 logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+# peft imports bitsandbytes, which warns on some CPUs that a kernel for weights of 4 bits is not installed. Nothing here asks for any.
+getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
 Embed = Callable[[Sequence[str]], Floats]
 _MINILM = "all-MiniLM-L6-v2"
 

@@ -150,7 +150,11 @@ class LearningSettings(Section):
         "nothing is left out.",
     )
     surprise_weight: float = Field(
-        0.2, ge=0, le=1, description="How far the chat model's surprise at a statement raises its salience; 0: the model is not asked."
+        0.2,
+        ge=0,
+        le=1,
+        description="How far the chat model's surprise at a statement raises its salience; 0: the model is not asked. ndml-tiny and "
+        "upstreams give no log-probabilities of given texts: with them, so by default, salience comes from rules alone.",
     )
     score_timeout_s: float = Field(10.0, gt=0, description="Longest wait for the model's surprise; without it salience comes from rules.")
     score_pause_s: float = Field(300.0, gt=0, description="A model that gives no scores is not asked again for so long.")

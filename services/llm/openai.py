@@ -12,6 +12,8 @@ from services.llm.tool_calls import Joined, function_of, turn_of, whole_text
 from services.llm.upstream import Reader, StreamFailed, count_of, words_of
 
 _REASONS: dict[str, FinishName] = {"length": "length", "max_tokens": "length", "tool_calls": "tool_calls", "function_call": "tool_calls"}
+# vLLM's and SGLang's for an answer that the engine dropped: half of one, which must not pass for the whole.
+_BROKEN = ("abort", "error")
 # llama.cpp and vLLM put the status of HTTP there. LM Studio says only in words that a prompt is too long, and answers a path that it does
 # not know with 200. None of the two gets better by another attempt.
 _STATUS = {"exceed_context_size_error": 400, "context_length_exceeded": 400, "invalid_request_error": 400, "model_not_found": 404}
@@ -69,9 +71,9 @@ class _Reader:
 
     def take(self, event: str) -> str:
         data = json.loads(event)
-        if data.get("error"):
+        if error := data.get("error") or (data if data.get("object") == "error" else None):  # vLLM's error has nothing around it at times
             words = words_of(event)
-            raise StreamFailed(words, _status_of(data["error"], words))
+            raise StreamFailed(words, _status_of(error, words))
         if usage := data.get("usage"):
             self._usage = (count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens")))
         if not data["choices"]:
@@ -82,6 +84,8 @@ class _Reader:
             function = call.get("function") or {}
             self._calls.add(call.get("index"), call.get("id") or "", function.get("name") or "", _arguments(function))
         if reason := choice.get("finish_reason"):
+            if reason in _BROKEN:
+                raise StreamFailed(f"the answer ended with {reason}")
             self._reason = _REASONS.get(reason, "stop")
         text = delta.get("content") or ""
         if not isinstance(text, str):

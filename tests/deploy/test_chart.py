@@ -191,6 +191,12 @@ def test_the_notes_warn_of_what_a_trial_leaves_open() -> None:
     assert "WARNING" not in closed and "NOTE" not in closed and "https://ndml-gateway.memory" in closed
 
 
+def test_any_name_of_a_model_is_answered_where_things_are_tried_out_and_nowhere_else() -> None:
+    aliases = {name: manifests.config_of(of_profile(name), "gateway")[1]["rest"].get("model_aliases") for name in PROFILES}
+    assert aliases.pop("laptop") == {"*": ""}
+    assert "production" in aliases and not any(aliases.values())
+
+
 def test_two_releases_share_a_namespace() -> None:
     names = set(by_key(rendered({}, name="a"))) & set(by_key(rendered({}, name="b")))
     assert names == set()

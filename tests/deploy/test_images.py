@@ -190,6 +190,11 @@ def test_settings_in_compose_exist() -> None:
         assert done.returncode == 0, f"{name}: {done.stderr}"
 
 
+def test_in_compose_any_name_of_a_model_stands_for_the_one_that_is_here() -> None:
+    for name in ("gateway", "gateway-2"):
+        assert json.loads(COMPOSE["services"][name]["environment"]["NDML_GATEWAY__REST__MODEL_ALIASES"]) == {"*": ""}
+
+
 def test_the_build_command() -> None:
     services, options = build_images.read_options(
         ["--tag", "t", "--base-registry", "mirror.example/", "--torch-index", "https://torch.example"]

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import openai
 import psutil
 import pytest
 
@@ -147,6 +148,17 @@ def _kept(trace_id: str, store: str) -> str:
         assert done.returncode in (0, 3) and time.monotonic() < until, done.stderr
 
 
+def _answers_to_any_name(printed: str) -> None:
+    """A client of OpenAI's API with its base URL changed and nothing else; the answer says which model gave it."""
+    rest = re.search(r"curl -s (http://[\d.:]+)/v1/", printed)
+    assert rest is not None, printed
+    with openai.OpenAI(base_url=f"{rest[1]}/v1", api_key="any", timeout=60) as door:
+        answer = door.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hello!"}], max_tokens=4)
+        assert answer.model == "ndml-tiny" and answer.choices[0].message.content
+        vectors = door.embeddings.create(model="text-embedding-3-small", input="Hello!", encoding_format="float")
+        assert vectors.model == "all-MiniLM-L6-v2" and len(vectors.data[0].embedding) == 384
+
+
 @pytest.mark.xdist_group("suite")
 def test_ctrl_c_of_make_run_drains_every_process(tmp_path: Path) -> None:
     command = [sys.executable, "scripts/run.py", "--free-ports", "--data", str(tmp_path / "data")]
@@ -166,6 +178,7 @@ def test_ctrl_c_of_make_run_drains_every_process(tmp_path: Path) -> None:
     with NdmlClient(address[1], user="ann") as client:
         client.stats(headers={"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"})
     assert "ndml-gateway" in _kept(trace_id, store[1])
+    _answers_to_any_name(printed)
     # To the whole foreground group, as the terminal does.
     os.killpg(running.pid, signal.SIGINT)
     rest, _ = running.communicate(timeout=60)

@@ -67,6 +67,24 @@ async def test_memories_by_hand_in_vectors_of_the_size_that_was_asked_for(folder
                 await wrong()
 
 
+async def test_the_seeds_512_components_over_an_embedder_of_fewer(folder: Path, address: str) -> None:
+    async with NDMLIntegratedLLM(str(folder), memory_dimension=512, memory_config={"address": address, "user": "kim"}) as model:
+        gateway = model.memory_gateway
+        added = await gateway.add_memory_async("The harbour pool opens at six.")
+        await gateway.add_memory_async("My cat is called Miso.")
+        [(shown, _)] = await gateway.retrieve_memories_async("When can I swim?", k=1)
+        assert shown.trace_id == added.trace_id and shown.embedding is not None and shown.embedding.dimension == 512
+        vector = np.frombuffer(shown.embedding.vector, "<f4")
+        [stored] = [m.embedding for m in gateway.client.list(user="kim", include_embedding=True) if m.trace_id == added.trace_id]
+        assert stored is not None and stored.dimension == 384
+        assert np.allclose(gateway.projection.up(vector), np.frombuffer(stored.vector, "<f4"), atol=1e-5)
+        [(again, score)] = await gateway.retrieve_memories_async(vector, k=1)
+        assert again.trace_id == added.trace_id and score > 0.99
+        foreign = np.random.default_rng(0).normal(size=512).astype(np.float32)
+        other = await gateway.add_memory_async("Something in a direction of its own.", embedding=foreign)
+        assert (await gateway.retrieve_memories_async(foreign, k=1))[0][0].trace_id == other.trace_id
+
+
 def test_a_forward_pass_reads_what_its_own_text_recalls(own: NDMLIntegratedLLM) -> None:
     asyncio.run(own.memory_gateway.add_memory_async("Freya plays the cello on Sundays.", {"user_id": "cat"}))
     ids = torch.tensor([own.tokenizer("when does Freya play the cello?")["input_ids"]])
@@ -167,8 +185,8 @@ async def test_closing_waits_for_the_chats_that_run_and_keeps_what_they_say(
 def test_refusals_that_name_what_is_wrong(folder: Path, address: str, tmp_path: Path) -> None:
     with pytest.raises(FieldUnknown, match=r"memory_config\.num_clusters"):
         NDMLIntegratedLLM(str(folder), memory_config={"num_clusters": 4})
-    with pytest.raises(FieldInvalid, match="memory_dimension is 512"):
-        NDMLIntegratedLLM(str(folder), memory_dimension=512, memory_config={"address": address})
+    with pytest.raises(FieldInvalid, match="memory_dimension is 5000"):
+        NDMLIntegratedLLM(str(folder), memory_dimension=5000, memory_config={"address": address})
     with pytest.raises(ModelUnavailable):
         NDMLIntegratedLLM(str(tmp_path / "none"), memory_config={"address": address})
     with pytest.raises(FieldInvalid, match=r"neither adapter\.json nor projector\.json"):

@@ -71,7 +71,33 @@ def test_what_is_taken_up_keeps_its_angles_and_comes_down_again(full: int, data:
     assert np.array_equal(again.up(one), made.up(one))
 
 
-def test_the_loss_of_fewer_components_is_as_said_and_more_are_refused() -> None:
+@given(st.integers(2, 64), st.data())
+def test_with_more_components_what_is_shown_is_all_there(full: int, data: st.DataObject) -> None:
+    made = Projection(full, data.draw(st.integers(full + 1, 160)))
+    one, other = np.random.default_rng(data.draw(st.integers(0, 99))).normal(size=(2, full)).astype(np.float32)
+    assert made.down(one).shape == (made.dimension,)
+    assert float(made.down(one) @ made.down(other)) == pytest.approx(float(one @ other), abs=1e-3)
+    assert made.up(torch.tensor(made.down(one))) == pytest.approx(one, abs=1e-4)
+    assert np.array_equal(Projection(full, made.dimension).down(one), made.down(one))
+
+
+def test_of_a_longer_vector_from_elsewhere_is_lost_what_is_said() -> None:
+    """The seed's 512 over MiniLM's 384."""
+    full, dimension = 384, 512
+    made = Projection(full, dimension)
+    vectors = np.random.default_rng(0).normal(size=(400, dimension)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    kept = np.stack([made.up(vector) for vector in vectors])
+    lengths = np.linalg.norm(kept, axis=1)
+    assert float((lengths**2).mean()) == pytest.approx(full / dimension, rel=0.02)
+    cosines = (kept / lengths[:, None]) @ (kept / lengths[:, None]).T
+    errors = (cosines - vectors @ vectors.T)[np.triu_indices(400, 1)]
+    assert float(errors.std()) == pytest.approx(((1 - full / dimension) / full) ** 0.5, rel=0.1)
+    inside = np.stack([made.down(vector) for vector in kept])
+    assert np.stack([made.up(vector) for vector in inside]) == pytest.approx(kept, abs=1e-5)
+
+
+def test_the_loss_of_fewer_components_is_as_said_and_far_too_many_are_refused() -> None:
     full, dimension = 384, 192
     made = Projection(full, dimension)
     vectors = np.random.default_rng(0).normal(size=(400, full)).astype(np.float32)
@@ -80,8 +106,11 @@ def test_the_loss_of_fewer_components_is_as_said_and_more_are_refused() -> None:
     errors = ((shown @ shown.T) - (vectors @ vectors.T))[np.triu_indices(400, 1)]
     assert float(errors.std()) == pytest.approx(((1 - dimension / full) / dimension) ** 0.5, rel=0.1)
     assert np.array_equal(Projection(full, None).up(vectors[0]), vectors[0])
-    with pytest.raises(FieldInvalid, match="memory_dimension is 512, and the suite's embedder gives 384"):
-        Projection(full, 512)
+    for wrong in (0, -1, 4097):
+        with pytest.raises(FieldInvalid, match=f"memory_dimension is {wrong}, and the suite's embedder gives 384") as refused:
+            Projection(full, wrong)
+        assert refused.value.violations[0].field == "memory_dimension"
+    assert Projection(5000, 5000).dimension == 5000, "an embedder's own size is no matter of ours"
     with pytest.raises(EmbeddingDimensionMismatch, match=r"give \(192,\)"):
         made.up([1.0] * 384)
 

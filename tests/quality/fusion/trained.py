@@ -219,10 +219,10 @@ def _lines(episodes: Sequence[Episode]) -> str:
 def _told(trial: Trial, run: Path, report: Mapping[str, Any]) -> str:
     card = json.loads((run / f"{KINDS[trial.way]}.json").read_bytes())
     (weights,) = run.glob(f"{KINDS[trial.way]}-*.safetensors")
+    forms = "one form" if len(trial.stated) == 1 else f"{len(trial.stated)} forms"
     return (
-        f"The {trial.way}: {len(trial.known)} names ({trial.said}) in training and {len(trial.new)} others, {len(trial.things)} things, "
-        f"{len(trial.stated)} form(s) of statement and of question, {report['steps']:,} steps, {report['seconds']:.0f} s of this machine, "
-        f"the best after {card['steps']}, {weights.stat().st_size / 1e6:.1f} MB."
+        f"The {trial.way}: {len(trial.known)} names ({trial.said}) in training, {len(trial.new)} others, {len(trial.things)} things, "
+        f"{forms} of statement and question, {report['steps']:,} steps (the best after {card['steps']:,}), {weights.stat().st_size / 1e6:.1f} MB."
     )
 
 

@@ -98,7 +98,7 @@ eval-ablation: setup ## What each mechanism adds to recall, with intervals (NDML
 eval-continual: setup ## Continual learning on digits beside seven other methods (three minutes on two free cores), into docs/science/continual.md
 	$(BIN)/python -m tests.quality.continual --json docs/science/continual.json --markdown docs/science/continual.md $(ARGS)
 
-eval-fusion: setup ## Ways to read memory: every family, own text, facts first met a moment ago, into docs/science/fusion.md (ten minutes on a free core)
+eval-fusion: setup ## Ways to read memory: every family, own text, readers trained on the boxed model, facts first met a moment ago, into docs/science/fusion.md (a quarter of an hour on a free core); ARGS="--parts trained" makes one part anew
 	$(BIN)/python -m tests.quality.fusion --json docs/science/fusion.json --markdown docs/science/fusion.md $(ARGS)
 
 eval-personal: setup ## Twenty simulated users tell, correct and ask by chat, beside no memory and the whole history, into docs/science/personal.md

@@ -1,6 +1,7 @@
 """Every code block in the documentation is what it says it is: data parses, scripts parse, and what they call exists with its options.
 
-Those that can be run against a suite are, in tests/integration (test_guide.py, test_first_chat.py, test_shell_blocks.py).
+Those that can be run against a suite are, in tests/integration (test_guide.py, test_first_chat.py, test_shell_blocks.py,
+test_json_blocks.py, test_trace_page.py).
 """
 
 from __future__ import annotations

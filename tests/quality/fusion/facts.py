@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from tests.perf.tables import Part, Row, Table
 
 BRIEF = {16: (1.000, 0.984), 64: (0.980, 0.930), 256: (0.840, 0.791)}  # same form, paraphrase, of the design brief's experiment
 COUNTS = tuple(BRIEF)
+WIDTH = 140  # of what the page says beside figures
 USE = 0.05  # of the answers, beyond both controls: three standard errors of 128 questions at chance
 TRIALS = 4
 QUESTIONS = 128  # of each memory size and form, over all trials together twice this
@@ -43,8 +45,8 @@ fifths of all entities. Asked is about the last fifth: entities first met in the
 gradient step; the checkpoint was chosen by other questions of the same kind. Paraphrase: asked for in another form than it is stored
 in. Exchanged: every key still in memory, each with the value of another; right is what was asked for, so chance is 1 in 80. The one
 fact alone: an oracle has chosen. {questions} questions a cell and form, answered greedily by the code that serves. The design brief's
-experiment had {brief}, exchanged .027 and .020 at the last two. {below} `python -m tests.quality.fusion --parts facts` makes these
-tables."""
+experiment had {brief}, exchanged .027 and .020 at the last two. {below} Run on another day, the same settings moved cells by up to
+three answers in 128. `python -m tests.quality.fusion --parts facts` makes these tables."""
 CLAIM = """What this shows: new facts are used after being written once, without training at the time of writing; the adapter has
 learned how to read. What it does not: it makes no model smarter, and what it learned holds for this model and for facts of this shape;
 one seed, one made-up task, words that are whole tokens. kNN-LM needs no training; it finds a value by the words that stand before it,
@@ -95,8 +97,10 @@ def table(out: Path, tell: Callable[[str], None]) -> Part:
     )
     claim = CLAIM.format(verdict=_verdict(projector), questions=projector["reading"]["questions"])
     tables = [
-        Table("Facts about entities held out (same form / paraphrase)", note, head, rows),
-        Table("A projector on the same task, 16 facts", claim, ("with its memory", "exchanged", "without"), [_exact(projector)]),
+        Table("Facts about entities held out (same form / paraphrase)", fill(note, WIDTH), head, rows),
+        Table(
+            "A projector on the same task, 16 facts", fill(claim, WIDTH), ("with its memory", "exchanged", "without"), [_exact(projector)]
+        ),
     ]
     return Part(_targets(reached[64], said), tables)
 

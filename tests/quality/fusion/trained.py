@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from random import Random
+from textwrap import fill
 from typing import Any
 
 from ndml import tiny
@@ -22,7 +23,7 @@ from services.llm.local_model import LocalModel
 from services.llm.models import torch_threads
 from services.llm.settings import ChatSection
 from tests.perf.tables import Part, Row, Table
-from tests.quality.fusion.facts import learned
+from tests.quality.fusion.facts import WIDTH, learned
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -39,7 +40,7 @@ _TAILS = _words("bel by do dra kin la len lo mar mi na nel ra rin ro sa to vin")
 NEW_NAMES = 64  # of those made up, which no training sees
 STATED = ("My {thing} is called {name}.", "I named my {thing} {name}.")
 QUESTIONS = ("What is my {thing} called?", "What did I name my {thing}?")
-FACTS, SCENES, ASKED = 4, 1500, 32  # statements of a scene, each asked for; scenes to train on, and to ask about
+FACTS, ASKED = 4, 32  # statements of a scene, each asked for; scenes to ask about
 AT_ONCE, TOKENS = 64, 24
 MINILM = "all-MiniLM-L6-v2"
 RUN: dict[str, Any] = {"model": tiny.NAME, "threads": 1, "evaluating": {"every": 100, "questions": 64, "patience": 0}}
@@ -50,7 +51,7 @@ MEMORIES = ("its own memory", "exchanged names", "another's memory", "none")
 TITLE = "Readers trained on the boxed model, and served"
 NOTE = """`ndml train` on `ndml-tiny`, then its answers from the llm service's own generator with `chat.trained`: {asked} questions a row,
 greedy, right where the whole answer is the one wanted. A scene has {facts} statements ("My boat is called Rex.") and asks what each thing
-is called; {scenes:,} scenes to train on, others to choose the checkpoint by, others again here. {each} Names *trained with*: the scene is
+is called; scenes to train on, others to choose the checkpoint by, others again here. {each} Names *trained with*: the scene is
 new; each statement of it may have stood in training, in other company. *Never of that thing*: the names are of the training, but none of
 these things had one of these names there. *Never seen*: no training of the reader had the names. *Exchanged*: every thing is still in
 memory, with the name of another. *Another's*: the memory of another scene. *prompt*, for comparison: the same questions, the memory
@@ -61,7 +62,7 @@ quoted and nothing trained, right where the name is in the answer. `python -m te
 class Trial:
     """A reader, and the scenes that it is trained on: what things are called in them, and what they are called in no training.
 
-    said: of what kind the names are; stated, questions: forms, one of which is drawn each time
+    said: of what kind the names are; stated, questions: forms, one of which is drawn each time; scenes: to train on
     """
 
     way: ports.WayName
@@ -71,6 +72,7 @@ class Trial:
     things: Sequence[str]
     stated: Sequence[str]
     questions: Sequence[str]
+    scenes: int
     settings: Mapping[str, Any]
 
     def names(self, thing: str, which: str) -> Sequence[str]:
@@ -91,10 +93,34 @@ def made_up() -> list[str]:
 MADE_UP = made_up()
 TRIALS = (
     Trial(
-        "adapter", "made up", MADE_UP[NEW_NAMES:], MADE_UP[:NEW_NAMES], THINGS, STATED, QUESTIONS, {"steps": 350, "adapter": {"heads": 2}}
+        way="adapter",
+        said="made up",
+        known=MADE_UP[NEW_NAMES:],
+        new=MADE_UP[:NEW_NAMES],
+        things=THINGS,
+        stated=STATED,
+        questions=QUESTIONS,
+        scenes=1500,
+        settings={"steps": 350, "adapter": {"heads": 2}},
     ),
     # What a sentence vector tells of a name has to be learned name by name: fewer of them, fewer things, one form of each sentence.
-    Trial("prefix", "first names", REAL, OTHERS, THINGS[:8], STATED[:1], QUESTIONS[:1], {"steps": 1000, "embedder": MINILM}),
+    Trial(
+        way="prefix",
+        said="first names",
+        known=REAL,
+        new=OTHERS,
+        things=THINGS[:8],
+        stated=STATED[:1],
+        questions=QUESTIONS[:1],
+        scenes=1500,
+        settings={
+            "steps": 1000,
+            "embedder": MINILM,
+            "optimising": {"rate": 0.004},
+            "projector": {"width": 512},
+            "evaluating": {"every": 100, "questions": ASKED * FACTS, "patience": 0},
+        },
+    ),
 )
 
 
@@ -116,8 +142,8 @@ def table(out: Path, tell: Callable[[str], None]) -> Part:
                 rows.append(("prompt", trial.said, which, *map(SHARE.format, quoted.values())))
             tell(" | ".join(rows[-1]))
         part.targets += _targets(trial, found, report)
-    note = NOTE.format(asked=ASKED * FACTS, facts=FACTS, scenes=SCENES, each=" ".join(each))
-    part.tables.append(Table(TITLE, note, ("way", "names", "which", *MEMORIES), rows))
+    note = NOTE.format(asked=ASKED * FACTS, facts=FACTS, each=" ".join(each))
+    part.tables.append(Table(TITLE, fill(note, WIDTH), ("way", "names", "which", *MEMORIES), rows))
     return part
 
 
@@ -152,12 +178,19 @@ def exchanged(scene: Episode) -> Episode:
     return replace(scene, readout=MemoryReadout(tuple(entries)))
 
 
+def _elsewhere(asked: Sequence[Episode], at: int) -> MemoryReadout:
+    """The memory of another scene, which answers none of these questions by chance."""
+    wanted = {ask.answer for ask in asked[at].asks}
+    others = (asked[(at + step) % len(asked)] for step in range(1, len(asked)))
+    return next(scene.readout for scene in others if not wanted & {ask.answer for ask in scene.asks})
+
+
 async def shares(run: Path, way: ports.WayName, asked: Sequence[Episode], embed: Embed) -> dict[str, float]:
     """Right answers as the llm service gives them, by what stands in memory."""
     memories = {
         "its own memory": [scene.readout for scene in asked],
         "exchanged names": [scene.readout for scene in with_vectors([exchanged(scene) for scene in asked], embed)],
-        "another's memory": [scene.readout for scene in (*asked[1:], asked[0])],
+        "another's memory": [_elsewhere(asked, at) for at in range(len(asked))],
         "none": [MemoryReadout()] * len(asked),
     }
     settings = ChatSection(device="cpu", trained=str(run), torch_threads=1)
@@ -185,7 +218,7 @@ async def shares(run: Path, way: ports.WayName, asked: Sequence[Episode], embed:
 
 def _learned(trial: Trial, out: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
     """Where the run is, and its report. Other weights or other scenes are another run."""
-    files = {"data": _lines(scenes(trial, KNOWN, SCENES, "learn")), "held_out": _lines(scenes(trial, KNOWN, ASKED, "choose"))}
+    files = {"data": _lines(scenes(trial, KNOWN, trial.scenes, "learn")), "held_out": _lines(scenes(trial, KNOWN, ASKED, "choose"))}
     weights = (tiny.path() / "model.safetensors").read_bytes()
     digest = hashlib.sha256(b"".join((weights, *(text.encode() for text in files.values())))).hexdigest()[:12]
     directory = out / "trained" / f"{trial.way}-{digest}"
@@ -222,7 +255,8 @@ def _told(trial: Trial, run: Path, report: Mapping[str, Any]) -> str:
     forms = "one form" if len(trial.stated) == 1 else f"{len(trial.stated)} forms"
     return (
         f"The {trial.way}: {len(trial.known)} names ({trial.said}) in training, {len(trial.new)} others, {len(trial.things)} things, "
-        f"{forms} of statement and question, {report['steps']:,} steps (the best after {card['steps']:,}), {weights.stat().st_size / 1e6:.1f} MB."
+        f"{forms} of statement and question, {trial.scenes:,} scenes, {report['steps']:,} steps (the best after {card['steps']:,}), "
+        f"{weights.stat().st_size / 1e6:.1f} MB."
     )
 
 

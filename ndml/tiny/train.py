@@ -65,8 +65,8 @@ class Options:
 
 
 EASY = Plan(lines=(1, 3), turns=(2, 5), unknown=0.1, talk=0.04, changes=0.1, noise=0.05, people=0.3, plain=0.8)
-USUAL = Plan(lines=(0, 9), turns=(3, 8), unknown=0.27, wide=0.6, varied=0.35, scattered=0.4)
-LONG = Plan(lines=(8, 30), turns=(4, 10), unknown=0.27, wide=0.6, varied=0.35, scattered=0.5)
+USUAL = Plan(lines=(0, 9), turns=(3, 8), unknown=0.28, wide=0.5, varied=0.3, scattered=0.4)
+LONG = Plan(lines=(8, 30), turns=(4, 10), unknown=0.28, wide=0.5, varied=0.3, scattered=0.5)
 LONG_EACH = 5
 """One pool in this many has long scenes, so that positions far apart are known too."""
 

@@ -1,4 +1,4 @@
-"""Kinds of facts and their phrasings, from `phrasings.toml`."""
+"""Kinds of facts and their phrasings, from `phrasings.toml`, and more to train on, from `wordings.toml`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ HELD_OUT = "~"
 
 
 @dataclass(frozen=True, slots=True)
+class Wordings:
+    """Ways to say that a fact holds, that it has changed, and to ask for it."""
+
+    statements: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Relation:
     """One kind of fact.
 
@@ -19,6 +28,7 @@ class Relation:
     statements  how it is said; changes: how a newer value is said, beside the statements
     questions   how it is asked; answer: how it is answered
     people      it can be about somebody else than the user
+    more        statements, changes and questions to train on beside these
     """
 
     name: str
@@ -29,6 +39,7 @@ class Relation:
     changes: tuple[str, ...] = ()
     attributes: str = ""
     people: bool = True
+    more: Wordings = Wordings()
 
     def said(self, test: bool) -> tuple[str, ...]:
         """Statements to train on, or those held out."""
@@ -43,14 +54,14 @@ def _side(phrasings: tuple[str, ...], test: bool) -> tuple[str, ...]:
     return tuple(p.removeprefix(HELD_OUT) for p in phrasings if p.startswith(HELD_OUT) == test)
 
 
+def _rows(name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = tomllib.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))["relation"]
+    return [{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()} for row in rows]
+
+
 def _read() -> tuple[Relation, ...]:
-    rows = tomllib.loads((Path(__file__).parent / "phrasings.toml").read_text(encoding="utf-8"))["relation"]
-    return tuple(_relation(row) for row in rows)
-
-
-def _relation(row: dict[str, Any]) -> Relation:
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-    return Relation(**fields)
+    more = {row.pop("name"): Wordings(**row) for row in _rows("wordings.toml")}
+    return tuple(Relation(**row, more=more[row["name"]]) for row in _rows("phrasings.toml"))
 
 
 RELATIONS = _read()

@@ -11,13 +11,17 @@ from random import Random
 from ndml.tiny import lists
 from ndml.tiny.grammar import ASSISTANT, USER, Phrase, Subject, say
 from ndml.tiny.relations import RELATIONS, Relation
-from ndml.tiny.smalltalk import CHATTER, CLOSERS, HELD_OUT_OPENERS, LEADS, NOTED, OPENERS, ORDERS, TAILS, TALK, UNKNOWN
+from ndml.tiny.smalltalk import ADVERBS, CHATTER, CLOSERS, FRAMES, HELD_OUT_OPENERS, LEADS, NOTED, OPENERS, ORDERS, TAILS, TALK, UNKNOWN
 from ndml.tiny.words import Words
 
 FIRST_DAY = date(2019, 1, 1)
 _PRONOUNS = ("", "her", "his", "their")
 _REPEATED = 0.04  # share of statements that say again what was said
 _NO_NAME = re.compile(r"(My|The|We|In|On|At|For|As|If)\b")  # what a sentence may begin with and loses its capital inside another
+# Where a statement can be shortened, where it takes an adverb, and which of its words are not slots.
+_IS = re.compile(r"^(\{I\}|\{my\} \{k\}) (\{am\}|is)(?= )")
+_VERB = re.compile(r"(?<=^\{I\} )\{\w+\}(?!n't)(?! not)")
+_PLAIN_WORD = re.compile(r"(?<![\w{'])[a-z]{4,}(?![\w}'])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,9 @@ class Plan:
     noise            share of lines that are chatter, orders or questions
     people           share of facts about others than the user
     plain            share of questions and statements without any decoration
+    wide             share of statements and questions in words of `wordings.toml`, that are for training alone
+    varied           share of statements that are reworded: `Writer._vary`
+    scattered        share of scenes whose lines have any numbers, not those from 1 on
     held_out_asked   questions come from the held-out phrasings; held_out_said: statements do
     """
 
@@ -97,6 +104,9 @@ class Plan:
     noise: float = 0.2
     people: float = 0.4
     plain: float = 0.6
+    wide: float = 0.0
+    varied: float = 0.0
+    scattered: float = 0.15
     held_out_asked: bool = False
     held_out_said: bool = False
 
@@ -195,15 +205,39 @@ class Writer:
         return USER if draw < 0.85 else self._random.choice(cast)
 
     def _said(self, fact: Fact, speaker: str, changed: bool) -> Line:
-        templates = fact.relation.said(self._plan.held_out_said)
-        if fact.relation.changes and self._random.random() < (0.75 if changed else 0.05):
-            templates = fact.relation.changes
-        phrase = say(self._random.choice(templates), fact.subject, speaker, fact.value, fact.attribute, self._random.choice(_PRONOUNS))
+        relation, wide = fact.relation, self._wide()
+        templates = relation.more.statements if wide else relation.said(self._plan.held_out_said)
+        if relation.changes and self._random.random() < (0.75 if changed else 0.05):
+            templates = relation.more.changes if wide else relation.changes
+        template = self._random.choice(templates)
+        if self._plan.varied and self._random.random() < self._plan.varied:
+            template = self._vary(template, fact.subject == Subject(speaker))
+        phrase = say(template, fact.subject, speaker, fact.value, fact.attribute, self._random.choice(_PRONOUNS))
         start, end = next((s, e) for slot, s, e in phrase.spans if slot == "v")
         text = phrase.text
         if self._random.random() >= self._plan.plain:
             text, start, end = self._decorate(text, start, end)
         return Line(text, speaker, facts=[(fact, start, end)])
+
+    def _wide(self) -> bool:
+        return self._plan.wide > 0 and self._random.random() < self._plan.wide
+
+    def _vary(self, template: str, myself: bool) -> str:
+        """The template in other words that say the same: shortened, with an adverb, with one word nobody knows, inside another sentence."""
+        if self._random.random() < 0.35:
+            template = _IS.sub(lambda m: m[1] + ("'m" if myself and m[2] == "{am}" else "'s"), template, count=1)
+        if self._random.random() < 0.3:
+            adverb = self._random.choice(ADVERBS) if self._random.random() < 0.7 else self._words.made(capital=False)
+            template = _VERB.sub(lambda m: f"{m[0]} {adverb}" if m[0] in ("{am}", "{have}") else f"{adverb} {m[0]}", template, count=1)
+        words = list(_PLAIN_WORD.finditer(template))
+        if len(words) > 1 and self._random.random() < 0.15:
+            word = self._random.choice(words)
+            template = template[: word.start()] + self._words.made(capital=False) + template[word.end() :]
+        if self._random.random() < 0.4:
+            frame = self._random.choice(FRAMES)
+            inner = template if template.startswith(("I ", "I'", "{")) or frame[0] == "…" else template[0].lower() + template[1:]
+            template = frame.replace("…", inner if frame.endswith("…") else inner.removesuffix("."))
+        return template
 
     def _decorate(self, text: str, start: int, end: int) -> tuple[str, int, int]:
         """The statement with words around it, the value where it was."""
@@ -253,7 +287,7 @@ class Writer:
         """Days that never go back, and numbers: by rank, which is any order, or by age."""
         day = FIRST_DAY + timedelta(days=self._random.randrange(3600))
         numbers = list(range(1, len(lines) + 1))
-        if self._random.random() < 0.15:
+        if self._random.random() < self._plan.scattered:
             numbers = self._random.sample(range(1, 41), len(lines))
         elif self._random.random() < 0.6:
             self._random.shuffle(numbers)
@@ -336,7 +370,7 @@ class Writer:
         return fact, Turn(self._said(fact, USER, changed).text, NOTED + text, "note", fact.relation.name, -1, fact.value, spans)
 
     def _question(self, fact: Fact) -> str:
-        templates = fact.relation.asked(self._plan.held_out_asked)
+        templates = fact.relation.more.questions if self._wide() else fact.relation.asked(self._plan.held_out_asked)
         text = say(self._random.choice(templates), fact.subject, USER, "", fact.attribute).text
         if self._random.random() < self._plan.plain:
             return text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
+from transformers import LlamaForCausalLM
 
 from ndml.tiny.examples import STYLES, Batch, Encoder, pack, texts
 from ndml.tiny.network import Look, Size, build, forward
@@ -63,9 +65,9 @@ class Options:
 
 
 EASY = Plan(lines=(1, 3), turns=(2, 5), unknown=0.1, talk=0.04, changes=0.1, noise=0.05, people=0.3, plain=0.8)
-USUAL = Plan(lines=(0, 9), turns=(3, 8), unknown=0.25)
-LONG = Plan(lines=(8, 22), turns=(4, 10), unknown=0.25)
-LONG_EACH = 8
+USUAL = Plan(lines=(0, 9), turns=(3, 8), unknown=0.28, wide=0.5, varied=0.3, scattered=0.4)
+LONG = Plan(lines=(8, 30), turns=(4, 10), unknown=0.28, wide=0.5, varied=0.3, scattered=0.5)
+LONG_EACH = 5
 """One pool in this many has long scenes, so that positions far apart are known too."""
 
 
@@ -143,6 +145,16 @@ class Run:
             "rate": rate,
         }
 
+    def start_from(self, folder: Path) -> None:
+        """Published weights as a beginning, in place of random ones. Raises ValueError where the network is of another size."""
+        found: dict[str, Tensor] = LlamaForCausalLM.from_pretrained(folder).state_dict()
+        for name, value in self.model.state_dict().items():
+            if found[name].shape != value.shape:
+                raise ValueError(
+                    f"{folder} has {name} of {tuple(found[name].shape)}, the options say {tuple(value.shape)}: start from nothing"
+                )
+        self.model.load_state_dict(found)
+
     def save(self, path: Path) -> None:
         """Everything, or nothing: a kill while saving leaves the file before."""
         state = {
@@ -196,16 +208,20 @@ def exact(logits: Tensor, targets: Tensor) -> float:
     return (logits.argmax(-1) == targets)[targets >= 0].float().mean().item()
 
 
-def open_run(options: Options, work: Path) -> Run:
-    """The run of a folder: its tokenizer, its last checkpoint, where there are some."""
+def open_run(options: Options, work: Path, start: Path | None = None) -> Run:
+    """The run of a folder: its tokenizer and last checkpoint where there are some. A new one begins with the weights of `start`."""
     work.mkdir(parents=True, exist_ok=True)
     file = work / "tokenizer.json"
+    if start and not file.exists():
+        shutil.copyfile(start / "tokenizer.json", file)
     if not file.exists():
         writer = Writer(Random(f"{options.seed}:words"), Plan())
         train_tokenizer(texts([writer.scene() for _ in range(options.vocabulary_scenes)]), options.vocabulary).save(str(file))
     run = Run(options, Tokenizer.from_file(str(file)))
     if (work / "state.pt").exists():
         run.load(work / "state.pt")
+    elif start:
+        run.start_from(start)
     return run
 
 
@@ -241,14 +257,18 @@ def main() -> None:
         "--work", type=Path, required=True, help="folder for tokenizer, checkpoint and log; one that is there is gone on with"
     )
     parser.add_argument("--threads", type=int, default=1, help="of torch")
-    for name in ("tokens", "batch", "seed"):
+    parser.add_argument(
+        "--from", dest="start", type=Path, help="folder of published weights that a new run begins with, and their tokenizer"
+    )
+    for name in ("tokens", "batch", "seed", "easy"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Options(), name))
     for name in ("rate", "fall"):
         parser.add_argument(f"--{name}", type=float, default=getattr(Options(), name))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    options = replace(Options(), tokens=given.tokens, batch=given.batch, seed=given.seed, rate=given.rate, fall=given.fall)
-    train(open_run(options, given.work), given.work)
+    names = ("tokens", "batch", "seed", "easy", "rate", "fall")
+    options = replace(Options(), **{name: getattr(given, name) for name in names})
+    train(open_run(options, given.work, given.start), given.work)
 
 
 if __name__ == "__main__":

@@ -47,11 +47,11 @@ class Words:
         if self.random.random() < 0.2:
             return self.code()
         count = self.random.choice((1, 1, 1, 2, 2, 3))
-        return " ".join(self._made(capital=self.random.random() < 0.6) for _ in range(count))
+        return " ".join(self.made(capital=self.random.random() < 0.6) for _ in range(count))
 
     def person(self) -> str:
         first = self._name(lists.PEOPLE)
-        return f"{first} {self._made()}" if self.random.random() < 0.08 else first
+        return f"{first} {self.made()}" if self.random.random() < 0.08 else first
 
     def called(self) -> str:
         """What a person, an animal or a thing is called."""
@@ -62,51 +62,51 @@ class Words:
         draw = self.random.random()
         if draw < 0.04:
             return f"{self.random.choice(('New', 'San', 'Port', 'Saint', 'El', 'Rio de'))} {name}"
-        return f"{name}, {self._made()}" if draw < 0.07 else name
+        return f"{name}, {self.made()}" if draw < 0.07 else name
 
     def company(self) -> str:
         name = self._name(lists.COMPANIES)
         draw = self.random.random()
         if draw < 0.3:
             return f"{name} {self.random.choice(lists.COMPANY_ENDS)}"
-        return f"{name} & {self._made()}" if draw < 0.35 else name
+        return f"{name} & {self.made()}" if draw < 0.35 else name
 
     def food(self) -> str:
         draw = self.random.random()
         if draw < 0.25:
-            return self._made(capital=False)
+            return self.made(capital=False)
         food = self._of(lists.FOODS)
         return f"{self._of(lists.ADJECTIVES)} {food}" if draw < 0.4 else food
 
     def job(self) -> str:
-        job = self._of(lists.JOBS) if self.random.random() < 0.7 else self._made(capital=False) + self.random.choice(("er", "ist", "or"))
+        job = self._of(lists.JOBS) if self.random.random() < 0.7 else self.made(capital=False) + self.random.choice(("er", "ist", "or"))
         return ("an " if job[0] in "aeiou" else "a ") + job
 
     def activity(self) -> str:
         draw = self.random.random()
         if draw < 0.2:
-            return self._made(capital=False)
+            return self.made(capital=False)
         if draw < 0.5:
             return self._of(lists.FOODS)
         return self._of(lists.ACTIVITIES)
 
     def spot(self) -> str:
         draw = self.random.random()
-        place = self._of(lists.SPOTS) if draw < 0.8 else self._made(capital=False)
+        place = self._of(lists.SPOTS) if draw < 0.8 else self.made(capital=False)
         return f"the {self._of(lists.ADJECTIVES)} {place}" if draw < 0.3 else f"the {place}"
 
     def car(self) -> str:
-        return " ".join(filter(None, ("a", self.random.choice(("", self._of(lists.COLOURS))), self._made())))
+        return " ".join(filter(None, ("a", self.random.choice(("", self._of(lists.COLOURS))), self.made())))
 
     def title(self) -> str:
         count = self.random.choice((1, 2, 2, 3))
-        words = [self._made() if self.random.random() < 0.5 else self._of(lists.THINGS).title() for _ in range(count)]
+        words = [self.made() if self.random.random() < 0.5 else self._of(lists.THINGS).title() for _ in range(count)]
         return ("The " if self.random.random() < 0.4 else "") + " ".join(words)
 
     def thing(self) -> str:
         draw = self.random.random()
         if draw < 0.35:
-            return self._of(lists.COLOURS) if draw < 0.15 else self._made(capital=draw < 0.25)
+            return self._of(lists.COLOURS) if draw < 0.15 else self.made(capital=draw < 0.25)
         thing = self._of(lists.THINGS)
         return f"{self._of(lists.ADJECTIVES)} {thing}" if draw < 0.5 else thing
 
@@ -148,7 +148,7 @@ class Words:
         if kind == 3:
             return f"+{pick.randint(1, 99)} {pick.randint(100, 999)} {pick.randint(1000, 999999)}"
         if kind == 4:
-            return f"{self._made(capital=False)}@{self._made(capital=False)}.{pick.choice(('org', 'com', 'net', 'example'))}"
+            return f"{self.made(capital=False)}@{self.made(capital=False)}.{pick.choice(('org', 'com', 'net', 'example'))}"
         letters = "".join(pick.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(pick.randint(1, 3)))
         return f"{letters}{pick.choice(('', '-', ' '))}{digits}" if kind == 5 else f"{digits}{letters.lower()}"
 
@@ -156,7 +156,7 @@ class Words:
         """What somebody can have one of: "locker code", "garden", or a made-up word."""
         draw = self.random.random()
         if draw < 0.12:
-            return self._made(capital=False)
+            return self.made(capital=False)
         if draw < 0.3:
             return f"{self.random.choice(lists.THINGS)} {self.random.choice(lists.MEASURES)}"
         return self.random.choice(lists.ATTRIBUTES)
@@ -172,9 +172,10 @@ class Words:
         raise ValueError(f"{_TRIES} words and none for the {'test' if self.test else 'training'} side, last {word!r}: make the list longer")
 
     def _name(self, real: Sequence[str]) -> str:
-        return self._of(real) if self.random.random() < 0.35 else self._made()
+        return self._of(real) if self.random.random() < 0.35 else self.made()
 
-    def _made(self, capital: bool = True) -> str:
+    def made(self, capital: bool = True) -> str:
+        """A made-up word."""
         return self._fresh(lambda: self._spell(capital))
 
     def _spell(self, capital: bool) -> str:

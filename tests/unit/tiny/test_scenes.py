@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import astuple
 from random import Random
 
 import pytest
 
 from ndml.tiny import lists
 from ndml.tiny.grammar import ASSISTANT, USER, Subject, say
-from ndml.tiny.relations import BY_NAME, RELATIONS
+from ndml.tiny.relations import BY_NAME, RELATIONS, Relation
 from ndml.tiny.scenes import Fact, Plan, Scene, Writer
-from ndml.tiny.smalltalk import UNKNOWN
+from ndml.tiny.smalltalk import FRAMES, UNKNOWN
 from ndml.tiny.words import Words, is_test
 
 
@@ -65,6 +67,36 @@ def test_held_out_phrasings_stay_out_of_training(relation: object) -> None:
     assert asked and not asked & held_out
 
 
+def bare(phrasing: str) -> str:
+    """A phrasing without capitals, signs, slots' braces and shortenings."""
+    long = phrasing.lower().replace("'m ", " am ").replace("'s ", " am ")
+    return " ".join(re.sub(r"[^a-z ]", "", long).split())
+
+
+@pytest.mark.parametrize("relation", RELATIONS, ids=lambda r: r.name)
+def test_what_is_for_training_alone_is_said_otherwise_than_what_is_held_out(relation: Relation) -> None:
+    said = (relation.more.statements, relation.said(False), relation.more.changes, relation.changes)
+    framed = [frame.replace("…", each.removesuffix(".")) for each in sum(said, ()) for frame in ("…", *FRAMES)]
+    reworded = [Writer(Random(16), Plan())._vary(each, myself) for each in sum(said, ()) for myself in (True, False)]
+    assert not {bare(each) for each in (*framed, *reworded)} & {bare(each) for each in relation.said(True)}
+    assert not {bare(each) for each in relation.more.questions} & {bare(each) for each in relation.asked(True)}
+    for slots in (each.count("{v}") for each in (*relation.more.statements, *relation.more.changes)):
+        assert slots == 1
+    assert {"{k}" in each for wordings in astuple(relation.more) for each in wordings} == {"{k}" in relation.answer}
+    assert bool(relation.more.changes) == bool(relation.changes)
+
+
+@pytest.mark.parametrize("wide", [0.0, 1.0])
+def test_what_is_for_training_alone_is_said_where_the_plan_says_so(wide: float) -> None:
+    plan = Plan(plain=1.0, people=0.0, noise=0.0, lines=(3, 3), talk=0.0, unknown=0.0, wide=wide)
+    lines = [line for scene in scenes(100, 17, plan) for line in scene.lines if len(line.facts) == 1]
+    found = 0
+    for line, fact in ((line, line.facts[0][0]) for line in lines):
+        wordings = (*fact.relation.more.statements, *fact.relation.more.changes)
+        found += any(line.text.startswith(say(each, Subject(), USER, fact.value, fact.attribute).text) for each in wordings)
+    assert found == len(lines) * wide
+
+
 def test_a_value_stands_where_its_line_and_its_answer_say() -> None:
     for scene in scenes(300, seed=4):
         for line in scene.lines:
@@ -72,6 +104,33 @@ def test_a_value_stands_where_its_line_and_its_answer_say() -> None:
                 assert line.text[start:end] == fact.value
         for turn in scene.turns:
             assert [turn.answer[a:b] for slot, a, b in turn.spans if slot == "v"] == ([turn.value] if turn.value else [])
+
+
+def test_a_reworded_statement_still_says_its_value() -> None:
+    frames = tuple(frame.split("…")[0] for frame in FRAMES if frame[0] != "…")
+    framed = []
+    for varied in (0.0, 1.0):
+        lines = [line for scene in scenes(200, 13, Plan(plain=1.0, noise=0.0, lines=(5, 5), varied=varied)) for line in scene.lines]
+        assert all(line.text[start:end] == fact.value for line in lines for fact, start, end in line.facts)
+        assert not any("{" in line.text or "…" in line.text for line in lines)
+        framed.append(sum(line.text.startswith(frames) for line in lines) / len(lines))
+    assert framed[0] < 0.05 and 0.2 < framed[1] < 0.4
+
+
+@pytest.mark.parametrize(("myself", "said"), [(True, "I'm reading {v}."), (False, "Ana's reading {v}.")])
+def test_who_speaks_decides_how_a_statement_is_shortened(myself: bool, said: str) -> None:
+    writer, found = Writer(Random(14), Plan()), set()
+    for _ in range(200):
+        template = writer._vary("{I} {am} reading {v}.", myself)
+        found.add(say(template, Subject("Ana"), "Ana" if myself else USER, "{v}").text)
+    assert {said, "I am reading {v}." if myself else "Ana is reading {v}."} <= found
+    assert not any(text.startswith("I's" if myself else "Ana'm") for text in found)
+
+
+def test_numbers_of_lines_reach_past_their_count_where_they_are_scattered() -> None:
+    made = scenes(60, seed=15, plan=Plan(lines=(4, 4), scattered=1.0))
+    numbers = [{line.number for line in scene.lines} for scene in made]
+    assert all(len(each) == 4 for each in numbers) and max(max(each) for each in numbers) == 40
 
 
 def test_an_answer_cites_the_newest_line_that_says_so() -> None:

@@ -63,6 +63,22 @@ def test_a_checkpoint_of_another_size_is_refused(tokenizer: Tokenizer, tmp_path:
         Run(replace(TOY, hidden=64), tokenizer).load(tmp_path / "state.pt")
 
 
+def test_a_run_begins_with_published_weights_once(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    published, work = tmp_path / "weights", tmp_path / "work"
+    first = Run(TOY, tokenizer)
+    first.step(next(first.batches()))
+    publish(first, published)
+    run = open_run(replace(TOY, seed=2), work, published)
+    assert (run.progress.steps, run.tokenizer.to_str()) == (0, tokenizer.to_str())
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value.half().float(), run.model.state_dict()[name]), name
+    run.step(next(run.batches()))
+    run.save(work / "state.pt")
+    assert open_run(replace(TOY, seed=2), work, published).progress.steps == 1  # goes on, and not from the beginning again
+    with pytest.raises(ValueError, match="start from nothing"):
+        open_run(replace(TOY, hidden=64), tmp_path / "other", published)
+
+
 def test_a_run_ends_saves_and_publishes(tokenizer: Tokenizer, tmp_path: Path) -> None:
     options = replace(TOY, tokens=3000)
     tokenizer.save(str(tmp_path / "tokenizer.json"))

@@ -112,8 +112,14 @@ TRIALS = (
         things=THINGS[:8],
         stated=STATED[:1],
         questions=QUESTIONS[:1],
-        scenes=4000,  # none of them twice: a projector would learn scenes by heart
-        settings={"steps": 1000, "embedder": MINILM, "evaluating": {"every": 100, "questions": ASKED * FACTS, "patience": 0}},
+        scenes=1500,
+        settings={
+            "steps": 1000,
+            "embedder": MINILM,
+            "optimising": {"rate": 0.004},
+            "projector": {"width": 512},
+            "evaluating": {"every": 100, "questions": ASKED * FACTS, "patience": 0},
+        },
     ),
 )
 

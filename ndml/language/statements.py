@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from ndml.btsp.salience import STOP_WORDS, word_set
+from ndml.language.subjects import RELATIVES
 
 _HEAD_CHARS = 400  # what kind of sentence it is stands at its beginning
 _TOKEN = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*|[?？؟;:,!.]")
@@ -117,7 +118,16 @@ _PAST_ASKED = re.compile(
 _NOW_ASKED = re.compile(r"\b(?:now|current(?:ly)?|at the moment|at present|these days|nowadays|today|latest|newest|still)\b", re.IGNORECASE)
 _NO_RELATIVE = r"\b(?! (?:mother|father|mum|mom|dad|sister|brother|son|daughter|wife|husband|friend)\b)"
 _OWN_ASKED = re.compile(rf"\b(?:I|my|mine|me|we|our|ours|us){_NO_RELATIVE}", re.IGNORECASE)
-_ALONE_ASKED = re.compile(rf"\b(?:I|my|mine|me){_NO_RELATIVE}", re.IGNORECASE)
+_ALONE_ASKED = re.compile(rf"\b(?:I|my|mine|me)\b(?! (?:[a-z]+ )?(?:{RELATIVES})\b)", re.IGNORECASE)
+# Who asks, as the one to be told: "Tell me when Tom's train leaves", "I forgot who painted it".
+_AS_HEARER = re.compile(
+    r"\b(?:tell|show|give|remind|teach|help|let|send) me\b"
+    r"|\bi(?:['’]d| would| really| just| also)* (?:like|love|want|need|wish) to (?:know|ask|hear|see)\b"
+    r"|\bi(?:['’]m| am| was)? (?:wonder(?:ing)?|asking|curious)\b"
+    r"|\b(?:can|could|may|might) i (?:ask|know)\b|\b(?:do|did) i (?:know|remember)\b"
+    r"|\bi (?:forgot|forget|have forgotten|(?:can['’]?t|cannot|don['’]?t|do not) (?:remember|recall|know))\b",
+    re.IGNORECASE,
+)
 _WAS_ASKED = re.compile(r"\b(?:did|was|were|had)\b", re.IGNORECASE)
 
 
@@ -170,9 +180,10 @@ def asks_what_holds(question: str, *, then: bool = False) -> bool:
 
 
 def asks_about_the_asker(question: str, *, alone: bool = False) -> bool:
-    """Whether it asks about the one who asks, or what is theirs; not about their relatives. alone: nor about what they share with others:
-    "Where do we meet?" is answered by what one of us does."""
-    return (_ALONE_ASKED if alone else _OWN_ASKED).search(question[:2000]) is not None
+    """Whether it asks about the one who asks, or what is theirs; not about their relatives. alone: nor about anybody else who is theirs, nor
+    about what they share with others: "Where do we meet?" is answered by what one of us does."""
+    asked = question[:2000]
+    return (_ALONE_ASKED.search(_AS_HEARER.sub(" ", asked)) if alone else _OWN_ASKED.search(asked)) is not None
 
 
 def _tokens(text: str) -> list[str]:

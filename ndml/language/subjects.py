@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-_RELATED = (
+RELATIVES = (
     "mother|father|mum|mom|dad|parents?|sister|brother|siblings?|sons?|daughters?|child|children|kids?|baby|wife|husband|partner|"
     "girlfriend|boyfriend|friends?|aunt|uncle|cousin|niece|nephew|grandmother|grandfather|grandma|grandpa|grandparents|boss|"
     "colleagues?|neighbou?rs?|doctor|dentist|teacher|flatmate|roommate|landlord|landlady"
 )
-_ANOTHER = re.compile(rf"(?:(?:he|she|they)\b|(?:my|our) (?:[a-z]+ )?(?:{_RELATED})\b)", re.IGNORECASE)
+"""Alternatives of a regular expression: who is somebody's, and somebody else."""
+_ANOTHER = re.compile(rf"(?:(?:he|she|they)\b|(?:my|our) (?:[a-z]+ )?(?:{RELATIVES})\b)", re.IGNORECASE)
 # A name, and a verb of somebody else: "Greta from work has ...", "Tom's car is ...". What ends in -ing is no name: "Climbing is ...".
 _NAMED = re.compile(
     r"(?!(?:I|We|You|It|This|That|These|Those|There|The|A|An|My|Our|Your|His|Her|Their|What|Who|Where|When|Why|How|Which|Yes|No|Not)\b)"

@@ -68,6 +68,30 @@ def test_what_is_shared_is_not_about_the_asker_alone() -> None:
     assert asks_about_the_asker("Where do I live?", alone=True)
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Who is my boss?",
+        "Do you know when my grandmother's talk starts?",
+        "What is my older cousin allergic to?",
+        "Tell me when Fud's move starts.",
+        "Can you remind me who painted the kitchen?",
+        "I'd like to know where Ana works.",
+        "I forgot what Tom eats.",
+        "Could I ask where the keys are?",
+    ],
+)
+def test_who_asks_about_somebody_else_is_only_told_of_it(question: str) -> None:
+    assert not asks_about_the_asker(question, alone=True)
+
+
+@pytest.mark.parametrize(
+    "question", ["Tell me where I work.", "Remind me of my password.", "I forgot what I ordered.", "What is mine?", "Do you know my name?"]
+)
+def test_who_is_told_of_themselves_asks_about_themselves(question: str) -> None:
+    assert asks_about_the_asker(question, alone=True)
+
+
 @given(st.text(max_size=300))
 def test_any_text_is_read(text: str) -> None:
     about_another(text), asks_what_holds(text)

@@ -180,7 +180,7 @@ def asks_what_holds(question: str, *, then: bool = False) -> bool:
 
 
 def asks_about_the_asker(question: str, *, alone: bool = False) -> bool:
-    """Whether it asks about the one who asks, or what is theirs; not about their relatives. alone: nor about anybody else who is theirs, nor
+    """Whether it asks about the one who asks, or what is theirs; not about their relatives. alone: nor about anybody else of theirs, nor
     about what they share with others: "Where do we meet?" is answered by what one of us does."""
     asked = question[:2000]
     return (_ALONE_ASKED.search(_AS_HEARER.sub(" ", asked)) if alone else _OWN_ASKED.search(asked)) is not None

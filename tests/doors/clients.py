@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -114,7 +115,8 @@ BUILDERS: dict[str, Callable[[Path], Command]] = {"python": python, "curl": curl
 
 
 def _cached(language: str, build: Callable[[Path], None]) -> Path:
-    """A built copy of a client, kept between runs under a name that its sources and the protos give; older ones of the language go."""
+    """A built copy of a client, kept between runs under a name that its sources and the protos give; older ones of the language go.
+    Of several processes that want it at once one builds."""
     source = CLIENTS / language
     files = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", str(source), "protos"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -123,11 +125,14 @@ def _cached(language: str, build: Callable[[Path], None]) -> Path:
     base = Path(tempfile.gettempdir()) / f"ndml-clients-{os.getuid()}"
     kept = base / f"{language}-{digest.hexdigest()[:16]}"
     copied = kept / "examples" / "clients" / language
-    if not (kept / "built").exists():
-        for old in base.glob(f"{language}-*"):
-            shutil.rmtree(old)
-        shutil.copytree(source, copied, ignore=shutil.ignore_patterns("build", "gen", ".gopath", "ndml-client"))
-        (kept / "protos").symlink_to(ROOT / "protos", target_is_directory=True)
-        build(copied)
-        (kept / "built").touch()
+    base.mkdir(exist_ok=True)
+    with (base / f"{language}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (kept / "built").exists():
+            for old in base.glob(f"{language}-*"):
+                shutil.rmtree(old)
+            shutil.copytree(source, copied, ignore=shutil.ignore_patterns("build", "gen", ".gopath", "ndml-client"))
+            (kept / "protos").symlink_to(ROOT / "protos", target_is_directory=True)
+            build(copied)
+            (kept / "built").touch()
     return copied

@@ -39,9 +39,11 @@ def pack(network: nn.Module) -> int:
     found = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children() if _fits(child)]
     if not found or not torch.backends.mkldnn.is_available() or not _works(found[0][2]):  # type: ignore[no-untyped-call]
         return 0
-    for parent, name, linear in found:
+    count = len(found)
+    while found:  # the list lets go of each as it is replaced: never twice all weights in memory
+        parent, name, linear = found.pop()
         setattr(parent, name, PackedLinear(linear))
-    return len(found)
+    return count
 
 
 def _fits(module: nn.Module) -> TypeGuard[nn.Linear]:

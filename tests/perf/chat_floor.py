@@ -5,9 +5,7 @@ The question's embedding and the model's forward passes, without a service aroun
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from services.llm.encoder import HuggingFaceEncoder
 from services.llm.settings import EmbeddingSection
+from tests.perf.bench_state import median_us
 from tests.perf.chat_load import NEW_TOKENS, People
 from tests.perf.tables import Part, Table
 
@@ -24,16 +23,6 @@ _NOTE = """One thread, no service: the embedder (packed) and transformers' own p
 for each chat. {together} at once: questions in one batch, prompts read {read} at a time, steps of all together. Nothing of gRPC, search,
 prompt, text or stream is in it: what the other processes take stands in the table above. The last column is what {cores} cores could
 answer that do these passes and nothing else."""
-
-
-def _ms(work: Callable[[], object], rounds: int) -> float:
-    work()
-    found = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - began)
-    return 1e3 * statistics.median(found)
 
 
 @torch.inference_mode()
@@ -46,10 +35,10 @@ def floor(model: Path, prompt_tokens: int, cores: int, rounds: int) -> Part:
     rows = []
     for count in (ALONE, TOGETHER):
         tokens = encoder.tokenize([people.question(n) for n in range(count)])
-        embed = _ms(lambda tokens=tokens: encoder.encode(tokens, token_vectors=False), rounds) / count  # type: ignore[misc]
+        embed = median_us(lambda tokens=tokens: encoder.encode(tokens, token_vectors=False), rounds) / 1e3 / count  # type: ignore[misc]
         read_at_once = min(count, _READ_TOGETHER)
         prompts = torch.randint(10, network.config.vocab_size, (read_at_once, prompt_tokens))
-        read = _ms(lambda prompts=prompts: network(input_ids=prompts, logits_to_keep=1), rounds) / read_at_once  # type: ignore[misc]
+        read = median_us(lambda prompts=prompts: network(input_ids=prompts, logits_to_keep=1), rounds) / 1e3 / read_at_once  # type: ignore[misc]
         step = _steps(network, count, prompt_tokens) / count
         whole = embed + read + step
         rows.append((str(count), *(f"{ms:.2f}" for ms in (embed, read, step, whole)), f"{cores * 1e3 / whole:.0f}"))

@@ -33,17 +33,21 @@ _NAME = rf"(?!(?:{_OWN}|the|this|that|it|there|what|who)\b)(?-i:[A-Z]\w*(?: [A-Z
 _WHO = rf"(?P<who>I|we|he|she|they|{_NAME}(?:'s {_WORD})?|{_OWN} {_WORD})"
 _WHOSE = rf"(?P<whose>{_NAME}'s {_WORD}'s|{_NAME}'s|{_OWN} {_WORD}'s|{_OWN}) (?:new )?"
 _WHAT = rf"(?P<what>{_WORD}(?: {_WORD}){{0,2}}?)"
-_ANY = r"(?:[^,:;!?]|:(?=\d)|,(?= \d{4}\b)){1,60}?"
+_WHOM = rf"(?P<who>me|us|him|her|them|{_NAME})"
+_DOING = rf"(?:that |which |whom )?{_WHO} {_WORD}(?: (?:to|with|at|by|for|from|on|in|under))?"
+_ANY = r"(?:[^,:;!?]|[:,](?=\d)|,(?= \d{4}\b)){1,60}?"
 _VALUE = rf"(?P<value>{_ANY})"
 _AT = rf"(?P<value>(?:in|inside|at|under|on|behind) {_ANY})"
 _BE = r"(?:(?:is|are|am) going to be|will be|is|are|am|'s)"
 _HAVE = r"(?:have|has|got)"
+_DIET = r"(?P<value>vegetarian|vegan|pescatarian|keto|paleo|gluten-free|low-carb|halal|kosher)"
 _MEAL = r"(?P<what>breakfast|brunch|lunch|dinner|supper|dessert)"
-_END = r"(?=\s*(?:[.,;!?]|$|(?:for some time|since|by the way|you know|just so|I think)\b))"
+_END = r"(?=\s*(?:[;!?]|[.,](?!\d)|$|(?:for some time|since|by the way|you know|just so|I think)\b))"
 
 
-def _rules(kind: str, *patterns: str) -> list[tuple[str, re.Pattern[str]]]:
-    return [(kind, re.compile(pattern + _END, re.IGNORECASE)) for pattern in patterns]
+def _rules(kind: str, *patterns: str, what: str = "") -> list[tuple[str, str, re.Pattern[str]]]:
+    """what: of which thing the patterns tell that do not name it."""
+    return [(kind, what, re.compile(pattern + _END, re.IGNORECASE)) for pattern in patterns]
 
 
 # The first that reads a sentence says what it tells. "?": what kind it is the value says.
@@ -60,7 +64,7 @@ _RULES = [
     *_rules(
         "profession",
         rf"{_WHO} (?:{_BE} )?(?:works?|working) as {_VALUE}",
-        rf"{_WHO} (?:{_HAVE} )?(?:became|become) {_VALUE}",
+        rf"{_WHO} (?:{_HAVE} )?(?:became|become) (?!{_OWN} ){_VALUE}",
         rf"{_WHO} {_BE} {_VALUE} by profession",
         rf"by profession,? {_WHO} {_BE} {_VALUE}",
         rf"{_WHOSE}(?:profession|job)(?: {_BE}|:) (?:that of )?(?P<value>an? {_ANY})",
@@ -79,7 +83,7 @@ _RULES = [
         "name",
         rf"(?P<whose>my) name {_BE} {_VALUE}",
         rf"(?P<who>I) {_BE} called {_VALUE}",
-        rf"(?:please |people |you can )*call (?P<who>me) {_VALUE}",
+        rf"(?:please |people |you can )*call (?P<who>me) (?!(?:at|on|under|back|when|if)\b){_VALUE}",
         rf"(?P<who>I) changed my name to {_VALUE}",
     ),
     *_rules(
@@ -89,6 +93,64 @@ _RULES = [
         rf"{_WHO} {_HAVE} an? (?:new )?{_WHAT} (?:called|named|whose name is) {_VALUE}",
         rf"the name of {_WHOSE}{_WHAT} {_BE} {_VALUE}",
         rf"{_VALUE} {_BE} the name of {_WHOSE}{_WHAT}",
+    ),
+    # Told by a verb and asked for by a name: who reports to Ivo has him as manager.
+    *_rules(
+        "naming",
+        rf"{_WHO} (?:{_BE} )?report(?:s|ing)? to {_VALUE}",
+        rf"{_VALUE} (?:manages|supervises) {_WHOM}",
+        rf"{_WHO} {_BE} (?:managed|supervised) by {_VALUE}",
+        what="manager",
+    ),
+    *_rules("naming", rf"{_WHO} (?:{_BE} )?rent(?:s|ing)?(?: (?:the|an?|{_OWN}) {_WORD})? from {_VALUE}", what="landlord"),
+    *_rules(
+        "naming",
+        rf"{_WHO} (?:sees?|goes to|go to) {_VALUE} (?:for|about|with) {_OWN} teeth",
+        rf"{_VALUE} (?:looks after|takes care of|checks|cleans) {_WHOSE}teeth",
+        what="dentist",
+    ),
+    *_rules(
+        "?",
+        rf"(?:you|people|they|everybody|everyone) (?:can |may |could )?(?:reach|call|phone|ring|text) {_WHOM} (?:at|on|under) {_VALUE}",
+        rf"{_WHO} (?:{_BE}|can be|may be) (?:reached|called|reachable) (?:at|on|under) {_VALUE}",
+        what="phone number",
+    ),
+    *_rules(
+        "?",
+        rf"{_WHO} banks? (?:with|at) {_VALUE}",
+        rf"{_WHOSE}(?:bank )?account {_BE} (?:with|at) {_VALUE}",
+        rf"{_WHO} (?:{_HAVE}|opened|keeps?) (?:an|the|{_OWN}) (?:bank )?account (?:with|at|in) {_VALUE}",
+        rf"{_WHO} (?:transferred|moved) (?:the|{_OWN}) (?:bank )?account to {_VALUE}",
+        what="bank",
+    ),
+    *_rules(
+        "?",
+        rf"{_WHO} pays? {_VALUE} (?:(?:a|per|each|every) \w+ )?(?:in|for|of|as) (?:the )?rent",
+        rf"{_WHO} pays? (?:a )?rent of {_VALUE}",
+        what="rent",
+    ),
+    *_rules("?", rf"{_WHO} (?:earns?|makes?) {_VALUE} (?:a|per) (?:month|year|hour)", what="salary"),
+    *_rules("?", rf"{_WHO} (?:{_BE} )?rid(?:es?|ing) (?:an? )?{_VALUE}", what="bike"),
+    *_rules(
+        "?",
+        rf"{_WHO} (?:eats?|turned|{_BE}|went|{_HAVE} (?:gone|turned)|became) {_DIET}",
+        rf"{_WHO} (?:switched|changed) to an? {_DIET} diet",
+        what="diet",
+    ),
+    *_rules(
+        "?",
+        rf"{_WHO} (?:{_BE} )?(?:learn(?:s|ing)?|stud(?:y|ies|ying)|tak(?:es?|ing)) {_VALUE} (?:in the evenings?|in evening classes|at "
+        r"night school)",
+        what="evening class",
+    ),
+    *_rules(
+        "budget",
+        rf"{_WHOSE}{_WHAT} budget (?:{_BE}|(?:went|was raised|was cut|changed|rose|fell) to) {_VALUE}",
+        rf"(?P<whose>the) {_WHAT} budget (?:{_BE}|(?:went|was raised|was cut|changed|rose|fell) to) {_VALUE}",
+        rf"the budget for (?P<whose>the|{_OWN}) {_WHAT} (?:{_BE}|(?:went|was raised|was cut|changed|rose|fell) to) {_VALUE}",
+        rf"(?P<whose>the|{_OWN}) {_WHAT} (?:may|can|could|should|must) cost {_VALUE}",
+        rf"{_WHO} {_HAVE} {_VALUE} for (?P<whose>the|{_OWN}) {_WHAT}",
+        rf"{_WHO} (?:changed|raised|cut|set) (?P<whose>the|{_OWN}) {_WHAT} budget to {_VALUE}",
     ),
     *_rules(
         "studies",
@@ -154,12 +216,14 @@ _RULES = [
         rf"{_AT},? {_WHO} {_HAVE} (?:an?|{_WHOSE}) ?{_WHAT}",
         rf"{_AT},? (?:there )?(?:is |are )?{_WHOSE}{_WHAT}(?: (?:starts?|begins?|is|are))?",
         rf"there {_BE} {_WHOSE}{_WHAT} {_AT}",
-        rf"{_WHO} changed {_WHOSE}{_WHAT} to {_VALUE}",
-        rf"{_WHOSE}{_WHAT}(?: (?:{_BE}|changed to|can be found)|:) {_VALUE}",
-        rf"{_WHO} (?:uses?|{_HAVE}) {_VALUE} as {_WHOSE}{_WHAT}",
-        rf"the {_WHAT} {_WHO} {_HAVE} {_BE} {_VALUE}",
+        rf"{_WHO} (?:changed|switched) {_WHOSE}{_WHAT} to {_VALUE}",
+        rf"{_WHOSE}{_WHAT}(?: (?:{_BE}|changed to|can be found|became|{_HAVE} become)|:) {_VALUE}",
+        rf"{_WHO} (?:uses?|started|chose|took up|{_HAVE}) {_VALUE} as {_WHOSE}{_WHAT}",
+        rf"the {_WHAT} {_DOING} {_BE} {_VALUE}",
+        rf"{_VALUE} {_BE} the {_WHAT} {_DOING}",
         rf"{_WHO} {_HAVE} this {_WHAT}: {_VALUE}",
-        rf"{_VALUE} {_BE} {_WHOSE}{_WHAT}",
+        rf"{_WHO} (?:{_HAVE}|got|bought) a new {_WHAT}, {_VALUE}",
+        rf"{_VALUE} (?:{_BE}|became|{_HAVE} become|(?:took|takes) over as) {_WHOSE}{_WHAT}",
     ),
 ]  # fmt: skip
 # Words that say when a statement holds and nothing else: without them there are half as many ways to say a thing.
@@ -180,15 +244,30 @@ _DAY = re.compile(
 _CLAUSE = re.compile(r"[,;:.!?] |\b(?:that|and) ", re.IGNORECASE)
 _MOST_CLAUSES = 6
 _WORDS = re.compile(r"[^\W_]+")
-_SPEAKER, _OWNERS = word_set("i we me my our"), word_set("his her their")
+_SPEAKER, _OWNERS = word_set("i we us me my our the"), word_set("his her their")
 _PLACED = word_set("in inside at under on behind to for")
 _LITTLE = word_set("a an the my") | _PLACED
 # Of these a plain "is" tells how they are, and they are many things at once: "my dog is ill now" leaves it brown.
 _BEINGS = word_set(
     """mother father mum mom dad parent parents sister brother sibling son daughter child kid baby wife husband partner girlfriend boyfriend
-    friend aunt uncle cousin niece nephew grandmother grandfather grandma grandpa stepmother stepfather boss colleague neighbour neighbor
-    doctor dentist teacher dog cat pet horse bird fish cow snake hamster rabbit family"""
+    friend aunt uncle cousin niece nephew grandmother grandfather grandma grandpa stepmother stepfather manager colleague neighbour neighbor
+    doctor dentist landlord teacher coach dog cat pet horse bird fish cow snake hamster rabbit family"""
 )
+_ONE = word_set("mother father husband wife partner girlfriend boyfriend manager doctor dentist landlord coach")
+"""Of these a plain "is" with a name says who it is: there is one at a time."""
+_A_NAME = re.compile(r"(?:not |no longer |never )?(?:(?:Dr|Mr|Mrs|Ms|Prof)\.? )?[A-Z][\w'-]+(?: [A-Z][\w'-]+)*")
+# One thing by several names.
+_SAME = {
+    **dict.fromkeys(("boss", "supervisor", "line manager", "team lead", "team leader"), "manager"),
+    **dict.fromkeys(("number", "phone", "telephone", "mobile", "mobile number", "telephone number", "cell", "cell phone"), "phone number"),
+    **dict.fromkeys(("email", "e-mail", "mail", "e-mail address", "mail address"), "email address"),
+    **dict.fromkeys(("gp", "family doctor", "physician"), "doctor"),
+    **dict.fromkeys(("mum", "mom"), "mother"),
+    **dict.fromkeys(("night school", "evening course"), "evening class"),
+    "dad": "father",
+    "landlady": "landlord",
+    "bicycle": "bike",
+}
 
 
 def slots(text: str) -> Slots:
@@ -197,8 +276,8 @@ def slots(text: str) -> Slots:
     if _PAST.search(plain):
         return {}
     starts = [0, *(match.end() for match in islice(_CLAUSE.finditer(plain), _MOST_CLAUSES))]
-    for kind, rule in _RULES:
-        found = dict(_slot(kind, match.groupdict()) for start in starts if (match := rule.match(plain, start)))
+    for kind, what, rule in _RULES:
+        found = dict(_slot(kind, what, match.groupdict()) for start in starts if (match := rule.match(plain, start)))
         if found:
             return {slot: value for slot, value in found.items() if value and not (slot.kind == "value" and slot.what in _BEINGS)}
     return {}
@@ -209,11 +288,15 @@ def plainly(text: str) -> str:
     return _SHORT.sub(lambda short: _WHOLE[short[0].casefold()], _TIMES.sub("", text.replace("’", "'"))).strip()
 
 
-def _slot(kind: str, groups: dict[str, str | None]) -> tuple[Slot, frozenset[str]]:
+def _slot(kind: str, what: str, groups: dict[str, str | None]) -> tuple[Slot, frozenset[str]]:
     """What a rule has found, and the words of its value."""
     value = groups["value"] or ""
-    what = (groups.get("what") or "").casefold()
-    slot = Slot(_owner(groups.get("whose"), groups.get("who")), _kind(value) if kind == "?" else kind, what)
+    what = what or (groups.get("what") or "").casefold()
+    what = _SAME.get(what, what)
+    kind = _kind(value) if kind == "?" else kind
+    if kind == "value" and what in _ONE and _A_NAME.fullmatch(value):
+        kind = "naming"
+    slot = Slot(_owner(groups.get("whose"), groups.get("who")), kind, what)
     return slot, frozenset(_WORDS.findall(value.casefold())) - _LITTLE
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-from ndml.btsp.slots import Slot, slots
+from ndml.btsp.slots import SPEAKER, Slot, slots
 
 KINDS = frozenset(("residence", "profession", "employer", "name", "naming", "meal", "favourite"))
 """Properties of a profile. Places, days and times of things are none: they are told under too many names for one to replace another."""
@@ -76,6 +76,6 @@ def _read(text: str) -> tuple[tuple[Slot, frozenset[str]], ...]:
 
 def _of(slot: Slot, own: str) -> Slot:
     """The slot with its owner by name: "i" is the speaker, "my sister" the speaker's."""
-    if slot.whose == "i":
+    if slot.whose == SPEAKER:
         return slot._replace(whose=own)
     return slot._replace(whose=f"{own}'s {slot.whose.removeprefix('my ')}") if own and slot.whose.startswith("my ") else slot

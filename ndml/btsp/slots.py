@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 from ndml.btsp.salience import word_set
 
+SPEAKER = "i"
+
 
 class Slot(NamedTuple):
-    """whose: "i" for the speaker, a name, "my sister". kind: the property; what: of what they have, "" for themselves."""
+    """whose: SPEAKER, for the one who says it, a name, "my sister". kind: the property; what: of what they have, "" for themselves."""
 
     whose: str
     kind: str
@@ -244,7 +246,7 @@ _DAY = re.compile(
 _CLAUSE = re.compile(r"[,;:.!?] |\b(?:that|and) ", re.IGNORECASE)
 _MOST_CLAUSES = 6
 _WORDS = re.compile(r"[^\W_]+")
-_SPEAKER, _OWNERS = word_set("i we us me my our the"), word_set("his her their")
+_FIRST, _OWNERS = word_set("i we us me my our the"), word_set("his her their")
 _PLACED = word_set("in inside at under on behind to for")
 _LITTLE = word_set("a an the my") | _PLACED
 # Of these a plain "is" tells how they are, and they are many things at once: "my dog is ill now" leaves it brown.
@@ -305,7 +307,7 @@ def _owner(whose: str | None, who: str | None) -> str:
     owner = (whose or who or "").casefold().removesuffix("'s")
     if owner in _OWNERS and who:
         owner = who.casefold().removesuffix("'s")
-    return "i" if owner in _SPEAKER else owner
+    return SPEAKER if owner in _FIRST else owner
 
 
 def _kind(value: str) -> str:

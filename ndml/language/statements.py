@@ -170,13 +170,13 @@ def asks_about_the_past(question: str) -> bool:
     return _PAST_ASKED.search(question[:2000]) is not None
 
 
-def asks_what_holds(question: str, *, then: bool = False) -> bool:
+def asks_what_holds(question: str, *, then: bool = False, own: bool = False) -> bool:
     """Whether it asks how things stand: now, by its words or because the asker asks about themselves in the present. then: at a time that
-    is given, when "did I" asks how things stood."""
+    is given, when "did I" asks how things stood. own: it is known to ask for what is the asker's, where no word says so."""
     asked = question[:2000]
     if not then and (_PAST_ASKED.search(asked) or _WAS_ASKED.search(asked)):
         return False
-    return asks_about_the_asker(asked) or _NOW_ASKED.search(asked) is not None
+    return own or asks_about_the_asker(asked) or _NOW_ASKED.search(asked) is not None
 
 
 def asks_about_the_asker(question: str, *, alone: bool = False) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ndml.btsp.asked import asked_slots
+from ndml.btsp.slots import SPEAKER
 from ndml.internal.v1.memory_node_pb2 import QueryText
 from ndml.language.statements import asks_about_the_asker, asks_what_holds
 from services.memory_node.columns import Columns
@@ -135,7 +136,8 @@ class Retrieval:
             told[read] = tells(wanted, memory.texts(rows[read])) & (said[read] <= query.until)
             shares["slot"] = (self.weights.slot * np.float32(score.std()) * told).astype(np.float32)
             score = score + shares["slot"]
-        if self.weights.newest and asks_what_holds(query.text, then=self.as_of or bool(query.spans)):
+        own = any(slot.whose == SPEAKER for slot in wanted)
+        if self.weights.newest and asks_what_holds(query.text, then=self.as_of or bool(query.spans), own=own):
             best = np.argsort(-score, kind="stable")[:COMPARED]
             apart = candidates.asks[best] | candidates.another[best]
             leaders = Leaders(memory.index.reconstruct(rows[best]), said[best], candidates.speaker[best], apart, told[best])

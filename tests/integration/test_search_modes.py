@@ -178,6 +178,23 @@ def test_a_profile_is_the_user_s_own_and_ends_with_its_traces(small: Suite) -> N
         assert client.profile(user="nobody").properties == ()
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "asked"),
+    [
+        ("My manager is Astrid.", "I report to Ivo.", "Who is my boss?"),
+        ("Our kitchen may cost 15,500 euros.", "The kitchen budget is 12,000 euros now.", "How much may the kitchen cost?"),
+        ("I see Dr Weiss for my teeth.", "My new dentist is called Dr Lund.", "Which dentist do I go to?"),
+    ],
+)
+def test_the_newer_of_two_in_other_words_comes_first_and_the_older_stays(small: Suite, old: str, new: str, asked: str) -> None:
+    with NdmlClient(small.grpc_address, user=f"renewed {asked}", timeout_s=60) as client:
+        client.add(new, said_at=BEGAN + timedelta(days=9))
+        client.add(old, said_at=BEGAN)
+        for day in range(3):
+            client.add("The weather was fine all day.", said_at=BEGAN + timedelta(days=day))
+        assert [hit.memory.text for hit in client.search(asked, k=2)] == [new, old]
+
+
 @pytest.mark.parametrize("mode", ["full", "fast", "dense"])
 @pytest.mark.parametrize(
     "text",

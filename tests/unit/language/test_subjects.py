@@ -59,6 +59,13 @@ def test_what_holds_is_asked_in_the_present_or_of_a_given_time(question: str, no
     assert (asks_what_holds(question), asks_what_holds(question, then=True)) == (now, then)
 
 
+def test_what_is_the_askers_needs_no_word_that_says_so_but_is_not_asked_of_the_past() -> None:
+    asked = "How much may the kitchen cost?"
+    assert (asks_what_holds(asked), asks_what_holds(asked, own=True)) == (False, True)
+    past = "What was the kitchen budget?"
+    assert (asks_what_holds(past, own=True), asks_what_holds(past, then=True, own=True)) == (False, True)
+
+
 def test_a_relative_is_not_the_asker() -> None:
     assert asks_about_the_asker("What is my name?") and not asks_about_the_asker("What is my sister's name?")
 

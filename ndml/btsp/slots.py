@@ -285,6 +285,12 @@ def slots(text: str) -> Slots:
     return {}
 
 
+def speaks_of_own(text: str, what: str) -> bool:
+    """Whether it names the speaker's own `what`, by any of its names: "My boss Ivo came by" speaks of the speaker's manager."""
+    names = (what, *(name for name, same in _SAME.items() if same == what))
+    return bool(what) and re.search(rf"\b(?:my|our) (?:[a-z]+ )?(?:{'|'.join(map(re.escape, names))})\b", text, re.IGNORECASE) is not None
+
+
 def plainly(text: str) -> str:
     """Without words that only say when it holds ("now", "these days"), and with verbs in full."""
     return _SHORT.sub(lambda short: _WHOLE[short[0].casefold()], _TIMES.sub("", text.replace("’", "'"))).strip()

@@ -195,6 +195,16 @@ def test_the_newer_of_two_in_other_words_comes_first_and_the_older_stays(small: 
         assert [hit.memory.text for hit in client.search(asked, k=2)] == [new, old]
 
 
+def test_who_asks_for_their_own_asks_for_nobody_else_s_but_what_is_told_of_theirs_counts(small: Suite) -> None:
+    said = ["Dr Lund looks after my teeth.", "Greta from work has Dr Ferrari as a dentist.", "My dentist moved house.", "It rained."]
+    with NdmlClient(small.grpc_address, user="whose dentist", timeout_s=60) as client:
+        for text in said:
+            client.add(text, said_at=BEGAN)
+        hits = client.search("Who is my dentist?", k=4, explain=True)
+        lifted, lowered = ([h.memory.text for h in hits if h.signals.get(name)] for name in ("slot", "another"))
+        assert (lifted, lowered) == ([said[0]], [said[1]]) and hits[0].memory.text == said[0]
+
+
 @pytest.mark.parametrize("mode", ["full", "fast", "dense"])
 @pytest.mark.parametrize(
     "text",

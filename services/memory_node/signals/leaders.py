@@ -1,6 +1,6 @@
 """A closer look at the few that lead: does one tell the very property that is asked for, and has a later one taken its place?
 
-Both are about what may be said of a thing only once at a time. Where it is said again, the older statement answers as well as the newer,
+They are about what may be said of a thing only once at a time. Where it is said again, the older statement answers as well as the newer,
 and often in better words; who asks wants the newer. So the newer takes the place of the older one, which stays behind it: nothing is left
 out, and a wrong guess costs a place. docs/science/updates.md shows what it adds.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndml.btsp.asked import open_slots
-from ndml.btsp.slots import SPEAKER, Slot, slots
+from ndml.btsp.slots import SPEAKER, Slot, slots, speaks_of_own
 from services.memory_node.records import F32
 
 I64 = NDArray[np.int64]
@@ -53,6 +53,11 @@ class Leaders:
 def tells(wanted: frozenset[Slot], texts: Iterable[tuple[str, str]]) -> Flags:
     """[m] True where (speaker, text) tells one of the wanted slots; a speaker is meant by "I" and by their name."""
     return np.array([bool(wanted & _told(speaker, text)) for speaker, text in texts], np.bool_)
+
+
+def of_own(wanted: frozenset[Slot], texts: Iterable[tuple[str, str]]) -> Flags:
+    """[m] True where (speaker, text) names the speaker's own thing that is wanted, whatever it tells: "My dentist moved house"."""
+    return np.array([any(speaks_of_own(text, slot.what) for slot in wanted) for _, text in texts], np.bool_)
 
 
 def _told(speaker: str, text: str) -> frozenset[Slot]:

@@ -24,7 +24,7 @@ from services.memory_node.signals.confidence import LOOKED_AT, confidence
 from services.memory_node.signals.evidence import Evidence
 from services.memory_node.signals.fusion import WIDTH, Candidates, SignalWeights, fuse
 from services.memory_node.signals.late import query_words
-from services.memory_node.signals.leaders import COMPARED, READ, Leaders, renewed, tells
+from services.memory_node.signals.leaders import COMPARED, READ, Leaders, of_own, renewed, tells
 from services.memory_node.signals.lexical import Matches
 from services.memory_node.signals.understanding import Understood, understood
 
@@ -128,19 +128,26 @@ class Retrieval:
 
     def _looked_at(self, query: Understood, rows: I64, candidates: Candidates, score: F32) -> dict[str, F32]:
         """Shares [c] of the signals that look at the leaders alone."""
-        memory, shares = self.memory, dict[str, F32]()
-        said, told = memory.columns.ints("said_at_us")[rows], np.zeros(len(rows), np.bool_)
+        columns, shares = self.memory.columns, dict[str, F32]()
+        said, told = columns.ints("said_at_us")[rows], np.zeros(len(rows), np.bool_)
         wanted = asked_slots(query.text) if self.weights.slot else frozenset()
-        if wanted:
-            read = np.argsort(-score, kind="stable")[:READ]
-            told[read] = tells(wanted, memory.texts(rows[read])) & (said[read] <= query.until)
-            shares["slot"] = (self.weights.slot * np.float32(score.std()) * told).astype(np.float32)
-            score = score + shares["slot"]
         own = any(slot.whose == SPEAKER for slot in wanted)
+        if wanted:
+            read, deviation = np.argsort(-score, kind="stable")[:READ], np.float32(score.std())
+            texts = self.memory.texts(rows[read])
+            told[read] = tells(wanted, texts) & (said[read] <= query.until)
+            shares["slot"] = (self.weights.slot * deviation * told).astype(np.float32)
+            score = score + shares["slot"]
+            if own and self.weights.another and not candidates.another.any():
+                # Who asks for their dentist asks for nobody else's.
+                strangers = self.memory.evidence.of_another(rows[read]) & ~told[read] & ~of_own(wanted, texts)
+                shares["another"] = np.zeros(len(rows), np.float32)
+                shares["another"][read] = -self.weights.another * deviation * strangers
+                score = score + shares["another"]
         if self.weights.newest and asks_what_holds(query.text, then=self.as_of or bool(query.spans), own=own):
             best = np.argsort(-score, kind="stable")[:COMPARED]
             apart = candidates.asks[best] | candidates.another[best]
-            leaders = Leaders(memory.index.reconstruct(rows[best]), said[best], candidates.speaker[best], apart, told[best])
+            leaders = Leaders(self.memory.index.reconstruct(rows[best]), said[best], candidates.speaker[best], apart, told[best])
             shares["newest"] = np.zeros(len(rows), np.float32)
             shares["newest"][best] = self.weights.newest * (renewed(score[best], leaders, query.until) - score[best])
         return shares

@@ -12,13 +12,13 @@ from ndml.errors import FieldInvalid, InvalidArgument, NotAvailable, OwnerUnavai
 TUNED = ("dense", "lexical", "late", "late_context", "links", "session", "date", "speaker", "asks", "another")
 """Signals whose share is the weight times what was found, in the order in which the node adds them up."""
 LEFT_ALONE = {
-    "slot": "looks at the 16 that lead alone, and other weights let others lead",
+    "slot": "looks at the 32 that lead alone, and other weights let others lead",
     "newest": "moves a memory to another one's place: no weight times a find",
     "salience": "stands inside dense",
     "strength": "stands inside dense",
 }
 SHIPPED = {
-    "dense": 2.0, "lexical": 1.0, "late": 1.5, "late_context": 3.0, "links": 1.0, "session": 0.3,
+    "dense": 1.0, "lexical": 1.0, "late": 1.5, "late_context": 3.0, "links": 1.0, "session": 0.3,
     "date": 3.0, "speaker": 1.0, "asks": 0.5, "another": 3.0, "slot": 2.0, "newest": 1.0,
 }  # fmt: skip
 """The memory node's own defaults: where the search for the weights in force begins."""

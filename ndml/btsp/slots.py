@@ -286,8 +286,9 @@ def slots(text: str) -> Slots:
 
 
 def speaks_of_own(text: str, what: str) -> bool:
-    """Whether it names the speaker's own `what`, by any of its names: "My boss Ivo came by" speaks of the speaker's manager."""
-    names = (what, *(name for name, same in _SAME.items() if same == what))
+    """Whether it names the speaker's own `what`, by any of its names or by its first word: "My boss Ivo came by" speaks of the speaker's
+    manager, "My mother eats no lettuce" of what she eats."""
+    names = {what, what.partition(" ")[0], *(name for name, same in _SAME.items() if same == what)}
     return bool(what) and re.search(rf"\b(?:my|our) (?:[a-z]+ )?(?:{'|'.join(map(re.escape, names))})\b", text, re.IGNORECASE) is not None
 
 

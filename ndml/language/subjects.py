@@ -10,10 +10,16 @@ RELATIVES = (
     "colleagues?|neighbou?rs?|doctor|dentist|teacher|flatmate|roommate|landlord|landlady"
 )
 """Alternatives of a regular expression: who is somebody's, and somebody else."""
-_ANOTHER = re.compile(rf"(?:(?:he|she|they)\b|(?:my|our) (?:[a-z]+ )?(?:{RELATIVES})\b)", re.IGNORECASE)
+_ANOTHER = re.compile(rf"(?:(?:he|she|they)\b|(?:my|our) (?:[a-z]+ )?(?:{RELATIVES})\b(?! (?:tongue|language)\b))", re.IGNORECASE)
+# Of a sentence's first words those that are no name.
+_NO_NAME = (
+    "I|We|You|It|This|That|These|Those|There|Here|The|A|An|My|Our|Your|His|Her|Their|What|Who|Where|When|Why|How|Which|Yes|No|Not|"
+    "As|At|By|For|From|In|On|To|With|If|So|And|But|Or|Also|After|Before|Since|Until|While|Because|Good|Bad|Great|Big|Last|Next|Every|"
+    "Each|All|Some|Many|Most|Now|Then|Today|Tomorrow|Yesterday|Sometimes|Usually|Never|Just|Only|Please|Oh|Well|Okay|Ok|Hi|Hello|Hey|Thanks"
+)
 # A name, and a verb of somebody else: "Greta from work has ...", "Tom's car is ...". What ends in -ing is no name: "Climbing is ...".
 _NAMED = re.compile(
-    r"(?!(?:I|We|You|It|This|That|These|Those|There|The|A|An|My|Our|Your|His|Her|Their|What|Who|Where|When|Why|How|Which|Yes|No|Not)\b)"
+    rf"(?!(?:{_NO_NAME})\b)"
     r"(?!\w+ing\b)[A-Z]\w+(?: [A-Z]\w+)?(?: (?:from|at|of|in) [a-z]+)?"
     r"(?:'s [a-z]+(?: [a-z]+)? (?:is|are|was|were)|'s [a-z]+| (?:has|had|was|got|will|does|did|[a-z]{2,}s|[a-z]{2,}ed)\b)(?! my\b)"
 )

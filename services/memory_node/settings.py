@@ -255,7 +255,7 @@ class RankingSection(Section):
     mode: Literal["full", "fast", "dense"] = Field(
         "full", description="How searches by text rank unless they say: by every signal; by similarity and words; by similarity alone."
     )
-    dense: float = Field(1.0, ge=0, le=10, description="Weight of similarity among the signals.")
+    dense: float = Field(2.0, ge=0, le=10, description="Weight of similarity among the signals.")
     lexical: float = Field(1.0, ge=0, le=10, description="Weight of shared words (BM25).")
     late: float = Field(1.5, ge=0, le=10, description="Weight of late interaction, word by word.")
     late_context: float = Field(3.0, ge=0, le=10, description="Weight of late interaction with a memory's neighbours too.")

@@ -18,7 +18,7 @@ LEFT_ALONE = {
     "strength": "stands inside dense",
 }
 SHIPPED = {
-    "dense": 1.0, "lexical": 1.0, "late": 1.5, "late_context": 3.0, "links": 1.0, "session": 0.3,
+    "dense": 2.0, "lexical": 1.0, "late": 1.5, "late_context": 3.0, "links": 1.0, "session": 0.3,
     "date": 3.0, "speaker": 1.0, "asks": 0.5, "another": 3.0, "slot": 2.0, "newest": 1.0,
 }  # fmt: skip
 """The memory node's own defaults: where the search for the weights in force begins."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ndml.btsp.contradiction import contradicts
-from ndml.btsp.slots import Slot, slots
+from ndml.btsp.slots import Slot, slots, speaks_of_own
 
 ONE = {
     Slot("i", "residence"): [
@@ -169,6 +169,23 @@ def test_another_value_replaces_the_first_and_is_not_replaced_by_it(old: str, ne
 )
 def test_what_may_stand_beside_each_other_does(one: str, other: str) -> None:
     assert not contradicts(one, other) and not contradicts(other, one)
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "own"),
+    [
+        ("My boss Ivo came by.", "manager", True),
+        ("Our line manager is ill", "manager", True),
+        ("My mother eats no lettuce.", "mother intolerant to", True),
+        ("My new bike is red", "bike", True),
+        ("Greta has Dr Weiss as a dentist.", "dentist", False),
+        ("My flatmate goes to Dr Lund, the dentist.", "dentist", False),
+        ("My bikes", "bike", False),
+        ("My home is here", "", False),
+    ],
+)
+def test_a_text_names_what_is_the_speakers_own_by_any_of_its_names(text: str, what: str, own: bool) -> None:
+    assert speaks_of_own(text, what) is own
 
 
 @given(st.text(max_size=300))

@@ -43,7 +43,8 @@ _OTHERS = """As many users who tell ten other facts in other words (`tests/quali
 changed with both in sight: then 68.5 % and, as of a day, 78.9 %. The sizes in *newest* and *another* were chosen on both, and the rules
 that read a property by its verb ("I report to Ivo" tells of a manager) were written with both in sight, too."""
 _THIRD = """As many users, and ten facts more, by somebody who had seen no rule (`tests/quality/changing_third.py`), written after the
-rules; none was changed since. This is what to expect of words that nobody thought of."""
+rules. First run 78.5 % and, as of a day, 87.1 %; what was changed since was changed for the sets above. This is what to expect of words
+that nobody thought of."""
 _OTHERS_SEED, _THIRD_SEED = 500, 900
 KINDS = (KEPT, MARKED, UNMARKED, DENIED)
 _DEPTH = ChatSettings().candidates

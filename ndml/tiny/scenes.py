@@ -12,7 +12,7 @@ from ndml.tiny import lists
 from ndml.tiny.grammar import ASSISTANT, USER, Phrase, Subject, say
 from ndml.tiny.relations import RELATIONS, Relation
 from ndml.tiny.smalltalk import ADVERBS, CHATTER, CLOSERS, FRAMES, HELD_OUT_OPENERS, LEADS, NOTED, OPENERS, ORDERS, TAILS, TALK, UNKNOWN
-from ndml.tiny.words import Words
+from ndml.tiny.words import Pieces, Words
 
 FIRST_DAY = date(2019, 1, 1)
 _PRONOUNS = ("", "her", "his", "their")
@@ -112,11 +112,13 @@ class Plan:
 
 
 class Writer:
-    """Makes scenes. test: names and values of the test side."""
+    """Makes scenes. test: names and values of the test side. pieces: of a vocabulary, as `Words` takes them."""
 
-    def __init__(self, random: Random, plan: Plan, test: bool = False, relations: Sequence[Relation] = RELATIONS) -> None:
+    def __init__(
+        self, random: Random, plan: Plan, test: bool = False, relations: Sequence[Relation] = RELATIONS, pieces: Pieces = ((), ())
+    ) -> None:
         self._random, self._plan, self._relations = random, plan, relations
-        self._words = Words(random, test)
+        self._words = Words(random, test, pieces)
 
     def scene(self) -> Scene:
         """One scene."""

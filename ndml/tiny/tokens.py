@@ -9,6 +9,8 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 PAD, START, MEMORY, USER, ASSISTANT, END = SPECIALS = ("<|pad|>", "<|start|>", "<|memory|>", "<|user|>", "<|assistant|>", "<|end|>")
+_BLANK = "\u0120"
+"""As byte-level BPE writes the blank before a word."""
 VOCABULARY = 2048
 """Enough for every word of the phrasings to be one token; names are spelled in two to four."""
 
@@ -48,6 +50,13 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Token
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def word_pieces(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
+    """The vocabulary's pieces of letters, sorted: those that begin a word, and those that go on with one."""
+    names = sorted(tokenizer.get_vocab())
+    begins = [name[1:] for name in names if name[0] == _BLANK and name[1:].isascii() and name[1:].isalpha()]
+    return begins, [name for name in names if name.isascii() and name.isalpha() and name.islower()]
 
 
 def special(tokenizer: Tokenizer, token: str) -> int:

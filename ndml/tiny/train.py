@@ -26,7 +26,7 @@ from ndml.tiny.examples import STYLES, Batch, Encoder, pack, texts
 from ndml.tiny.network import Look, Size, build, forward
 from ndml.tiny.optimizer import Muon
 from ndml.tiny.scenes import Plan, Writer
-from ndml.tiny.tokens import END, PAD, START, special, train_tokenizer
+from ndml.tiny.tokens import END, PAD, START, special, train_tokenizer, word_pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class Options:
 
 
 EASY = Plan(lines=(1, 3), turns=(2, 5), unknown=0.1, talk=0.04, changes=0.1, noise=0.05, people=0.3, plain=0.8)
-USUAL = Plan(lines=(0, 9), turns=(3, 8), unknown=0.28, wide=0.5, varied=0.3, scattered=0.4)
-LONG = Plan(lines=(8, 30), turns=(4, 10), unknown=0.28, wide=0.5, varied=0.3, scattered=0.5)
+USUAL = Plan(lines=(0, 9), turns=(3, 8), unknown=0.28, wide=0.35, varied=0.2, scattered=0.4)
+LONG = Plan(lines=(8, 30), turns=(4, 10), unknown=0.28, wide=0.35, varied=0.2, scattered=0.5)
 LONG_EACH = 5
 """One pool in this many has long scenes, so that positions far apart are known too."""
 
@@ -90,7 +90,7 @@ class Run:
         torch.manual_seed(options.seed)
         self.model = build(self.size, *(special(tokenizer, t) for t in (START, END, PAD)))
         self.progress = Progress()
-        self._encoder = Encoder(tokenizer)
+        self._encoder, self._pieces = Encoder(tokenizer), word_pieces(tokenizer)
         matrices = [p for p in self.model.model.layers.parameters() if p.ndim == 2]
         norms = [p for p in self.model.parameters() if p.ndim < 2]
         muon = Muon(matrices, options.rate, decay=options.decay)
@@ -113,7 +113,7 @@ class Run:
         options = self.options
         random = Random(f"{options.seed}:{number}")
         plan = EASY if number < options.easy else LONG if number % LONG_EACH == LONG_EACH - 1 else USUAL
-        writer = Writer(random, plan)
+        writer = Writer(random, plan, pieces=self._pieces)
         scenes = [writer.scene() for _ in range(options.pool if plan is not LONG else options.pool // 3)]
         return pack(self._encoder.encode(scenes, [random.choice(STYLES) for _ in scenes]), random, options.batch)
 

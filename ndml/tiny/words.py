@@ -11,9 +11,12 @@ from random import Random
 
 from ndml.tiny import lists
 
+Pieces = tuple[Sequence[str], Sequence[str]]
 SIDES = 6
 """One word in this many belongs to the test side."""
 
+_PIECED = 0.6
+"""Share of made-up words that are spelled from pieces of a vocabulary, where there is one."""
 _TRIES = 200  # a list of which a side holds nothing is a mistake in the list, not bad luck
 
 
@@ -23,10 +26,14 @@ def is_test(word: str) -> bool:
 
 
 class Words:
-    """Random words of one side. The same seed gives the same words."""
+    """Random words of one side. The same seed gives the same words.
 
-    def __init__(self, random: Random, test: bool) -> None:
-        self.random, self.test = random, test
+    pieces: of a vocabulary, those that begin a word and those that go on with one. What stands in words of the test side alone is never
+    said in training otherwise, and a piece that was never said is not said when it has to be.
+    """
+
+    def __init__(self, random: Random, test: bool, pieces: Pieces = ((), ())) -> None:
+        self.random, self.test, self._pieces = random, test, pieces
         self._kinds: dict[str, Callable[[], str]] = {
             "person": self.person, "called": self.called, "city": self.place, "company": self.company, "food": self.food,
             "job": self.job, "title": self.title, "date": self.date, "time": self.time, "code": self.code, "age": self.age,
@@ -180,6 +187,9 @@ class Words:
 
     def _spell(self, capital: bool) -> str:
         pick = self.random.choice
+        begins, follows = self._pieces
+        if begins and self.random.random() < _PIECED:
+            return pick(begins) + "".join(pick(follows) for _ in range(pick((0, 1, 1, 2))))
         parts = [pick(lists.ONSETS) + pick(lists.VOWELS) for _ in range(self.random.choice((1, 2, 2, 2, 3)))]
         word = "".join(parts) + (pick(lists.CODAS) if self.random.random() < 0.55 or len(parts) == 1 else "")
         if self.random.random() < 0.1:

@@ -43,6 +43,16 @@ def test_names_are_of_their_side(test: bool) -> None:
     assert {is_test(word) for _ in range(300) for word in words.person().split()} == {test}
 
 
+def test_every_piece_of_a_vocabulary_is_said_and_words_stay_on_their_side() -> None:
+    pieces = (["Pro", "acc", "Helsin"], ["ject", "ount", "ki"])
+    words = Words(Random(5), False, pieces)
+    made = [words.made() for _ in range(3000)]
+    assert not any(is_test(word) for word in made)
+    spelled = [word for word in made if word.startswith(tuple(pieces[0]))]
+    assert {piece for piece in (*pieces[0], *pieces[1]) if any(piece in word for word in spelled)} == {*pieces[0], *pieces[1]}
+    assert 0.4 < len(spelled) / len(made) < 0.7, "the others are spelled from syllables"
+
+
 @pytest.mark.parametrize("kind", ["people", "cities", "companies", "foods", "jobs", "languages", "subjects", "plays", "spots"])
 def test_both_sides_of_a_list_hold_something(kind: str) -> None:
     sides = [is_test(word) for word in lists.words(kind)]

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from ndml.tiny.network import build, forward
 from ndml.tiny.optimizer import Muon, even_out
 from ndml.tiny.publish import publish
+from ndml.tiny.tokens import word_pieces
 from ndml.tiny.train import Options, Run, open_run, train
 
 TOY = Options(tokens=60_000, batch=600, pool=24, hidden=32, layers=3, heads=2, inner=64, vocabulary=700, easy=1000, warm=5, save_s=1e9)
@@ -31,6 +32,13 @@ def test_the_fast_pass_has_the_logits_of_transformers(tokenizer: Tokenizer) -> N
     for looks in (look.before, look.number, look.source, look.copy):
         assert torch.allclose(looks.exp().sum(-1), torch.ones(looks.shape[:-1]), atol=1e-4)
     assert look.copy.shape == (ids.shape[0], TOY.heads, rows.shape[1], ids.shape[1])
+
+
+def test_the_pieces_of_a_vocabulary_are_words_begun_and_gone_on_with(tokenizer: Tokenizer) -> None:
+    begins, follows = word_pieces(tokenizer)
+    assert len(begins) > 100 and len(follows) > 100
+    assert all(tokenizer.encode(f" {piece}", add_special_tokens=False).tokens == ["\u0120" + piece] for piece in begins)
+    assert all(piece.islower() and tokenizer.token_to_id(piece) is not None for piece in follows)
 
 
 def test_training_lowers_the_loss(tokenizer: Tokenizer) -> None:

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 
-from ndml.btsp.slots import SPEAKER, Slot, slots
+from ndml.btsp.slots import SPEAKER, Slot, statement_slots
 
 KINDS = frozenset(("residence", "profession", "employer", "name", "naming", "meal", "favourite"))
 """Properties of a profile. Places, days and times of things are none: they are told under too many names for one to replace another."""
-_KEPT = 8192
-"""Texts whose reading is kept, some 10 MB."""
-STATEMENT_CHARS = 300
-"""Longer texts say more than one thing, and reading them takes time."""
 MOST_REPLACED = 8
 """Older statements of one property that are named, the last replaced first."""
 
@@ -62,16 +57,8 @@ def profile(stated: Iterable[Stated]) -> list[Property]:
 
 def told(speaker: str, text: str) -> dict[Slot, frozenset[str]]:
     """Properties that a text tells, with the words of their values; whose "" is the speaker of a store with nameless speakers."""
-    if len(text) > STATEMENT_CHARS or text.rstrip().endswith("?"):
-        return {}
     own = "" if speaker.casefold() in ("", "user") else speaker.casefold()
-    return {_of(slot, own): value for slot, value in _read(text)}
-
-
-@lru_cache(_KEPT)
-def _read(text: str) -> tuple[tuple[Slot, frozenset[str]], ...]:
-    """Its slots of which one value holds. Reading takes a quarter of a millisecond, and who asks for a profile asks again."""
-    return tuple((slot, value) for slot, value in slots(text).items() if slot.kind in KINDS)
+    return {_of(slot, own): value for slot, value in statement_slots(text) if slot.kind in KINDS}
 
 
 def _of(slot: Slot, own: str) -> Slot:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ndml.btsp.asked import open_slots
-from ndml.btsp.slots import SPEAKER, Slot, slots, speaks_of_own
+from ndml.btsp.slots import SPEAKER, Slot, speaks_of_own, statement_slots
 from services.memory_node.records import F32
 
 I64 = NDArray[np.int64]
@@ -29,10 +28,6 @@ ALIKE, NEARER = 0.6, 0.2
 """Cosine from which two statements may be about the same thing: less by NEARER where the later answers the question as well as the other,
 by half of that where half as well. One cosine for all lets other facts of the speaker in, or leaves other wordings out."""
 _LEAST = 1e-6
-_STATEMENT_CHARS = 300
-"""Longer texts say more than one thing, and reading them takes time: some 0.2 ms each."""
-_KEPT = 8192
-"""Statements whose reading is kept, some 5 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +56,8 @@ def of_own(wanted: frozenset[Slot], texts: Iterable[tuple[str, str]]) -> Flags:
 
 
 def _told(speaker: str, text: str) -> frozenset[Slot]:
-    if len(text) > _STATEMENT_CHARS or text.rstrip().endswith("?"):
-        return frozenset()
-    given = _given(text)
+    given = open_slots(dict(statement_slots(text)))
     return given | {slot._replace(whose=speaker.casefold()) for slot in given if slot.whose == SPEAKER}
-
-
-@lru_cache(_KEPT)
-def _given(text: str) -> frozenset[Slot]:
-    """Slots of a statement; the same memories lead again when their owner asks again."""
-    return open_slots(slots(text))
 
 
 def renewed(score: F32, leaders: Leaders, until: int) -> F32:

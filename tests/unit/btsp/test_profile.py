@@ -6,7 +6,8 @@ from itertools import permutations
 
 import pytest
 
-from ndml.btsp.profile import MOST_REPLACED, STATEMENT_CHARS, Stated, profile
+from ndml.btsp.profile import MOST_REPLACED, Stated, profile
+from ndml.btsp.slots import STATEMENT_CHARS
 
 
 def of(*texts: str, speaker: str = "user") -> dict[tuple[str, str, str], tuple[str, int, list[str]]]:
